@@ -1,0 +1,26 @@
+"""pgvigil, the PostgreSQL exporter for Prometheus: the map of the package, in the order data flows.
+
+errors      every exception this package raises, the tree drawn on top
+settings    every setting with default and meaning; alone in reading environment and configuration file
+catalog     the declarative format of collectors, and load(folders)
+collectors/ the built-in collectors, one YAML file a subject; README.md is the generated metrics reference
+plan        catalog x server facts -> jobs, or the reason why a collector is skipped (pure)
+dsn         libpq's connection strings -> what the driver takes (pure)
+postgres    alone in talking to PostgreSQL: connect with guard rails, facts, fetch
+sessions    the connections of one target: some kept, some borrowed, never more than the budget
+names       oids -> names of databases, roles and relations, cached
+samples     rows -> samples, column by column (pure)
+ledger      rows that come and go -> counters that add up
+own         the exporter's own metrics, declared with the same Metric
+statements  the ledger's members with their normalised texts, for people
+scrape      one scrape in order; deadline, last good results, shared runs
+render      samples -> bytes in the format the client asked for (pure)
+page        one page from the blocks of all collectors, each rendered once
+app         the HTTP routes, nothing else
+serve       puts the parts together and runs them
+reference   catalog -> Markdown (pure)
+logs        how log lines look
+demo/       an embedded PostgreSQL with a workload that goes wrong, for `pgvigil demo`
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,87 @@
+"""The command line: builds the parts as the settings say and starts them."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from exporter.catalog import BUILT_IN, load
+from exporter.errors import PgvigilError
+from exporter.logs import configure
+from exporter.own import installed_version, own_families
+from exporter.page import Pages
+from exporter.reference import reference
+from exporter.render import negotiate
+from exporter.serve import catalog_of, serve, targets_of
+from exporter.settings import Settings, load_settings
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Configuration file (YAML); PGVIGIL_CONFIG does the same."
+)
+@click.version_option(installed_version(), prog_name="pgvigil")
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """PostgreSQL exporter for Prometheus. Without a command it serves. Settings are PGVIGIL_* variables or --config."""
+    context.obj = config
+    if context.invoked_subcommand is None:
+        context.invoke(serve_command)
+
+
+@cli.command("serve")
+@click.pass_obj
+def serve_command(config: Path | None) -> None:
+    """Serve /metrics until SIGTERM (the default)."""
+    serve(_settings(config))
+
+
+@cli.command()
+@click.pass_obj
+def scrape(config: Path | None) -> None:
+    """Print one page; the exit code is 0 when PostgreSQL is up, else 1."""
+    page, up = asyncio.run(_one_page(_settings(config)))
+    sys.stdout.buffer.write(page)
+    sys.exit(0 if up else 1)
+
+
+@cli.command("reference")
+@click.option("--check", is_flag=True, help="Write nothing; fail when the file is out of date.")
+def reference_command(check: bool) -> None:
+    """Write exporter/collectors/README.md from the built-in collectors."""
+    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN))
+    if check and (not file.is_file() or file.read_text("utf-8") != text):
+        raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
+    if not check:
+        file.write_text(text, "utf-8")
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = load_settings(config)
+    configure(settings.log_format, settings.log_level)
+    return settings
+
+
+async def _one_page(settings: Settings) -> tuple[bytes, bool]:
+    pages, up = [], True
+    for target in targets_of(settings, catalog_of(settings)).values():
+        try:
+            report = await target.scrape(settings.scrape_timeout)
+        finally:
+            await target.close()
+        pages.append(Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False))
+        up = up and report.up
+    return b"".join(pages), up
+
+
+def main() -> None:
+    """Run the command line; what the person can mend is one line, not a traceback."""
+    try:
+        cli(prog_name="pgvigil")
+    except PgvigilError as error:
+        sys.exit(f"pgvigil: {error}")
+
+
+if __name__ == "__main__":
+    main()

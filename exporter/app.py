@@ -1,0 +1,138 @@
+"""The HTTP routes, nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from exporter.errors import DatabaseError
+from exporter.own import Report, installed_version, own_families, process_families, up_families
+from exporter.page import Pages, page_of
+from exporter.render import Format, gzip_accepted, negotiate
+from exporter.samples import Family
+from exporter.scrape import Target
+from exporter.settings import Settings
+from exporter.statements import Texts, statements
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
+    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for target in targets.values():
+            await target.close()
+
+    app = FastAPI(title="pgvigil", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    routes = _Routes(targets, settings)
+    for path, route in (
+        ("/", routes.index),
+        ("/metrics", routes.metrics),
+        ("/probe", routes.probe),
+        ("/statements", routes.statements),
+        ("/healthz", routes.alive),
+        ("/readyz", routes.ready),
+    ):
+        app.add_api_route(path, route, methods=["GET", "HEAD"], response_model=None)
+    return app
+
+
+class _Routes:
+    """One method a route."""
+
+    def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
+        self._targets = targets
+        self._settings = settings
+        self._pages = {name: Pages(settings.compatibility_names) for name in targets}
+
+    async def metrics(self, request: Request) -> Response:
+        """Serve the one target with the exporter's own metrics; with several, who is up."""
+        if "" in self._targets:
+            return await self._scraped(request, "", process_families())
+        reports = await self._of_all(lambda target: target.ping(self._seconds(request)))
+        families = [family for name, report in reports.items() for family in up_families(report, {"target": name})]
+        return _answer(request, lambda form, gzip: page_of([*families, *process_families()], form, gzip))
+
+    async def probe(self, request: Request, target: str = "") -> Response:
+        """Serve one of several targets, by its configured name; never a free address."""
+        if target not in self._targets:
+            return _unknown(target, self._targets)
+        return await self._scraped(request, target, [])
+
+    async def statements(self, request: Request, target: str = "") -> Response:
+        """Show the statements of the last scrape with their normalised texts, for people."""
+        if target not in self._targets:
+            return _unknown(target, self._targets)
+        report = await self._targets[target].scrape(self._seconds(request))
+        texts, note = Texts(), ""
+        try:
+            texts = await self._targets[target].statement_texts(report)
+        except DatabaseError as error:
+            note = f"The texts cannot be read: {error}"
+        rows = statements(report)
+        if not rows:
+            note = report.skipped.get("statements", "no statements have been collected yet")
+        return _html("statements.html", rows=rows, texts=texts, note=note, target=target)
+
+    async def index(self, request: Request) -> Response:
+        """Say what this is and how each collector fares."""
+        reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
+        return _html("index.html", version=installed_version(), reports=reports)
+
+    async def alive(self) -> Response:
+        """The process lives: depends on nothing else, least of all on PostgreSQL."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(self) -> Response:
+        """The process has read its settings and collectors and can be scraped."""
+        return PlainTextResponse("ok\n")
+
+    async def _of_all(self, ask: Callable[[Target], Awaitable[Report]]) -> dict[str, Report]:
+        """Ask all targets at once."""
+        return dict(zip(self._targets, await asyncio.gather(*map(ask, self._targets.values())), strict=True))
+
+    async def _scraped(self, request: Request, name: str, own: list[Family]) -> Response:
+        report = await self._targets[name].scrape(self._seconds(request))
+        pages = self._pages[name]
+        return _answer(request, lambda form, gzip: pages.page(report, [*own_families(report), *own], form, gzip))
+
+    def _seconds(self, request: Request) -> float:
+        """How long this scrape may take: what the scraper's header says, else the setting, less the offset."""
+        try:
+            said = float(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+        except ValueError:
+            said = 0.0
+        limit = said if 0 < said < 3600 else self._settings.scrape_timeout
+        return max(limit - self._settings.scrape_timeout_offset, limit / 2)
+
+
+def _answer(request: Request, write: Callable[[Format, bool], bytes]) -> Response:
+    form = negotiate(request.headers.get("Accept", ""))
+    gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
+    headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
+    return Response(write(form, gzip), headers=headers | ({"Content-Encoding": "gzip"} if gzip else {}))
+
+
+def _unknown(target: str, targets: Mapping[str, Target]) -> Response:
+    configured = ", ".join(filter(None, targets)) or "none by name: there is one target, at /metrics"
+    return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)
+
+
+@cache
+def _environment() -> Any:
+    """Load the templates when the first person asks for a page: scrapers never do, and the library costs memory."""
+    import jinja2
+
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+
+
+def _html(template: str, **values: Any) -> Response:
+    return HTMLResponse(_environment().get_template(template).render(**values))

@@ -1,0 +1,61 @@
+"""Reads libpq's connection strings, both forms, into what asyncpg takes."""
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from exporter.errors import SettingsError
+
+_PAIR = re.compile(r"\s*([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)*))(?=\s|$)", re.DOTALL)
+
+_OURS = {"application_name", "fallback_application_name", "client_encoding", "connect_timeout", "replication"}
+"""Parameters that the exporter decides itself: the session's name and guard rails are fixed."""
+
+_TRANSPORT = re.compile(
+    r"keepalives\w*|tcp_user_timeout|gssencmode|channel_binding|load_balance_hosts|sslcompression|sslsni|require_auth"
+)
+"""Parameters of libpq's transport that asyncpg has no counterpart for; harmless unless they demand something."""
+
+
+def asyncpg_dsn(dsn: str) -> str:
+    """Turn a libpq URI or `key=value` string into a URI that asyncpg takes; the empty string leaves all to `PG*`.
+
+    Raises SettingsError when it is neither; the message never repeats the string, which may hold a password.
+    """
+    if not dsn.strip():
+        return "postgresql://"
+    if "://" in dsn.split("=", 1)[0]:
+        return _uri(dsn.strip())
+    return "postgresql://?" + urlencode(_kept(_pairs(dsn)))
+
+
+def _uri(dsn: str) -> str:
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise SettingsError("dsn: a connection URI starts with postgresql://")
+    parts = urlsplit(dsn)
+    return urlunsplit(parts._replace(query=urlencode(_kept(parse_qsl(parts.query, keep_blank_values=True)))))
+
+
+def _pairs(dsn: str) -> list[tuple[str, str]]:
+    pairs, at = [], 0
+    while at < len(dsn.rstrip()):
+        found = _PAIR.match(dsn, at)
+        if not found:
+            raise SettingsError(
+                f"dsn: character {at + 1}: expected key=value; write postgresql://user@host/database"
+                " or host=... dbname=..., and quote a value with blanks: password='my secret'"
+            )
+        value = found[2] if found[2] is not None else found[3]
+        pairs.append((found[1], re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)))
+        at = found.end()
+    return pairs
+
+
+def _kept(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    kept = []
+    for key, value in pairs:
+        if _TRANSPORT.fullmatch(key):
+            if value in ("require", "required"):
+                raise SettingsError(f"dsn: {key}={value} cannot be kept by this exporter's driver; leave {key} out")
+        elif key not in _OURS:
+            kept.append(("host" if key == "hostaddr" else key, value))
+    return kept

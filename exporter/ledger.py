@@ -1,0 +1,166 @@
+"""The ledger: rows that come, go and start again from zero, kept as counters that add up."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from exporter.catalog import LedgerKey
+from exporter.names import Names
+from exporter.plan import Job
+from exporter.samples import Columns, Family, Number, Rest, Samples, label_text, label_texts
+
+HALF_LIFE_SECONDS = 900.0
+"""In this time what a part once spent loses half of its weight in the choice of members."""
+
+HYSTERESIS = 2.0
+"""A part becomes a member only when it weighs this many times as much as the member whose place it takes."""
+
+Counts = tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Account:
+    """The ledger at one moment: `sum(members) + other == total`, column by column, and none of them ever falls."""
+
+    members: Mapping[Hashable, Counts]
+    other: Counts
+    total: Counts
+
+
+class Ledger:
+    """Accumulates what rows grow by, for a bounded and sticky set of members and one remainder.
+
+    A row whose counters fell was reset and counts from zero; a row that is gone was evicted and keeps what it had.
+    Members are the parts that spent most of late: `rank` says which column is the spending.
+    """
+
+    def __init__(self, size: int, width: int, rank: int) -> None:
+        self._size = size
+        self._rank = rank
+        self._last: dict[Hashable, Counts] = {}
+        self._weights: dict[Hashable, float] = {}
+        self._members: dict[Hashable, Counts] = {}
+        self._other: Counts = (0,) * width
+        self._total: Counts = (0,) * width
+        self._started_at: float | None = None
+
+    def update(
+        self, rows: Mapping[Hashable, Counts], now: float, part_of: Mapping[Hashable, Hashable] | None = None
+    ) -> Account:
+        """Count what has been added since the last call.
+
+        Args:
+            rows: the counters of each row as they stand now.
+            now: a clock in seconds that never goes back.
+            part_of: the part (label set) that a row belongs to where that is not the row itself.
+
+        """
+        grown: dict[Hashable, Counts] = {}
+        for row, counts in rows.items():
+            last = self._last.get(row)
+            if counts != last:
+                part = part_of[row] if part_of else row
+                growth = _growth(counts, last)
+                grown[part] = _add(grown[part], growth) if part in grown else growth
+        self._last = dict(rows)
+        self._weigh(grown, now)
+        self._elect({part_of[row] for row in rows} if part_of else set(rows))
+        for part, growth in grown.items():
+            self._book(part, growth)
+        return Account(dict(self._members), self._other, self._total)
+
+    def _weigh(self, grown: Mapping[Hashable, Counts], now: float) -> None:
+        """Add what each part spent; newer spending weighs more, which is the same as older spending fading."""
+        first = self._started_at is None
+        started_at = self._started_at = now if self._started_at is None else self._started_at
+        unit = 2.0 ** ((now - started_at) / HALF_LIFE_SECONDS)
+        if unit > 1e100:
+            self._weights = {part: weight / unit for part, weight in self._weights.items() if weight / unit > 1e-9}
+            self._started_at, unit = now, 1.0
+        spent = {part: float(growth[self._rank]) for part, growth in grown.items()}
+        # What was spent before the first look is of unknown age: it orders the parts, and anything newer outweighs it.
+        scale = 1.0 / (sum(spent.values()) or 1.0) if first else unit
+        for part, seconds in spent.items():
+            self._weights[part] = self._weights.get(part, 0.0) + seconds * scale
+
+    def _elect(self, present: set[Hashable]) -> None:
+        """Fill free places by weight, then let much heavier parts take the places of the lightest members."""
+        self._weights = {p: w for p, w in self._weights.items() if p in present or p in self._members}
+        weights = self._weights
+        outside = sorted((p for p in weights if p not in self._members), key=lambda p: weights[p], reverse=True)
+        free = max(self._size - len(self._members), 0)
+        for part in outside[:free]:
+            self._members[part] = (0,) * len(self._other)
+        inside = sorted(self._members, key=lambda p: weights.get(p, 0.0))
+        for newcomer, member in zip(outside[free:], inside, strict=False):
+            if weights[newcomer] <= HYSTERESIS * weights.get(member, 0.0):
+                break
+            self._other = _add(self._other, self._members.pop(member))
+            self._members[newcomer] = (0,) * len(self._other)
+
+    def _book(self, part: Hashable, growth: Counts) -> None:
+        self._total = _add(self._total, growth)
+        if part in self._members:
+            self._members[part] = _add(self._members[part], growth)
+        else:
+            self._other = _add(self._other, growth)
+
+
+def _growth(counts: Counts, last: Counts | None) -> Counts:
+    """Say by how much a row grew; one that fell in any column was reset, and all of it is new."""
+    if last is None or any(now < then for now, then in zip(counts, last, strict=True)):
+        return counts
+    return tuple(now - then for now, then in zip(counts, last, strict=True))
+
+
+def _add(left: Counts, right: Counts) -> Counts:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def new_ledger(job: Job) -> Ledger:
+    """Open the ledger that a collector's file asks for."""
+    rule, columns = _rule(job)
+    return Ledger(size=job.collector.limit or 1, width=len(columns), rank=columns.index(rule.rank))
+
+
+def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
+    """Book the rows of one job, and hand out the members, the remainder (`other` in the last label) and the totals."""
+    rule, columns = _rule(job)
+    if not table:
+        return _samples(job, ledger.update({}, now), columns, 0, 0)
+    texts = label_texts(job.collector, table, names)
+    parts = [label_text_of(job, row) for row in zip(*(texts[label] for label in job.collector.labels), strict=True)]
+    keys = list(zip(*(table[column] for column in rule.key), strict=True))
+    counts = [tuple(v or 0 for v in row) for row in zip(*(table[column] for column in columns), strict=True)]
+    readable = [i for i, key in enumerate(keys) if None not in key]
+    rows: dict[Hashable, Counts] = {keys[i]: counts[i] for i in readable}
+    account = ledger.update(rows, now, {keys[i]: parts[i] for i in readable})
+    left_out = len(set(parts)) - len(account.members)
+    return _samples(job, account, columns, max(left_out, 0), len(keys) - len(readable))
+
+
+def label_text_of(job: Job, values: Sequence[str]) -> str:
+    """Write the labels of one part; the values are escaped already."""
+    return ",".join(f'{label}="{value}"' for label, value in zip(job.collector.labels, values, strict=True))
+
+
+def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
+    rule = job.collector.ledger
+    if rule is None:
+        raise ValueError(f"{job.collector.name} keeps no ledger")
+    return rule, list(dict.fromkeys(metric.column for metric in job.metrics))
+
+
+def _samples(job: Job, account: Account, columns: Sequence[str], left_out: int, unreadable: int) -> Samples:
+    remainder = label_text(dict.fromkeys(job.collector.labels[:-1], "") | {job.collector.labels[-1]: "other"})
+    labels = [*map(str, account.members), remainder]
+    by_column = dict(zip(columns, zip(*account.members.values(), account.other, strict=True), strict=True))
+    totals = dict(zip(columns, account.total, strict=True))
+    families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
+    families += [Family(total, [""], [totals[m.column]]) for m in job.metrics if (total := m.in_total())]
+    others = dict(zip(columns, account.other, strict=True))
+    rest = [_rest(m.name, others[m.column], totals[m.column]) for m in job.metrics if m.rest]
+    return Samples(tuple(families), len(labels), left_out, tuple(rest), {"malformed": unreadable} if unreadable else {})
+
+
+def _rest(name: str, other: Number, total: Number) -> Rest:
+    return Rest(name, float(other), other / total if total else 0.0)

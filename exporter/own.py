@@ -1,0 +1,210 @@
+"""The exporter's own metrics, declared with the same `Metric` as everybody's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.registry import Collector as PrometheusCollector
+from prometheus_client.registry import CollectorRegistry
+
+from exporter.catalog import Metric
+from exporter.errors import CONNECT_REASONS
+from exporter.samples import Family, Number, Samples, label_text
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How one collector fares in one database."""
+
+    collector: str
+    datname: str
+    success: bool
+    samples: Samples | None
+    """What is served of it: the newest result, or the last good one; None for nothing."""
+    duration: float | None
+    """Seconds that its query and its rows took when it last ended well."""
+    age: float | None
+    """Seconds since then."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Failures so far, by reason."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out so far, by reason."""
+    message: str = ""
+    """What went wrong last, for people."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One scrape of one target, whole: what is served, and what is said about it."""
+
+    up: bool
+    down_reason: str
+    """One of CONNECT_REASONS when it is down, else empty."""
+    jobs: tuple[JobStatus, ...]
+    skipped: Mapping[str, str]
+    seconds: float
+    scrapes: int
+    sessions: int
+    """Connections to the server that the exporter has open."""
+
+
+def _metric(name: str, kind: str, text: str, *labels: str) -> Metric:
+    return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels})
+
+
+_JOB = ("collector", "datname")
+
+UP = _metric("pg_up", "gauge", "1 when PostgreSQL answered during this scrape, else 0; pg_up_reason says why.")
+UP_REASON = _metric("pg_up_reason", "gauge", "Why pg_up is 0: 1 for the reason that holds, 0 for the others.", "reason")
+SUCCESS = _metric(
+    "pgvigil_collector_success",
+    "gauge",
+    "1 when the collector's newest result is on this page, 0 when it failed or is late and the page has"
+    " its last good result or nothing.",
+    *_JOB,
+)
+DURATION = _metric(
+    "pgvigil_collector_duration_seconds",
+    "gauge",
+    "Time the collector took when it last ended well, in seconds, query and rows together.",
+    *_JOB,
+)
+AGE = _metric(
+    "pgvigil_collector_age_seconds",
+    "gauge",
+    "Age in seconds of the collector's result on this page; beyond its cache time it means that newer ones failed.",
+    *_JOB,
+)
+ERRORS = _metric(
+    "pgvigil_collector_errors_total",
+    "counter",
+    "Failed attempts of the collector by reason: timeout, lock_timeout, permission, connection or query.",
+    *_JOB,
+    "reason",
+)
+ROWS = _metric("pgvigil_collector_rows", "gauge", "Rows that the collector's query returned, after its limit.", *_JOB)
+TRUNCATED = _metric(
+    "pgvigil_collector_truncated_rows",
+    "gauge",
+    "Rows that the collector's limit cut off; raise the limit when they matter.",
+    *_JOB,
+)
+TRUNCATED_SUM = _metric(
+    "pgvigil_collector_truncated_sum",
+    "gauge",
+    "What the rows that the limit cut off add up to, for each additive metric.",
+    *_JOB,
+    "metric",
+)
+TRUNCATED_RATIO = _metric(
+    "pgvigil_collector_truncated_ratio",
+    "gauge",
+    "Share, from 0 to 1, of the metric's total that the rows cut off by the limit carried.",
+    *_JOB,
+    "metric",
+)
+REJECTED = _metric(
+    "pgvigil_collector_rejected_rows_total",
+    "counter",
+    "Rows left off the page because their labels stood there already (duplicate) or a value was no number (malformed).",
+    *_JOB,
+    "reason",
+)
+SCRAPE_SECONDS = _metric(
+    "pgvigil_scrape_duration_seconds", "gauge", "Time this scrape took, in seconds, until the page was put together."
+)
+SCRAPES = _metric("pgvigil_scrapes_total", "counter", "Scrapes answered so far.")
+SESSIONS = _metric("pgvigil_connections", "gauge", "Connections to PostgreSQL that the exporter has open.")
+BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
+
+OWN = (
+    UP,
+    UP_REASON,
+    SUCCESS,
+    DURATION,
+    AGE,
+    ERRORS,
+    ROWS,
+    TRUNCATED,
+    TRUNCATED_SUM,
+    TRUNCATED_RATIO,
+    REJECTED,
+    SCRAPE_SECONDS,
+    SCRAPES,
+    SESSIONS,
+    BUILD,
+)
+
+
+def own_families(report: Report) -> list[Family]:
+    """Say how the scrape went."""
+    labels = [label_text({"collector": job.collector, "datname": job.datname}) for job in report.jobs]
+    served = [job.samples or Samples() for job in report.jobs]
+    return [
+        *up_families(report, {}),
+        Family(SUCCESS, labels, [int(job.success) for job in report.jobs]),
+        Family(DURATION, labels, [job.duration for job in report.jobs]),
+        Family(AGE, labels, [job.age for job in report.jobs]),
+        _by_reason(ERRORS, labels, [job.errors for job in report.jobs]),
+        Family(ROWS, labels, [job.samples.rows if job.samples else None for job in report.jobs]),
+        Family(TRUNCATED, labels, [job.samples.truncated_rows if job.samples else None for job in report.jobs]),
+        _rest(TRUNCATED_SUM, labels, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
+        _rest(TRUNCATED_RATIO, labels, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
+        _by_reason(REJECTED, labels, [job.rejected for job in report.jobs]),
+        Family(SCRAPE_SECONDS, [""], [report.seconds]),
+        Family(SCRAPES, [""], [report.scrapes]),
+        Family(SESSIONS, [""], [report.sessions]),
+    ]
+
+
+def up_families(report: Report, labels: Mapping[str, str]) -> list[Family]:
+    """Say whether the server is up, and if not, why."""
+    reasons = [label_text({**labels, "reason": reason}) for reason in CONNECT_REASONS]
+    states = [int(not report.up and reason == report.down_reason) for reason in CONNECT_REASONS]
+    return [Family(UP, [label_text(labels)], [int(report.up)]), Family(UP_REASON, reasons, states)]
+
+
+def _labelled(metric: Metric, label: str, labels: Sequence[str], by_row: Sequence[Mapping[str, Number]]) -> Family:
+    pairs = [(text, key, value) for text, row in zip(labels, by_row, strict=True) for key, value in row.items()]
+    return Family(
+        metric, [f"{text},{label_text({label: key})}" for text, key, _ in pairs], [value for *_, value in pairs]
+    )
+
+
+def _by_reason(metric: Metric, labels: Sequence[str], counts: Sequence[Mapping[str, int]]) -> Family:
+    return _labelled(metric, "reason", labels, counts)
+
+
+def _rest(metric: Metric, labels: Sequence[str], values: Sequence[Mapping[str, float]]) -> Family:
+    return _labelled(metric, "metric", labels, values)
+
+
+def process_families() -> list[Family]:
+    """Describe this process as every Prometheus client in Python does: CPU, memory, files, garbage collection."""
+    registry = CollectorRegistry()
+    collectors: Iterable[PrometheusCollector] = (
+        ProcessCollector(registry=None),
+        PlatformCollector(registry),
+        GCCollector(registry),
+    )
+    return [_build_family(), *(family for collector in collectors for family in _families(collector))]
+
+
+def _families(collector: PrometheusCollector) -> Iterable[Family]:
+    for family in collector.collect():
+        if family.samples:
+            metric = _metric(family.samples[0].name, family.type, family.documentation)
+            yield Family(metric, [label_text(s.labels) for s in family.samples], [s.value for s in family.samples])
+
+
+def _build_family() -> Family:
+    return Family(BUILD, [label_text({"version": installed_version()})], [1])
+
+
+def installed_version() -> str:
+    """Name the version of pgvigil that runs."""
+    try:
+        return version("pgvigil")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,54 @@
+"""One page: the blocks of all collectors, each rendered once for as long as its result stays."""
+
+from collections.abc import Iterable
+
+from exporter.own import JobStatus, Report
+from exporter.render import Block, Format, block, gzipped, identity
+from exporter.samples import Family, Samples
+
+
+class Pages:
+    """Puts pages together. Remembers the blocks of the last page of each format, and nothing else."""
+
+    def __init__(self, compatibility_names: bool = False) -> None:
+        self._compatibility_names = compatibility_names
+        self._blocks: dict[tuple[str, bool], tuple[list[Samples], Block]] = {}
+
+    def page(self, report: Report, own: Iterable[Family], form: Format, gzip: bool) -> bytes:
+        """Write what a report serves, and the exporter's own families, as one page."""
+        blocks = [self._block(name, results, form.openmetrics) for name, results in _by_collector(report.jobs).items()]
+        return _joined([*blocks, block(own, form.openmetrics)], form, gzip)
+
+    def _block(self, collector: str, results: list[Samples], openmetrics: bool) -> Block:
+        known = self._blocks.get((collector, openmetrics))
+        if known and len(known[0]) == len(results) and all(a is b for a, b in zip(known[0], results, strict=True)):
+            return known[1]
+        made = block(self._families(results), openmetrics)
+        self._blocks[collector, openmetrics] = (results, made)
+        return made
+
+    def _families(self, results: Iterable[Samples]) -> Iterable[Family]:
+        for result in results:
+            for family in result.families:
+                yield family
+                if self._compatibility_names and (twin := family.metric.twin()):
+                    yield Family(twin, family.labels, family.values)
+
+
+def page_of(families: Iterable[Family], form: Format, gzip: bool) -> bytes:
+    """Write some families as a page of their own."""
+    return _joined([block(families, form.openmetrics)], form, gzip)
+
+
+def _joined(blocks: list[Block], form: Format, gzip: bool) -> bytes:
+    whole = [*blocks, Block(form.end)]
+    return gzipped(whole) if gzip else identity(whole)
+
+
+def _by_collector(jobs: Iterable[JobStatus]) -> dict[str, list[Samples]]:
+    """Gather the results of each collector, since families must not be torn apart."""
+    results: dict[str, list[Samples]] = {}
+    for job in jobs:
+        if job.samples:
+            results.setdefault(job.collector, []).append(job.samples)
+    return results

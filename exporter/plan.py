@@ -1,0 +1,140 @@
+"""Catalog x server facts -> the jobs to run, or the reason why a collector is skipped. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exporter.catalog import Catalog, Collector, Metric, Version
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An extension as one database has it."""
+
+    version: Version
+    schema: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is known of a server when the plan is made."""
+
+    version: Version
+    in_recovery: bool
+    database: str
+    """The database of the DSN: collectors of scope `server` run here."""
+    databases: tuple[str, ...] = ()
+    """Every database that the role may connect to, templates left out."""
+    extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
+    """Database -> extension name -> extension; a database not looked into yet is absent."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One query to run in one database, and the metrics its rows become."""
+
+    collector: Collector
+    database: str
+    sql: str
+    metrics: tuple[Metric, ...]
+
+    @property
+    def datname(self) -> str:
+        """The database that its samples speak of; empty when they speak of the whole server."""
+        return self.database if self.collector.scope == "database" else ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What stays the same from one plan to the next."""
+        return self.collector.name, self.datname
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs, and why the rest does not."""
+
+    jobs: tuple[Job, ...]
+    skipped: Mapping[str, str]
+    """Collector name -> reason."""
+
+
+def plan(catalog: Catalog, server: Server) -> Plan:
+    """Decide for each collector where it runs, or why it does not."""
+    jobs: list[Job] = []
+    skipped: dict[str, str] = {}
+    for collector in catalog:
+        reason = skip_reason(collector, server)
+        if reason:
+            skipped[collector.name] = reason
+            continue
+        found = [job for database in _databases(collector, server) if (job := _job(collector, database, server))]
+        jobs += found
+        if not found:
+            skipped[collector.name] = _no_query(collector, server)
+    return Plan(tuple(jobs), skipped)
+
+
+def skip_reason(collector: Collector, server: Server) -> str | None:
+    """Say why a collector does not run on this server at all; None when it does."""
+    if not collector.enabled:
+        return "switched off"
+    if collector.role != "any" and (collector.role == "standby") != server.in_recovery:
+        return f"runs on a {collector.role} only"
+    if collector.extension and not _databases(collector, server):
+        return f"extension {collector.extension} is not installed"
+    return None
+
+
+def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
+    """Where it runs: everywhere, or once; with an extension, where that is."""
+    ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
+    if collector.extension:
+        ours_first = tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
+    return ours_first if collector.scope == "database" else ours_first[:1]
+
+
+def _version(collector: Collector, database: str, server: Server) -> Version:
+    if collector.extension:
+        return server.extensions[database][collector.extension].version
+    return server.version
+
+
+def _job(collector: Collector, database: str, server: Server) -> Job | None:
+    version = _version(collector, database, server)
+    sql = collector.sql_for(version)
+    metrics = collector.metrics_for(version)
+    if sql is None or not metrics:
+        return None
+    if collector.extension:
+        sql = sql.replace("{schema}", quoted(server.extensions[database][collector.extension].schema))
+    if collector.limit and not collector.ledger:
+        sql = limited(sql, collector.limit, metrics)
+    return Job(collector, database, sql, metrics)
+
+
+def _no_query(collector: Collector, server: Server) -> str:
+    version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
+    return f"has no query for {collector.extension or 'PostgreSQL'} {version}"
+
+
+def quoted(identifier: str) -> str:
+    """Quote an identifier for SQL."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+ROWS_IN_ALL = "pgvigil_rows_in_all"
+"""The column in which a limited query says how many rows there were before the cut."""
+
+
+def sum_column(metric: Metric) -> str:
+    """Name the column in which a limited query says what a metric added up to before the cut."""
+    return f"pgvigil_sum_{metric.column}"
+
+
+def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
+    """Keep the first rows of a query, and count and sum all of them in the same pass."""
+    columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
+    sums = "".join(f",\n       sum({quoted(c)}) OVER ()::float8 AS {quoted(s)}" for c, s in columns)
+    return (
+        f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
+        f"  FROM (\n{sql.rstrip().rstrip(';')}\n) AS kept\n LIMIT {limit}"
+    )

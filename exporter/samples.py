@@ -1,0 +1,186 @@
+"""Rows -> samples, column by column: NULL, label text, numbers. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from exporter.catalog import Collector, Metric
+from exporter.names import Names
+from exporter.plan import ROWS_IN_ALL, Job, sum_column
+
+Number = int | float
+Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The samples of one metric: label text and value side by side; a value of None is no sample.
+
+    The list of label texts is shared by all metrics of a job that have the same labels: a sample costs no object.
+    """
+
+    metric: Metric
+    labels: Sequence[str]
+    values: Sequence[Number | None]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What the rows that a limit cut carried of one metric: their sum, and its share (0 to 1) of the total."""
+
+    metric: str
+    sum: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one job's rows became."""
+
+    families: tuple[Family, ...] = ()
+    rows: int = 0
+    truncated_rows: int = 0
+    rest: tuple[Rest, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out, by reason: `duplicate` or `malformed`."""
+
+
+def columns(rows: Sequence[Any]) -> Columns:
+    """Turn the driver's records into columns by name."""
+    return dict(zip(rows[0].keys(), zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
+    """List the columns that the collector declares and its query lacks."""
+    own = [metric.column for metric in job.metrics]
+    extra = [label for metric in job.metrics for label in metric.labels]
+    key = [*job.collector.ledger.key, job.collector.ledger.rank] if job.collector.ledger else []
+    wanted = dict.fromkeys([*job.collector.labels, *extra, *own, *key])
+    return [column for column in wanted if column not in present]
+
+
+def samples(job: Job, table: Columns, names: Names) -> Samples:
+    """Turn the columns of one job into families; a bad row costs that row, counted."""
+    if not table:
+        return Samples(tuple(Family(metric, (), ()) for metric in job.metrics))
+    rows = len(next(iter(table.values())))
+    texts = label_texts(job.collector, table, names)
+    values, malformed = _numbers(job.metrics, table)
+    rejected = Counter({"malformed": len(malformed)} if malformed else {})
+    families: list[Family] = []
+    for group in _groups(job.metrics).values():
+        labels = _joined(job, group[0], texts, rows)
+        keep = _unique(labels, malformed)
+        rejected["duplicate"] += rows - len(malformed) - (rows - len(malformed) if keep is None else len(keep))
+        if keep is not None:
+            labels = [labels[i] for i in keep]
+        families += [
+            Family(m, labels, values[m.column] if keep is None else _pick(values[m.column], keep)) for m in group
+        ]
+    in_order = {family.metric: family for family in families}
+    return Samples(
+        tuple(in_order[metric] for metric in job.metrics),
+        rows,
+        *_cut(job, table, rows),
+        {reason: count for reason, count in rejected.items() if count},
+    )
+
+
+def label_texts(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
+    """Write every label column as escaped text, oids as names."""
+    texts = {}
+    for label in collector.all_labels:
+        if label in table:
+            kind = collector.names.get(label)
+            texts[label] = names.text(kind, table[label]) if kind else [_text(value) for value in table[label]]
+    return {label: [escape(text) for text in column] for label, column in texts.items()}
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """Write the labels of one sample as they stand between the braces."""
+    return ",".join(f'{name}="{escape(value)}"' for name, value in labels.items())
+
+
+def escape(value: str) -> str:
+    r"""Escape what the exposition formats reserve in a label value: backslash, quote and newline."""
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value)
+
+
+def _groups(metrics: Sequence[Metric]) -> dict[tuple[str, ...], list[Metric]]:
+    """Group the metrics by the labels they add, since each group shares its label texts."""
+    groups: dict[tuple[str, ...], list[Metric]] = {}
+    for metric in metrics:
+        groups.setdefault(metric.labels, []).append(metric)
+    return groups
+
+
+def _joined(job: Job, metric: Metric, texts: Mapping[str, list[str]], rows: int) -> list[str]:
+    """Join the label columns of a metric to one text a row."""
+    parts = [[f'{label}="{text}"' for text in texts[label]] for label in job.collector.labels + metric.labels]
+    if job.datname:
+        parts.insert(0, [label_text({"datname": job.datname})] * rows)
+    return [",".join(row) for row in zip(*parts, strict=True)] if parts else [""] * rows
+
+
+def _unique(labels: Sequence[str], malformed: set[int]) -> list[int] | None:
+    """Select the rows to keep, the first of each label set; None for all of them."""
+    if not malformed and len(set(labels)) == len(labels):
+        return None
+    first: dict[str, int] = {}
+    for i, text in enumerate(labels):
+        if i not in malformed:
+            first.setdefault(text, i)
+    return list(first.values())
+
+
+def _pick(values: Sequence[Number | None], keep: Sequence[int]) -> list[Number | None]:
+    return [values[i] for i in keep]
+
+
+_PLAIN = {int, float, type(None)}
+_CONVERT: Mapping[type, Callable[[Any], Number]] = {bool: int, Decimal: float}
+
+
+def _numbers(metrics: Sequence[Metric], table: Columns) -> tuple[dict[str, Sequence[Number | None]], set[int]]:
+    """Take the value columns as numbers, and find the rows that hold something else."""
+    values: dict[str, Sequence[Number | None]] = {}
+    malformed: set[int] = set()
+    for column in dict.fromkeys(metric.column for metric in metrics):
+        found = table[column]
+        kinds = set(map(type, found))
+        if not kinds <= _PLAIN:
+            malformed |= {i for i, value in enumerate(found) if type(value) not in _PLAIN | _CONVERT.keys()}
+            found = [_converted(value) for value in found]
+        values[column] = found
+    return values, malformed
+
+
+def _converted(value: Any) -> Number | None:
+    convert = _CONVERT.get(type(value))
+    return convert(value) if convert else value
+
+
+def _cut(job: Job, table: Columns, rows: int) -> tuple[int, tuple[Rest, ...]]:
+    """Say what a limit cut: rows, and what they carried of each additive metric."""
+    if ROWS_IN_ALL not in table:
+        return 0, ()
+    rest = []
+    for metric in job.metrics:
+        if metric.rest:
+            total = table[sum_column(metric)][0] or 0.0
+            kept = math.fsum(value for value in table[metric.column] if value is not None)
+            rest.append(Rest(metric.name, max(total - kept, 0.0), max(1 - kept / total, 0.0) if total else 0.0))
+    return table[ROWS_IN_ALL][0] - rows, tuple(rest)

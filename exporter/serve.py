@@ -1,0 +1,79 @@
+"""Puts the parts together as the settings say, and runs them."""
+
+import ctypes
+import gc
+import socket
+from collections.abc import Iterable
+
+import uvicorn
+from pydantic import SecretStr
+
+from exporter.app import create_app
+from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.errors import PortInUseError
+from exporter.postgres import Postgres, secret_in
+from exporter.scrape import Target
+from exporter.settings import Connection, Settings
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    """Load the built-in collectors and the user's, changed as the settings say."""
+    own = [settings.collectors_dir] if settings.collectors_dir else []
+    return settings.applied_to(load(BUILT_IN, *own))
+
+
+def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
+    """Make the targets by name; the only one of a plain configuration has the empty name."""
+    named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
+    return {
+        name: Target(
+            catalog,
+            postgres_of(connection, settings),
+            max_connections=settings.max_connections_per_target,
+            last_good=settings.last_good,
+        )
+        for name, connection in named
+    }
+
+
+def postgres_of(connection: Connection, settings: Settings) -> Postgres:
+    """Address one server; its DSN may stand in a file."""
+    dsn = SecretStr(secret_in(connection.dsn_file)) if connection.dsn_file else connection.dsn
+    return Postgres(dsn, connection.password_file, settings.connect_timeout)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
+    catalog = catalog_of(settings)
+    listener = _listener(settings)
+    config = uvicorn.Config(
+        create_app(targets_of(settings, catalog), settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    _give_back_memory()
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listener(settings: Settings) -> socket.socket:
+    host, port = settings.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise PortInUseError(
+            f"cannot listen on {settings.listen}: {error.strerror}; set PGVIGIL_LISTEN to another address"
+        ) from error
+
+
+def _give_back_memory() -> None:
+    """Return what importing and loading needed for a moment; what is left stays, so the collector may skip it."""
+    gc.collect()
+    gc.freeze()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # another libc: nothing to give back

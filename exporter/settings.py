@@ -1,0 +1,198 @@
+"""Every setting with its default and meaning; alone in reading the environment and the configuration file."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from exporter.catalog import Catalog, StrictLoader, explain
+from exporter.errors import SettingsError
+
+PREFIX = "PGVIGIL_"
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{value!r} is no address: write host:port, for example 0.0.0.0:9187, with a port up to 65535")
+    return value
+
+
+def _words(value: object) -> object:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+class CollectorSettings(BaseModel):
+    """What may be set differently for one collector."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout: float | None = Field(None, gt=0, description="Seconds for its query.")
+    cache: float | None = Field(None, ge=0, description="Seconds a result is served again.")
+    limit: int | None = Field(None, ge=0, description="Rows kept; 0 for all of them.")
+    enabled: bool | None = Field(None, description="On or off.")
+
+
+class Connection(BaseModel):
+    """How to reach one PostgreSQL server."""
+
+    dsn: SecretStr = Field(
+        SecretStr(""),
+        description="libpq URI or key=value string; what it leaves out comes from the `PG*` variables, `.pgpass` and"
+        " service files.",
+    )
+    dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
+    password_file: Path | None = Field(
+        None, description="A file that holds the password; read again for every new connection."
+    )
+
+    @model_validator(mode="after")
+    def _one_dsn(self) -> Self:
+        if self.dsn_file and self.dsn.get_secret_value():
+            raise ValueError("dsn and dsn_file: give one of them")
+        return self
+
+
+class TargetSettings(Connection):
+    """One of several servers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `/probe?target=` and the label `target` call it.")
+
+
+class Settings(Connection, BaseSettings):
+    """All settings: each is a variable `PGVIGIL_<NAME>` or a key of the configuration file; the variable wins."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    targets: tuple[TargetSettings, ...] = Field(
+        (), description="Several servers instead of one: a list of name and dsn, each served at `/probe?target=NAME`."
+    )
+    listen: Annotated[str, AfterValidator(_address)] = Field(
+        "0.0.0.0:9187", description="Address and port to serve on."
+    )
+    collectors_dir: Path | None = Field(None, description="A folder of your own collector files.")
+    collectors: dict[str, CollectorSettings] = Field(
+        {}, description="Collector name -> timeout, cache, limit, enabled."
+    )
+    disable: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (), description="Names of collectors to switch off, separated by commas."
+    )
+    compatibility_names: bool = Field(False, description="Serve postgres_exporter's names beside ours.")
+    scrape_timeout: float = Field(10.0, gt=0, description="Seconds for a page when the scraper does not say.")
+    scrape_timeout_offset: float = Field(
+        0.5, ge=0, description="Seconds before the scraper's time limit at which the page is sent."
+    )
+    last_good: float = Field(
+        60.0, ge=0, description="Seconds that the last good result of a failing collector is served, beyond its cache."
+    )
+    connect_timeout: float = Field(3.0, gt=0, description="Seconds for a new connection.")
+    max_connections_per_target: int = Field(
+        5, ge=3, description="Connections to one server at most: two are kept, the rest borrowed for other databases."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are logged."
+    )
+
+    @model_validator(mode="after")
+    def _distinct_targets(self) -> Self:
+        names = [target.name for target in self.targets]
+        if len(set(names)) < len(names):
+            raise ValueError("targets: two have the same name")
+        if self.targets and (self.dsn.get_secret_value() or self.dsn_file):
+            raise ValueError("targets and dsn: give one of them")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, whose content comes as arguments."""
+        return env_settings, init_settings
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # an exporter is there to be scraped
+
+    def applied_to(self, catalog: Catalog) -> Catalog:
+        """Change the catalog as `disable` and `collectors` say; a name that is no collector is a SettingsError."""
+        known = [collector.name for collector in catalog]
+        for name in (*self.disable, *self.collectors):
+            if name not in known:
+                raise SettingsError(f"{name}: no such collector{_nearest(name, known)}")
+        return Catalog(tuple(collector.model_copy(update=self._changes(collector.name)) for collector in catalog))
+
+    def _changes(self, name: str) -> dict[str, object]:
+        found = self.collectors.get(name)
+        changes = found.model_dump(exclude_none=True) if found else {}
+        if changes.get("limit") == 0:
+            changes["limit"] = None
+        return changes | ({"enabled": False} if name in self.disable else {})
+
+
+def load_settings(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the environment and the configuration file; SettingsError lists everything that is wrong."""
+    file = file or (Path(environ[f"{PREFIX}CONFIG"]) if f"{PREFIX}CONFIG" in environ else None)
+    _refuse_unknown_variables(environ)
+    content = _content(file) if file else {}
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_placed(line, file, environ) for line in explain(error))) from None
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = [f"{PREFIX}CONFIG", *(PREFIX + name.upper() for name in Settings.model_fields)]
+    for variable in environ:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            raise SettingsError(f"{variable}: no such setting{_nearest(variable.upper(), known)}")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(f"{file}: line {line}: {error.problem}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
+        raise SettingsError(f"{file}: expected a mapping of settings")
+    return content or {}
+
+
+def _placed(line: str, file: Path | None, environ: Mapping[str, str]) -> str:
+    """Put in front of an error where the wrong value was written."""
+    name, _, message = line.partition(":")
+    variable = PREFIX + name.split(".")[0].upper()
+    if variable in environ:
+        return f"{variable}:{message}"
+    return f"{file}: {line}" if file else line

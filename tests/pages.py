@@ -1,0 +1,85 @@
+"""Asks the engine for a page of a server and looks things up on it."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.own import Report, own_families
+from exporter.page import Pages
+from exporter.postgres import Postgres
+from exporter.render import negotiate
+from exporter.scrape import Target
+
+MONITOR = "pgvigil"
+"""The role that the exporter connects as in tests: a member of pg_monitor, nothing more."""
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as Prometheus reads it."""
+
+    text: str
+    samples: Mapping[str, list[tuple[Labels, float]]]
+
+    def series(self, name: str, **labels: object) -> list[tuple[Labels, float]]:
+        """All series of a metric that have these labels."""
+        wanted = {label: str(value) for label, value in labels.items()}
+        return [(had, value) for had, value in self.samples.get(name, []) if wanted.items() <= had.items()]
+
+    def value(self, name: str, **labels: object) -> float:
+        """The value of the only series that has these labels."""
+        found = self.series(name, **labels)
+        assert len(found) == 1, f"{name}{labels}: {len(found)} series instead of one: {found}"
+        return found[0][1]
+
+    def labels(self, name: str, **labels: object) -> Labels:
+        """The labels of the only series that has these labels."""
+        [(had, _)] = self.series(name, **labels)
+        return had
+
+
+def read(text: str) -> Page:
+    """Parse a page with prometheus-client."""
+    samples: dict[str, list[tuple[Labels, float]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return Page(text, samples)
+
+
+def target(dsn: str, catalog: Catalog | None = None, **options: Any) -> Target:
+    """A target as `serve` makes it."""
+    return Target(catalog or load(BUILT_IN), Postgres(SecretStr(dsn)), **options)
+
+
+def written(report: Report) -> Page:
+    """The page of a report, with the exporter's own metrics of that target."""
+    return read(Pages().page(report, own_families(report), negotiate(""), gzip=False).decode())
+
+
+async def scraped(of: Target, timeout: float = 9.0) -> Page:
+    """One scrape of a target that a test keeps."""
+    return written(await of.scrape(timeout))
+
+
+def page(dsn: str, *own: Path, timeout: float = 9.0) -> Page:
+    """One scrape by a target made for it; also callable from async tests, whose loop waits meanwhile."""
+
+    async def once() -> Page:
+        made = target(dsn, load(BUILT_IN, *own))
+        try:
+            return await scraped(made, timeout)
+        finally:
+            await made.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, once()).result()
