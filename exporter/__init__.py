@@ -19,6 +19,9 @@ page        one page from the blocks of all collectors, each rendered once
 app         the HTTP routes, nothing else
 serve       puts the parts together and runs them
 reference   catalog -> Markdown (pure)
+findings    what a server lacks for us to work well, and the SQL that mends it (pure)
+check       asks a server for its findings and tries every collector
+grants      the SQL of a least-privilege role (pure)
 logs        how log lines look
 demo/       an embedded PostgreSQL with a workload that goes wrong, for `pgvigil demo`
 """

@@ -41,7 +41,7 @@ class Ledger:
         self._members: dict[Hashable, Counts] = {}
         self._other: Counts = (0,) * width
         self._total: Counts = (0,) * width
-        self._started_at: float | None = None
+        self._looked_at: float | None = None
 
     def update(
         self, rows: Mapping[Hashable, Counts], now: float, part_of: Mapping[Hashable, Hashable] | None = None
@@ -69,16 +69,13 @@ class Ledger:
         return Account(dict(self._members), self._other, self._total)
 
     def _weigh(self, grown: Mapping[Hashable, Counts], now: float) -> None:
-        """Add what each part spent; newer spending weighs more, which is the same as older spending fading."""
-        first = self._started_at is None
-        started_at = self._started_at = now if self._started_at is None else self._started_at
-        unit = 2.0 ** ((now - started_at) / HALF_LIFE_SECONDS)
-        if unit > 1e100:
-            self._weights = {part: weight / unit for part, weight in self._weights.items() if weight / unit > 1e-9}
-            self._started_at, unit = now, 1.0
+        """Let what was spent before fade, and add what has been spent since."""
         spent = {part: float(growth[self._rank]) for part, growth in grown.items()}
         # What was spent before the first look is of unknown age: it orders the parts, and anything newer outweighs it.
-        scale = 1.0 / (sum(spent.values()) or 1.0) if first else unit
+        scale = 1.0 if self._looked_at is not None else 1.0 / (sum(spent.values()) or 1.0)
+        fading = 0.5 ** ((now - (self._looked_at if self._looked_at is not None else now)) / HALF_LIFE_SECONDS)
+        self._looked_at = now
+        self._weights = {part: weight * fading for part, weight in self._weights.items()}
         for part, seconds in spent.items():
             self._weights[part] = self._weights.get(part, 0.0) + seconds * scale
 

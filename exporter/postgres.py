@@ -70,13 +70,13 @@ class Session:
             raise self._translated(error) from error
         return rows
 
-    async def columns(self, sql: str) -> tuple[str, ...]:
-        """Name the columns that a query would return, without running it."""
+    async def columns(self, sql: str) -> dict[str, str]:
+        """Name the columns that a query would return, and their types, without running it."""
         try:
             statement = await self._connection.prepare(sql, timeout=_PATIENCE_SECONDS + 5)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
-        return tuple(attribute.name for attribute in statement.get_attributes())
+        return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
 
     async def vitals(self, timeout: float) -> Vitals:
         """Ask what the server is, reading no catalog that could be locked."""

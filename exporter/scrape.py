@@ -54,6 +54,7 @@ class Target:
         self._last_good = last_good
         self._names = Names()
         self._server: Server | None = None
+        self._learning = asyncio.Lock()
         self._facts_at: dict[str, float] = {}
         self._attempts: dict[tuple[str, str], _Attempts] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -152,8 +153,8 @@ class Target:
             except ConnectError as second:
                 return self._fail([job for job in self._due() if job.collector.vital == vital], second)
         self._note(vitals)
-        async with kept.lock:
-            if not vital or not self._facts_at:
+        if not vital or not self._facts_at:
+            async with self._learning, kept.lock:
                 await self._learn_facts(session, vitals.database)
         jobs = [job for job in self._due() if job.collector.vital == vital and job.database == vitals.database]
         for job in jobs:
@@ -194,13 +195,13 @@ class Target:
         now = time.monotonic()
         if self._server is None or now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS:
             return
-        self._facts_at[database] = now
         try:
             directory = await session.directory(_FACTS_TIMEOUT)
             extensions = await session.extensions(_FACTS_TIMEOUT)
         except QueryError as error:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
+        self._facts_at[database] = now
         self._names.replace(directory.databases, directory.roles)
         gone = set(self._server.extensions) - set(directory.connectable) - {database}
         by_database = {name: found for name, found in self._server.extensions.items() if name not in gone}
@@ -249,7 +250,9 @@ class Target:
         ]
 
     def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
+        """Book the failure of jobs that found no connection; that there is none has been logged."""
         for job in jobs:
+            self._of(job).message = str(error)
             self._book_failure(job, QueryError("connection", str(error)))
 
     async def _attempt(self, job: Job, session: Session) -> None:
@@ -329,5 +332,5 @@ class Target:
             age=age if attempts.samples else None,
             errors=dict(attempts.errors),
             rejected=dict(attempts.rejected),
-            message="late" if attempts.pending and not attempts.message else attempts.message,
+            message=attempts.message or ("" if success else "late"),
         )

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariableError
 
 from exporter.catalog import Catalog, StrictLoader, explain
 from exporter.errors import SettingsError
@@ -162,6 +163,9 @@ def load_settings(file: Path | None = None, environ: Mapping[str, str] = os.envi
         return Settings(**content)
     except ValidationError as error:
         raise SettingsError("\n".join(_placed(line, file, environ) for line in explain(error))) from None
+    except UnreadableVariableError as error:
+        names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+        raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
@@ -191,8 +195,9 @@ def _content(file: Path) -> dict[str, Any]:
 
 def _placed(line: str, file: Path | None, environ: Mapping[str, str]) -> str:
     """Put in front of an error where the wrong value was written."""
-    name, _, message = line.partition(":")
-    variable = PREFIX + name.split(".")[0].upper()
+    place, _, message = line.partition(":")
+    name, _, within = place.partition(".")
+    variable = PREFIX + name.upper()
     if variable in environ:
-        return f"{variable}:{message}"
+        return f"{variable}: {within}:{message}" if within else f"{variable}:{message}"
     return f"{file}: {line}" if file else line

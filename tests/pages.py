@@ -30,18 +30,18 @@ class Page:
     text: str
     samples: Mapping[str, list[tuple[Labels, float]]]
 
-    def series(self, name: str, **labels: object) -> list[tuple[Labels, float]]:
+    def series(self, name: str, /, **labels: object) -> list[tuple[Labels, float]]:
         """All series of a metric that have these labels."""
         wanted = {label: str(value) for label, value in labels.items()}
         return [(had, value) for had, value in self.samples.get(name, []) if wanted.items() <= had.items()]
 
-    def value(self, name: str, **labels: object) -> float:
+    def value(self, name: str, /, **labels: object) -> float:
         """The value of the only series that has these labels."""
         found = self.series(name, **labels)
         assert len(found) == 1, f"{name}{labels}: {len(found)} series instead of one: {found}"
         return found[0][1]
 
-    def labels(self, name: str, **labels: object) -> Labels:
+    def labels(self, name: str, /, **labels: object) -> Labels:
         """The labels of the only series that has these labels."""
         [(had, _)] = self.series(name, **labels)
         return had

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from exporter.demo.cluster import Build, ClusterError, can_run, copied, embedded
+from exporter.demo.cluster import Build, can_run, copied, embedded
 
 MAJORS = (13, 14, 15, 16, 17, 18)
 NEWEST = MAJORS[-1]
@@ -34,7 +34,7 @@ def build(major: int) -> Build:
         return _build_in(Path(own).parent)
     try:
         return _found(major)
-    except (OSError, ClusterError, subprocess.SubprocessError, tarfile.TarError) as error:
+    except (OSError, subprocess.SubprocessError, tarfile.TarError) as error:
         raise MissingError(f"PostgreSQL {major}: {_reason(error)}") from error
 
 

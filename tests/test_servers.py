@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from exporter.demo.cluster import FAST, Cluster, ClusterError, copied, embedded
+from exporter.demo.cluster import FAST, Cluster, copied, embedded
+from exporter.errors import ClusterError
 
 ABANDON = """
 import os, sys

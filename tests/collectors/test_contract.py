@@ -1,0 +1,73 @@
+"""Every query of every collector, prepared by every supported server: does it return the declared columns?"""
+
+from collections.abc import Callable
+
+import pytest
+from pages import MONITOR
+from pydantic import SecretStr
+
+from exporter.catalog import BUILT_IN, load
+from exporter.demo.cluster import Cluster
+from exporter.plan import Extension, Job, Server, plan
+from exporter.postgres import Postgres
+from exporter.samples import missing_columns
+
+NUMBERS = {"int2", "int4", "int8", "float4", "float8", "bool"}
+"""Types that need no conversion row by row; numeric would arrive as Decimal."""
+
+LABELS = {"text", "name", "varchar", "bool", "int2", "int4", "int8", "oid", "oid[]", "char", "xid"}
+
+
+def jobs(version: tuple[int, ...], extension: Extension) -> list[Job]:
+    """Every job that could run on this version, on a primary or a standby."""
+    catalog = load(BUILT_IN)
+    servers = [
+        Server(version, in_recovery, "postgres", ("postgres",), {"postgres": {"pg_stat_statements": extension}})
+        for in_recovery in (False, True)
+    ]
+    found = {job.collector.name: job for server in servers for job in plan(catalog, server).jobs}
+    return list(found.values())
+
+
+async def complaints(job: Job, server: Cluster, database: str = "postgres") -> list[str]:
+    """What is wrong with one query, in sentences."""
+    async with await Postgres(SecretStr(server.dsn(database, MONITOR))).connect() as session:
+        types = await session.columns(job.sql)
+    wrong = [f"{job.collector.name} lacks the column {column}" for column in missing_columns(job, list(types))]
+    labels = [label for label in job.collector.all_labels if label in types and types[label] not in LABELS]
+    wrong += [f"{job.collector.name}.{label} is a label of type {types[label]}" for label in labels]
+    values = {metric.column for metric in job.metrics if types.get(metric.column, "int8") not in NUMBERS}
+    return wrong + [f"{job.collector.name}.{column} is a value of type {types[column]}" for column in values]
+
+
+async def test_every_query_returns_the_declared_columns(major: int, server: Cluster) -> None:
+    version = tuple(
+        map(int, server.value("SELECT extversion FROM pg_extension WHERE extname LIKE 'pg_stat%'").split("."))
+    )
+    found = [line for job in jobs((major,), Extension(version, "public")) for line in await complaints(job, server)]
+    assert found == []
+
+
+@pytest.mark.parametrize("version", ["1.8", "1.9", "1.10", "1.11", "1.12"])
+async def test_statements_follow_the_version_of_the_extension_not_of_the_server(
+    version: str, cluster: Callable[..., Cluster]
+) -> None:
+    """After pg_upgrade an old extension version stays in a new server until ALTER EXTENSION ... UPDATE."""
+    server = cluster(18)
+    server.execute("CREATE DATABASE old")
+    server.execute(
+        f"""CREATE SCHEMA "odd schema";
+            CREATE EXTENSION pg_stat_statements VERSION '{version}' SCHEMA "odd schema";
+            GRANT USAGE ON SCHEMA "odd schema" TO {MONITOR}""",
+        database="old",
+    )
+    extension = Extension(tuple(map(int, version.split("."))), "odd schema")
+    ours = [job for job in jobs((18,), extension) if job.collector.extension]
+    assert "statements" in {job.collector.name for job in ours}
+    assert [line for job in ours for line in await complaints(job, server, "old")] == []
+
+
+def test_every_metric_is_on_the_newest_supported_version_or_says_until_when() -> None:
+    newest = {metric.name for job in jobs((18,), Extension((1, 12), "public")) for metric in job.metrics}
+    every = {metric.name for collector in load(BUILT_IN) for metric in collector.metrics if not metric.until}
+    assert every - newest == set()

@@ -1,0 +1,161 @@
+"""Lock waits and connections, on servers brought into the state that the metrics describe."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+from pages import MONITOR, page
+from sessions import client, waiting
+
+from exporter.demo.cluster import Cluster
+
+
+@pytest.fixture
+def table(server: Cluster) -> Iterator[str]:
+    """A table to quarrel about, under a name that needs quoting."""
+    server.execute('CREATE TABLE "odd ""table"" 🐘" (id int PRIMARY KEY); INSERT INTO "odd ""table"" 🐘" VALUES (1)')
+    yield '"odd ""table"" 🐘"'
+    server.execute('DROP TABLE "odd ""table"" 🐘"')
+
+
+async def test_a_queue_is_resolved_to_the_root_that_waits_for_nobody(server: Cluster, table: str) -> None:
+    """Idle in transaction <- ALTER TABLE <- two readers: three sessions wait for the first, in two steps."""
+    async with client(server, "forgot to commit") as root:
+        await root.execute(f"BEGIN; SELECT * FROM {table}")
+        pid = await root.fetchval("SELECT pg_backend_pid()")
+        async with (
+            waiting(server, "migration", f"ALTER TABLE {table} ADD COLUMN c int"),
+            waiting(server, "reader 1", f"SELECT * FROM {table}"),
+            waiting(server, "reader 2", f"SELECT * FROM {table}"),
+        ):
+            await asyncio.sleep(0.3)
+            found = page(server.dsn(user=MONITOR))
+    labels = dict(found.labels("pg_lock_blocker_blocked_sessions"))
+    assert labels == {
+        "pid": str(pid),
+        "gid": "",
+        "datname": "postgres",
+        "usename": "postgres",
+        "application_name": "forgot to commit",
+        "state": "idle in transaction",
+        "locktype": "relation",
+        "relation": 'public.odd "table" 🐘',
+        "mode": "AccessExclusiveLock",
+        "held_mode": "AccessShareLock",
+    }
+    assert found.value("pg_lock_blocker_blocked_sessions") == 3
+    assert 0.3 <= found.value("pg_lock_blocker_longest_wait_seconds") < 30
+    assert 0.3 <= found.value("pg_lock_blocker_transaction_seconds") < 30
+    assert found.value("pg_lock_waiters") == 3
+    assert 0.3 <= found.value("pg_lock_longest_wait_seconds") < 30
+    queue = {"datname": "postgres", "relation": 'public.odd "table" 🐘'}
+    assert found.value("pg_lock_queue_waiters", **queue, mode="AccessShareLock") == 2
+    assert found.value("pg_lock_queue_waiters", **queue, mode="AccessExclusiveLock") == 1
+    waits = {"datname": "postgres", "locktype": "relation", "granted": "false"}
+    assert found.value("pg_lock_sessions", **waits, mode="AccessShareLock") == 2
+    assert found.value("pg_session_waits", state="active", wait_event_type="Lock", wait_event="relation") == 3
+    oldest = found.labels("pg_session_oldest_seconds", kind="idle in transaction")
+    assert (oldest["pid"], oldest["application_name"]) == (str(pid), "forgot to commit")
+
+
+async def test_nobody_waits_reads_as_zero(server: Cluster) -> None:
+    found = page(server.dsn(user=MONITOR))
+    assert found.value("pg_lock_waiters") == 0
+    assert found.value("pg_lock_longest_wait_seconds") == 0
+    assert found.series("pg_lock_blocker_blocked_sessions") == []
+
+
+async def test_a_prepared_transaction_at_the_root_is_named(server: Cluster, table: str) -> None:
+    server.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
+    try:
+        async with waiting(server, "reader", f"SELECT * FROM {table}"):
+            found = page(server.dsn(user=MONITOR))
+    finally:
+        server.execute("ROLLBACK PREPARED 'forgotten'")
+    labels = found.labels("pg_lock_blocker_blocked_sessions")
+    assert (labels["pid"], labels["gid"], labels["state"]) == ("", "forgotten", "prepared transaction")
+    assert (labels["usename"], labels["held_mode"]) == ("postgres", "AccessExclusiveLock")
+    assert found.value("pg_lock_blocker_blocked_sessions") == 1
+    assert found.value("pg_lock_blocker_transaction_seconds") >= 0
+
+
+async def test_two_roots_are_told_apart_worst_first(server: Cluster, table: str) -> None:
+    async with client(server, "many") as many, client(server, "few") as few:
+        await many.execute(f"BEGIN; LOCK TABLE {table}")
+        await few.execute("BEGIN; SELECT pg_advisory_xact_lock(7)")
+        async with (
+            waiting(server, "m1", f"SELECT * FROM {table}"),
+            waiting(server, "m2", f"SELECT * FROM {table}"),
+            waiting(server, "f1", "SELECT pg_advisory_lock(7)"),
+        ):
+            found = page(server.dsn(user=MONITOR))
+    series = found.series("pg_lock_blocker_blocked_sessions")
+    assert [(labels["application_name"], value) for labels, value in series] == [("many", 2), ("few", 1)]
+    assert found.labels("pg_lock_blocker_blocked_sessions", application_name="few")["locktype"] == "advisory"
+
+
+async def test_a_row_lock_names_the_one_who_changed_the_row(server: Cluster, table: str) -> None:
+    async with client(server, "writer") as writer:
+        await writer.execute(f"BEGIN; UPDATE {table} SET id = 2")
+        async with waiting(server, "second", f"UPDATE {table} SET id = 3"):
+            found = page(server.dsn(user=MONITOR))
+    labels = found.labels("pg_lock_blocker_blocked_sessions")
+    assert (labels["application_name"], labels["locktype"]) == ("writer", "transactionid")
+
+
+async def test_relations_of_other_databases_are_named_too(cluster: Callable[..., Cluster]) -> None:
+    server = cluster()
+    server.execute("CREATE DATABASE shop")
+    server.execute("CREATE TABLE orders ()", database="shop")
+    async with client(server, "root", "shop") as root:
+        await root.execute("BEGIN; LOCK TABLE orders")
+        async with waiting(server, "reader", "SELECT * FROM orders", "shop"):
+            found = page(server.dsn(user=MONITOR))
+    labels = found.labels("pg_lock_blocker_blocked_sessions")
+    assert (labels["datname"], labels["relation"]) == ("shop", "public.orders")
+
+
+async def test_connections_are_counted_against_their_limits(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(
+        settings={"max_connections": "20", "superuser_reserved_connections": "3", "reserved_connections": "2"}
+    )
+    server.execute("CREATE ROLE web LOGIN CONNECTION LIMIT 7; ALTER DATABASE postgres CONNECTION LIMIT 15")
+    async with client(server, "web 1") as one, client(server, "web 2"):
+        await one.execute("BEGIN")
+        await asyncio.sleep(0.2)
+        found = page(server.dsn(user=MONITOR))
+    assert found.value("pg_connections_max") == 20
+    assert found.value("pg_connections_superuser_reserved") == 3
+    assert found.value("pg_connections_reserved") == 2
+    used = found.value("pg_connections_used")
+    assert 4 <= used <= 5  # ours, two kept and perhaps one borrowed, and the two clients
+    assert found.value("pg_connections_available") == 20 - 3 - 2 - used
+    assert found.value("pg_roles_connection_limit", rolname="web") == 7
+    assert found.series("pg_roles_connection_limit", rolname="postgres") == []
+    assert found.value("pg_roles_connections", rolname="postgres") == 2
+    assert found.value("pg_roles_connections", rolname="web") == 0
+    assert found.value("pg_database_connection_limit", datname="postgres") == 15
+    assert found.value("pg_database_connections", datname="postgres") >= 4
+    assert found.value("pg_sessions", application_name="web 1", state="idle in transaction") == 1
+    assert found.value("pg_sessions_oldest_transaction_seconds", application_name="web 1") >= 0.2
+
+
+async def test_a_deadlock_is_counted(server: Cluster, table: str) -> None:
+    server.execute(f"INSERT INTO {table} VALUES (2)")
+    before = page(server.dsn(user=MONITOR)).value("pg_database_deadlocks_total", datname="postgres")
+    async with client(server, "a") as a, client(server, "b") as b:
+        await a.execute(f"SET deadlock_timeout = '50ms'; BEGIN; SELECT * FROM {table} WHERE id = 1 FOR UPDATE")
+        await b.execute(f"BEGIN; SELECT * FROM {table} WHERE id = 2 FOR UPDATE")
+        results = await asyncio.gather(
+            a.execute(f"SELECT * FROM {table} WHERE id = 2 FOR UPDATE"),
+            b.execute(f"SELECT * FROM {table} WHERE id = 1 FOR UPDATE"),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(result, Exception) for result in results) == 1
+    found = 0.0
+    for _ in range(50):  # statistics arrive within a second before PostgreSQL 15
+        found = page(server.dsn(user=MONITOR)).value("pg_database_deadlocks_total", datname="postgres")
+        if found == before + 1:
+            break
+        await asyncio.sleep(0.1)
+    assert found == before + 1

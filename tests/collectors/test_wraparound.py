@@ -1,0 +1,253 @@
+"""Wraparound: ages and their limits, what is used up, and who holds the horizon, on states made on purpose."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from pages import MONITOR, Page, page
+from servers import MAJORS
+
+from exporter.demo.cluster import Cluster
+
+DATABASE = "wraparound"
+
+
+@pytest.fixture(scope="module")
+def database(server: Cluster) -> Iterator[Cluster]:
+    """A server with a database of our own."""
+    server.execute(f"CREATE DATABASE {DATABASE}")
+    yield server
+    server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def session(server: Cluster, database: str = DATABASE) -> AsyncIterator[Any]:
+    """A session that stays open."""
+    connection = await asyncpg.connect(server.dsn(database))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def page_of(server: Cluster) -> Page:
+    return page(server.dsn(DATABASE, MONITOR))
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+    """The first answer that is true."""
+    for _ in range(round(seconds / 0.1)):
+        if answer := await check():
+            return answer
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
+
+
+async def use_up(xids: int, connection: Any) -> None:
+    """Assign transaction ids, each in a transaction of its own."""
+    await connection.execute(f"DO $$ BEGIN FOR i IN 1..{xids} LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$")
+
+
+async def test_the_age_of_each_database_grows_with_every_transaction(database: Cluster) -> None:
+    ages = "SELECT age(datfrozenxid), mxid_age(datminmxid) FROM pg_database WHERE datname = $1"
+    async with session(database) as client:
+        before = page_of(database)
+        await use_up(500, client)
+        after = page_of(database)
+    for datname in (DATABASE, "template0"):
+        [(xid_age, mxid_age)] = database.query(ages, datname)
+        assert after.value("pg_database_xid_age", datname=datname) == pytest.approx(xid_age, abs=50)
+        assert after.value("pg_database_mxid_age", datname=datname) == mxid_age
+    assert after.value("pg_xid_consumed_total") - before.value("pg_xid_consumed_total") == pytest.approx(500, abs=50)
+
+
+async def lock_together(server: Cluster) -> None:
+    async with session(server) as one, session(server) as two, one.transaction(), two.transaction():
+        for locker in (one, two):
+            await locker.execute("SELECT FROM shared FOR SHARE")
+    server.execute("CHECKPOINT")
+
+
+async def test_a_row_locked_by_two_transactions_uses_up_one_multixact(database: Cluster) -> None:
+    database.execute("CREATE TABLE shared (id int); INSERT INTO shared VALUES (1)", DATABASE)
+    await lock_together(database)  # the first multixact of a server also takes member 0
+    before = page_of(database)
+    await lock_together(database)
+    after = page_of(database)
+    grown = {
+        name: after.value(name) - before.value(name)
+        for name in ("pg_multixact_consumed_total", "pg_multixact_members_consumed_total")
+    }
+    assert grown == {"pg_multixact_consumed_total": 1, "pg_multixact_members_consumed_total": 2}
+
+
+def test_the_server_says_when_it_freezes_by_force(database: Cluster, major: int) -> None:
+    found = page_of(database)
+    for metric, setting, since in (
+        ("pg_wraparound_freeze_max_age", "autovacuum_freeze_max_age", 13),
+        ("pg_wraparound_multixact_freeze_max_age", "autovacuum_multixact_freeze_max_age", 13),
+        ("pg_wraparound_failsafe_age", "vacuum_failsafe_age", 14),
+        ("pg_wraparound_multixact_failsafe_age", "vacuum_multixact_failsafe_age", 14),
+    ):
+        if major >= since:
+            assert found.value(metric) == int(database.value(f"SHOW {setting}"))
+        else:
+            assert not found.series(metric)
+
+
+@asynccontextmanager
+async def kept_old(server: Cluster, *tables: str) -> AsyncIterator[None]:
+    """Freeze all tables of the database but these, by having them locked meanwhile."""
+    async with session(server) as keeper, session(server) as vacuum:
+        async with keeper.transaction():
+            for table in tables:
+                await keeper.execute(f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
+            await use_up(2_000, vacuum)
+            await vacuum.execute("VACUUM (FREEZE, SKIP_LOCKED)")
+        yield
+
+
+async def test_the_oldest_tables_come_with_the_age_at_which_they_are_frozen(database: Cluster, major: int) -> None:
+    """Options count only where they lower the setting; other sessions' temporary tables count as well."""
+    database.execute(
+        "CREATE TABLE eager (v text) WITH (autovacuum_freeze_max_age = 150000,"
+        " autovacuum_multixact_freeze_max_age = 160000, toast.autovacuum_freeze_max_age = 120000);"
+        "CREATE TABLE lazy (v text) WITH (autovacuum_freeze_max_age = 1500000000)",
+        DATABASE,
+    )
+    async with session(database) as client:
+        await client.execute("CREATE TEMPORARY TABLE forgotten (v text)")
+        async with kept_old(database, "eager", "lazy"):
+            found = page_of(database)
+        [(age, limit)] = await client.fetch(
+            "SELECT age(relfrozenxid), current_setting('autovacuum_freeze_max_age')::int"
+            " FROM pg_class WHERE relname = 'eager'"
+        )
+        assert found.value("pg_table_xid_age", relname="eager") == pytest.approx(age, abs=50)
+        assert found.value("pg_table_mxid_age", relname="eager") >= 0
+        assert found.value("pg_table_freeze_max_age", relname="eager") == 150_000
+        assert found.value("pg_table_multixact_freeze_max_age", relname="eager") == 160_000
+        assert found.value("pg_table_freeze_max_age", relname="lazy") == limit
+        assert found.labels("pg_table_xid_age", relname="forgotten")["schemaname"].startswith("pg_temp_")
+        oldest = {
+            had["relname"] for had, value in found.series("pg_table_xid_age", datname=DATABASE) if value >= age - 50
+        }
+        assert oldest == {"eager", "lazy", "forgotten"}
+        if major >= 14:  # the first that can vacuum a table without its TOAST table
+            await client.execute("VACUUM (FREEZE, PROCESS_TOAST FALSE) eager")
+            found = page_of(database)
+            assert found.value("pg_table_xid_age", relname="eager") == pytest.approx(age, abs=50)
+            assert found.value("pg_table_freeze_max_age", relname="eager") == 120_000
+
+
+async def hold(server: Cluster, stack: AsyncExitStack) -> int:
+    """Hold the horizon in every way that needs no standby; return the pid of the idle backend."""
+    client = await stack.enter_async_context(session(server, "postgres"))
+    other = await stack.enter_async_context(session(server, "postgres"))
+    await other.execute("SELECT pg_create_logical_replication_slot('abandoned', 'pgoutput')")
+    stack.push_async_callback(other.execute, "SELECT pg_drop_replication_slot('abandoned')")
+    await client.execute("SET application_name = 'batch'")
+    await client.execute("BEGIN; SELECT txid_current()")
+    await other.execute("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'forgotten gid'")
+    stack.push_async_callback(other.execute, "ROLLBACK PREPARED 'forgotten gid'")
+    await use_up(100, other)
+    pid: int = client.get_server_pid()
+    return pid
+
+
+async def test_whoever_holds_the_horizon_for_ten_seconds_is_named(
+    servers: Callable[[int], Cluster], subtests: pytest.Subtests
+) -> None:
+    """All versions at once, so that they wait together."""
+    async with AsyncExitStack() as stack:
+        pids = {major: await hold(servers(major), stack) for major in MAJORS}
+        young = {major: page(servers(major).dsn(user=MONITOR)) for major in MAJORS}
+        await asyncio.sleep(10.5)
+        old = {major: page(servers(major).dsn(user=MONITOR)) for major in MAJORS}
+    for major in MAJORS:
+        with subtests.test(major=major):
+            shows_holders_without_names(young[major])
+            shows_holders_by_name(old[major], pids[major])
+
+
+def held(found: Page, metric: str, labels: Mapping[str, str]) -> float | None:
+    """How long a holder that has these labels holds the horizon; None where it is not on the page."""
+    values = [value for had, value in found.samples.get(metric, []) if labels.items() <= had.items()]
+    assert len(values) < 2, f"{labels}: {found.samples[metric]}"
+    return values[0] if values else None
+
+
+def shows_holders_without_names(found: Page) -> None:
+    for holder in ("backend", "prepared_transaction"):
+        labels = found.labels("pg_xmin_horizon_age", holder=holder, datname="postgres")
+        assert {labels[name] for name in ("name", "pid", "usename", "application_name", "state")} == {""}
+
+
+def shows_holders_by_name(found: Page, pid: int) -> None:
+    backend = {
+        "holder": "backend",
+        "name": "client backend",
+        "pid": str(pid),
+        "usename": "postgres",
+        "application_name": "batch",
+        "state": "idle in transaction",
+    }
+    prepared = {"holder": "prepared_transaction", "name": "forgotten gid", "usename": "postgres", "pid": ""}
+    slot = {"holder": "replication_slot_catalog", "name": "abandoned", "state": "inactive", "pid": ""}
+    for labels in (backend, prepared, slot):
+        assert (held(found, "pg_xmin_horizon_age", {**labels, "datname": "postgres"}) or 0) >= 100
+    for labels in (backend, prepared):
+        assert 10 <= (held(found, "pg_xmin_horizon_seconds", labels) or 0) < 60
+    assert held(found, "pg_xmin_horizon_seconds", slot) is None
+
+
+@pytest.mark.parametrize(
+    ("slot", "holder"), [(None, "standby_feedback"), ("standby_slot", "replication_slot")], ids=["no slot", "slot"]
+)
+async def test_a_standby_with_feedback_holds_the_horizon_itself_or_through_its_slot(
+    major: int, cluster: Callable[..., Cluster], slot: str | None, holder: str
+) -> None:
+    primary = cluster(major)
+    if slot:
+        primary.execute(f"SELECT pg_create_physical_replication_slot('{slot}')")
+    settings = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s"}
+    labels = {"holder": holder, "name": slot or "reporting", "datname": ""}
+    with primary.clone_standby(application_name="reporting", slot=slot, settings=settings) as standby:
+        async with session(standby, "postgres") as reader, session(primary, "postgres") as writer:
+            await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
+
+            async def age() -> float | None:
+                await use_up(10, writer)
+                return held(page(primary.dsn(user=MONITOR)), "pg_xmin_horizon_age", labels)
+
+            await eventually(age)
+            await use_up(100, writer)
+            found = page(primary.dsn(user=MONITOR))
+            of_standby = page(standby.dsn(user=MONITOR))
+    assert (held(found, "pg_xmin_horizon_age", labels) or 0) >= 100
+    assert held(found, "pg_xmin_horizon_seconds", labels) is None
+    assert held(of_standby, "pg_xmin_horizon_age", {"holder": "backend", "datname": "postgres"}) is not None
+    for collector in ("wraparound", "xid", "xmin_horizon"):
+        assert of_standby.value("pgvigil_collector_success", collector=collector) == 1
+
+
+async def test_a_running_vacuum_is_no_holder(database: Cluster) -> None:
+    database.execute("CREATE TABLE swept AS SELECT generate_series(1, 50000) AS id", DATABASE)
+    async with session(database) as vacuum, session(database) as watch:
+        pid = vacuum.get_server_pid()
+        await vacuum.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
+        running = asyncio.create_task(vacuum.execute("VACUUM swept"))
+        await eventually(
+            lambda: watch.fetchval("SELECT count(*) FROM pg_stat_progress_vacuum WHERE heap_blks_scanned > 0")
+        )
+        assert await watch.fetchval("SELECT backend_xmin FROM pg_stat_activity WHERE pid = $1", pid)
+        await use_up(200, watch)
+        found = page_of(database)
+        await watch.execute(f"SELECT pg_cancel_backend({pid})")
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await running
+    age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": DATABASE})
+    assert (age or 0) < 100  # the exporter's other connection may be there, but the vacuum is not

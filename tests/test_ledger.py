@@ -1,0 +1,145 @@
+"""Statements that add up: whatever happens to the rows, sums are right and no series falls."""
+
+from collections import Counter
+from collections.abc import Hashable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from exporter.ledger import HALF_LIFE_SECONDS, Account, Ledger
+
+STATEMENTS = list("abcdefgh")
+
+
+class Statements(RuleBasedStateMachine):
+    """A pg_stat_statements of our own, with calls, evictions and resets, and a ledger that watches it."""
+
+    @initialize(size=st.integers(1, 5))
+    def start(self, size: int) -> None:
+        self.ledger = Ledger(size, 2, 1)
+        self.size = size
+        self.rows: dict[Hashable, tuple[int, int]] = {}
+        self.seen: dict[Hashable, tuple[int, int]] = {}
+        self.true_total = Counter[int]()
+        self.now = 0.0
+        self.account: Account | None = None
+        self.before: Account | None = None
+
+    @rule(statement=st.sampled_from(STATEMENTS), calls=st.integers(1, 5), cost=st.integers(0, 1000))
+    def call(self, statement: str, calls: int, cost: int) -> None:
+        had_calls, had_cost = self.rows.get(statement, (0, 0))
+        self.rows[statement] = (had_calls + calls, had_cost + cost)
+
+    @rule(statement=st.sampled_from(STATEMENTS))
+    def evict(self, statement: str) -> None:
+        self.rows.pop(statement, None)
+
+    @rule()
+    def reset(self) -> None:
+        self.rows.clear()
+
+    @rule(seconds=st.floats(0, 10 * HALF_LIFE_SECONDS))
+    def read(self, seconds: float) -> None:
+        self.now += seconds
+        for statement, counts in self.rows.items():
+            last = self.seen.get(statement, (0, 0))
+            fell = any(now < then for now, then in zip(counts, last, strict=True))
+            for column, (now, then) in enumerate(zip(counts, last, strict=True)):
+                self.true_total[column] += now if fell else now - then
+        self.seen = dict(self.rows)
+        self.before = self.account
+        self.account = self.ledger.update(dict(self.rows), self.now)
+
+    @invariant()
+    def the_parts_add_up_to_the_total(self) -> None:
+        if self.account:
+            for column in range(2):
+                parts = sum(counts[column] for counts in self.account.members.values()) + self.account.other[column]
+                assert parts == self.account.total[column] == self.true_total[column]
+
+    @invariant()
+    def nothing_falls(self) -> None:
+        if self.account and self.before:
+            for column in range(2):
+                assert self.account.other[column] >= self.before.other[column]
+                assert self.account.total[column] >= self.before.total[column]
+                for part, counts in self.account.members.items():
+                    assert counts[column] >= self.before.members.get(part, (0, 0))[column]
+
+    @invariant()
+    def the_set_is_bounded(self) -> None:
+        assert self.account is None or len(self.account.members) <= self.size
+
+
+TestStatements = Statements.TestCase
+TestStatements.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def counts(seconds: float, calls: int = 1) -> tuple[float, float]:
+    """Calls and execution seconds of one row."""
+    return calls, seconds
+
+
+def test_a_new_heavy_statement_gets_a_series_within_a_minute_however_old_the_others_are() -> None:
+    """Incident 1: a bad query appears among 1000 that ran for months; every scrape is 15 s."""
+    ledger = Ledger(100, 2, 1)
+    rows: dict[Hashable, tuple[float, float]] = {str(i): counts(1e6 + i) for i in range(1000)}
+    account = ledger.update(rows, 0.0)
+    for scrape in range(1, 5):
+        others = {part: counts(seconds + 0.0075) for part, (_, seconds) in rows.items() if part != "bad"}
+        rows = {**others, "bad": counts(7.5 * scrape)}  # half of the work done in these 15 s, the others do the rest
+        account = ledger.update(rows, 15.0 * scrape)
+    assert "bad" in account.members
+
+
+def test_members_stay_while_nobody_outweighs_them_clearly() -> None:
+    ledger = Ledger(2, 2, 1)
+    ledger.update({}, 0)
+    rows = {"a": 10.0, "b": 10.0, "c": 0.0}
+    before: set[Hashable] = set()
+    for scrape in range(1, 50):
+        rows = {"a": rows["a"] + 10, "b": rows["b"] + 10, "c": rows["c"] + 12}
+        members = set(ledger.update({part: counts(seconds) for part, seconds in rows.items()}, 15.0 * scrape).members)
+        assert scrape == 1 or members == before
+        before = members
+
+
+def test_an_idle_member_makes_room_for_a_busy_newcomer() -> None:
+    ledger = Ledger(1, 2, 1)
+    ledger.update({"old": counts(100.0)}, 0)
+    account = ledger.update({"old": counts(100.0), "new": counts(50.0)}, 15)
+    assert account.members == {"new": (1, 50.0)}
+    assert account.other == (1, 100.0)
+
+
+def test_rows_of_one_part_are_added_up() -> None:
+    """The same statement at top level and inside a function: two rows, one series."""
+    ledger = Ledger(5, 2, 1)
+    account = ledger.update({("q", True): (1, 2), ("q", False): (3, 4)}, 0, {("q", True): "q", ("q", False): "q"})
+    assert account.members == {"q": (4, 6)}
+    account = ledger.update({("q", True): (2, 3)}, 1, {("q", True): "q"})
+    assert account.members == {"q": (5, 7)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "grown"),
+    [((5, 5), (7, 6), (2, 1)), ((5, 5), (5, 5), (0, 0)), ((5, 5), (1, 1), (1, 1)), ((5, 5), (6, 4), (6, 4))],
+)
+def test_a_row_that_fell_in_any_column_was_reset_and_counts_from_zero(
+    first: tuple[int, int], second: tuple[int, int], grown: tuple[int, int]
+) -> None:
+    ledger = Ledger(1, 2, 1)
+    ledger.update({"a": first}, 0)
+    assert ledger.update({"a": second}, 1).total == tuple(a + b for a, b in zip(first, grown, strict=True))
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=1, max_size=30))
+def test_years_pass_without_overflow(pauses: list[float]) -> None:
+    ledger = Ledger(2, 2, 1)
+    now = 0.0
+    for i, pause in enumerate(pauses):
+        now += pause
+        account = ledger.update({"a": counts(i + 1.0), "b": counts(i + 2.0), i: counts(1.0)}, now)
+        assert len(account.members) == 2

@@ -1,0 +1,77 @@
+"""Catalog x server facts -> jobs: a table of servers and what runs on them."""
+
+import pytest
+from test_catalog import collector
+
+from exporter.catalog import Catalog
+from exporter.plan import Extension, Server, limited, plan, quoted
+
+STATEMENTS = {"pg_stat_statements": Extension((1, 11), 'odd "schema"')}
+PRIMARY = Server((17, 2), False, "app", ("app", "crm"), {"app": {}, "crm": STATEMENTS})
+STANDBY = Server((17, 2), True, "app", ("app", "crm"), {"app": {}, "crm": {}})
+OLD = Server((13, 23), False, "app", ("app",), {})
+EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FROM {schema}.f()"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "server", "databases", "reason"),
+    [
+        ({}, PRIMARY, ["app"], None),
+        ({"scope": "database"}, PRIMARY, ["app", "crm"], None),
+        ({"enabled": False}, PRIMARY, [], "switched off"),
+        ({"role": "standby"}, PRIMARY, [], "runs on a standby only"),
+        ({"role": "standby"}, STANDBY, ["app"], None),
+        ({"role": "primary"}, STANDBY, [], "runs on a primary only"),
+        ({"sql": {14: "a"}}, OLD, [], "has no query for PostgreSQL 13.23"),
+        ({"sql": {13: "a", 17: None}}, PRIMARY, [], "has no query for PostgreSQL 17.2"),
+        (EXTENSION, PRIMARY, ["crm"], None),
+        (EXTENSION, STANDBY, [], "extension pg_stat_statements is not installed"),
+        (EXTENSION, OLD, [], "extension pg_stat_statements is not installed"),
+        (EXTENSION | {"sql": {"1.12": "a"}}, PRIMARY, [], "has no query for pg_stat_statements 1.11"),
+        (EXTENSION | {"scope": "database"}, PRIMARY, ["crm"], None),
+    ],
+)
+def test_where_a_collector_runs_or_why_not(
+    changes: dict[str, object], server: Server, databases: list[str], reason: str | None
+) -> None:
+    found = plan(Catalog((collector(**changes),)), server)
+    assert [job.database for job in found.jobs] == databases
+    assert found.skipped.get("a") == reason
+
+
+def test_an_extension_is_addressed_in_the_schema_it_lives_in() -> None:
+    [job] = plan(Catalog((collector(**EXTENSION),)), PRIMARY).jobs
+    assert job.sql == 'SELECT 1 AS a FROM "odd ""schema""".f()'
+
+
+def test_a_metric_of_another_version_is_left_out() -> None:
+    metrics = [
+        {"name": "m13", "type": "gauge", "help": "M.", "column": "a", "until": 17},
+        {"name": "m17", "type": "gauge", "help": "M.", "column": "b", "since": 17},
+    ]
+    [job] = plan(Catalog((collector(metrics=metrics),)), PRIMARY).jobs
+    assert [metric.name for metric in job.metrics] == ["m17"]
+
+
+def test_a_collector_whose_metrics_are_all_of_other_versions_is_skipped() -> None:
+    metrics = [{"name": "m18", "type": "gauge", "help": "M.", "column": "a", "since": 18}]
+    assert plan(Catalog((collector(metrics=metrics),)), PRIMARY).skipped == {"a": "has no query for PostgreSQL 17.2"}
+
+
+def test_only_samples_of_one_database_carry_its_name() -> None:
+    catalog = Catalog((collector(), collector(name="b", scope="database")))
+    assert [job.key for job in plan(catalog, PRIMARY).jobs] == [("a", ""), ("b", "app"), ("b", "crm")]
+
+
+def test_a_limit_counts_and_sums_what_it_cuts() -> None:
+    metrics = collector(
+        metrics=[{"name": "a_total", "type": "counter", "help": "A.", "column": "a", "rest": True}]
+    ).metrics
+    sql = limited("SELECT 1 AS a;", 7, metrics)
+    assert 'sum("a") OVER ()::float8 AS "pgvigil_sum_a"' in sql
+    assert "count(*) OVER () AS pgvigil_rows_in_all" in sql
+    assert sql.endswith("LIMIT 7")
+
+
+def test_an_identifier_is_quoted() -> None:
+    assert quoted('a"b') == '"a""b"'

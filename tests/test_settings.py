@@ -1,0 +1,129 @@
+"""Settings from environment and file, and what is said of wrong ones."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter.catalog import BUILT_IN, load
+from exporter.errors import SettingsError
+from exporter.settings import Settings, load_settings
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without settings."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PGVIGIL_"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def loaded(environ: pytest.MonkeyPatch, variables: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Settings under these variables."""
+    for name, value in variables.items():
+        environ.setenv(name, value)
+    return load_settings(file)
+
+
+def test_nothing_set_is_a_working_configuration(environ: pytest.MonkeyPatch) -> None:
+    settings = loaded(environ, {})
+    assert settings.address == ("0.0.0.0", 9187)
+    assert settings.max_connections_per_target == 5
+
+
+def test_the_environment_wins_over_the_file(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text("listen: 127.0.0.1:1\nscrape_timeout: 3\ncollectors:\n  tables: {limit: 0, cache: 5}\n")
+    settings = loaded(environ, {"PGVIGIL_LISTEN": "[::1]:2", "PGVIGIL_CONFIG": str(file)})
+    assert (settings.address, settings.scrape_timeout) == (("::1", 2), 3.0)
+    assert settings.collectors["tables"].limit == 0
+
+
+def test_names_are_separated_by_commas(environ: pytest.MonkeyPatch) -> None:
+    assert loaded(environ, {"PGVIGIL_DISABLE": "tables, locks,"}).disable == ("tables", "locks")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PGVIGIL_LISTNE": "x"}, "PGVIGIL_LISTNE: no such setting; did you mean PGVIGIL_LISTEN?"),
+        ({"PGVIGIL_FLUX": "x"}, "PGVIGIL_FLUX: no such setting"),
+        ({"PGVIGIL_LISTEN": "9187"}, "PGVIGIL_LISTEN: '9187' is no address: write host:port"),
+        ({"PGVIGIL_LISTEN": "localhost:99999"}, "PGVIGIL_LISTEN: 'localhost:99999' is no address"),
+        ({"PGVIGIL_LISTEN": "localhost:http"}, "PGVIGIL_LISTEN: 'localhost:http' is no address"),
+        ({"PGVIGIL_LISTEN": "::1:9187"}, "PGVIGIL_LISTEN: '::1:9187' is no address"),
+        ({"PGVIGIL_SCRAPE_TIMEOUT": "soon"}, "PGVIGIL_SCRAPE_TIMEOUT: Input should be a valid number"),
+        ({"PGVIGIL_SCRAPE_TIMEOUT": "0"}, "PGVIGIL_SCRAPE_TIMEOUT: Input should be greater than 0"),
+        ({"PGVIGIL_LOG_FORMAT": "xml"}, "PGVIGIL_LOG_FORMAT: Input should be 'console' or 'json'"),
+        ({"PGVIGIL_COMPATIBILITY_NAMES": "perhaps"}, "PGVIGIL_COMPATIBILITY_NAMES: Input should be a valid boolean"),
+        ({"PGVIGIL_MAX_CONNECTIONS_PER_TARGET": "2"}, "PGVIGIL_MAX_CONNECTIONS_PER_TARGET: Input should be greater"),
+        ({"PGVIGIL_COLLECTORS": '{"tables": {"limt": 1}}'}, "PGVIGIL_COLLECTORS: tables.limt: Extra inputs"),
+        ({"PGVIGIL_COLLECTORS": "tables"}, "PGVIGIL_COLLECTORS: expected JSON"),
+        ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "dsn and dsn_file: give one of them"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_the_remedy(
+    environ: pytest.MonkeyPatch, variables: Mapping[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        loaded(environ, variables)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listne: x\n", "listne: Extra inputs are not permitted"),
+        ("listen: x\nlisten: y\n", "line 2: key 'listen' is written twice"),
+        ("listen: [\n", "line 2: "),
+        ("- listen\n", "expected a mapping of settings"),
+        ("1: listen\n", "expected a mapping of settings"),
+        ("targets: [{name: a}, {name: a}]\n", "targets: two have the same name"),
+        ("targets: [{name: a/b}]\n", "targets.0.name: String should match pattern"),
+        ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
+        ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_file_is_named_with_place_and_reason(
+    environ: pytest.MonkeyPatch, text: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        loaded(environ, {}, file)
+    assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_a_file_that_is_not_there_is_named(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot be read"):
+        loaded(environ, {}, tmp_path / "nowhere.yaml")
+
+
+def test_a_secret_is_not_shown(environ: pytest.MonkeyPatch) -> None:
+    settings = loaded(environ, {"PGVIGIL_DSN": "postgresql://u:s3cret@h/d"})
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_a_secret_in_a_wrong_setting_is_not_shown(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text("dsn: {password: s3cret}\n")
+    with pytest.raises(SettingsError) as caught:
+        loaded(environ, {}, file)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch) -> None:
+    variables = {"PGVIGIL_COLLECTORS": '{"tables": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
+    catalog = loaded(environ, variables).applied_to(load(BUILT_IN))
+    assert (catalog.named("tables").limit, catalog.named("tables").cache) == (None, 7)
+    assert not catalog.named("locks").enabled
+    assert catalog.named("sessions").enabled
+
+
+@pytest.mark.parametrize("variables", [{"PGVIGIL_DISABLE": "tabels"}, {"PGVIGIL_COLLECTORS": '{"tabels": {}}'}])
+def test_a_collector_that_does_not_exist_is_named(environ: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"tabels: no such collector; did you mean tables\?"):
+        loaded(environ, variables).applied_to(load(BUILT_IN))
