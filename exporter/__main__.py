@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from exporter.catalog import BUILT_IN, load
+from exporter.check import check, written
 from exporter.errors import PgvigilError
+from exporter.grants import ROLE, grants
 from exporter.logs import configure
 from exporter.own import installed_version, own_families
 from exporter.page import Pages
@@ -44,6 +46,45 @@ def scrape(config: Path | None) -> None:
     page, up = asyncio.run(_one_page(_settings(config)))
     sys.stdout.buffer.write(page)
     sys.exit(0 if up else 1)
+
+
+@cli.command("demo")
+@click.option("--listen", default="127.0.0.1:9187", show_default=True, help="Where to serve; when taken, a free port.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this time.")
+def demo_command(listen: str, seconds: float | None) -> None:
+    """Start a PostgreSQL that is in trouble, and the exporter beside it, until Ctrl-C."""
+    try:
+        from exporter.demo.run import demo
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"the demo needs {error.name}: pip install 'pgvigil[demo]'") from error
+    demo(listen, seconds)
+
+
+@cli.command("check")
+@click.pass_obj
+def check_command(config: Path | None) -> None:
+    """Say what works, what is missing, and the SQL that mends it.
+
+    The exit code is 0 when nothing is missing, 1 when something is or a collector fails, and 2 when a server
+    cannot be reached or a setting is wrong.
+    """
+    try:
+        settings = load_settings(config)
+        configure(settings.log_format, "error")
+        checkups = asyncio.run(check(settings))
+    except PgvigilError as error:
+        click.echo(f"pgvigil: {error}", err=True)
+        sys.exit(2)
+    click.echo("\n\n".join(map(written, checkups)))
+    sys.exit(max(checkup.exit_code for checkup in checkups))
+
+
+@cli.command("grants")
+@click.option("--role", default=ROLE, show_default=True, help="What the role is called.")
+@click.pass_obj
+def grants_command(config: Path | None, role: str) -> None:
+    """Print the SQL that creates the role to connect as: pgvigil grants | psql."""
+    click.echo(grants(role, load_settings(config).max_connections_per_target), nl=False)
 
 
 @cli.command("reference")

@@ -1,0 +1,324 @@
+"""What a server lacks for the exporter to see all of it, each with the SQL that mends it. Pure."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from exporter.plan import quoted
+
+Level = Literal["ok", "missing", "warning"]
+
+OLDEST, NEWEST = 13, 18
+"""The majors that the tests run on."""
+
+STATEMENTS = "pg_stat_statements"
+
+PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
+"""Databases that managed services keep to themselves: nobody can be let in."""
+
+MONITOR, RESERVED = "pg_monitor", "pg_use_reserved_connections"
+
+ROLES = (MONITOR, RESERVED)
+"""The predefined roles whose rights matter; the second exists from 16 on."""
+
+SETTINGS = (
+    "autovacuum",
+    "compute_query_id",
+    "max_connections",
+    "pg_stat_statements.track",
+    "reserved_connections",
+    "shared_preload_libraries",
+    "superuser_reserved_connections",
+    "track_activities",
+    "track_counts",
+    "track_io_timing",
+)
+"""The server's settings that matter."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the server as our session sees it."""
+
+    value: str
+    source: str = "default"
+    pending_restart: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An extension that a server has the files of."""
+
+    default: str
+    installed: str | None = None
+    """Its version in one database; None where it is not."""
+    schema: str = ""
+    usable: bool = True
+    """Whether our role may use that schema."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the findings depend on, as one server told our role."""
+
+    version: tuple[int, int]
+    database: str
+    role: str
+    in_recovery: bool = False
+    superuser: bool = False
+    inherits: bool = True
+    connection_limit: int = -1
+    rights: Collection[str] = ()
+    """Those of ROLES whose rights our role has."""
+    memberships: Collection[str] = ()
+    """Those of ROLES that it is a member of, with their rights or without."""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    """Those of SETTINGS that exist and that our role may read."""
+    backends: int = 0
+    closed: tuple[str, ...] = ()
+    """Databases that our role lacks the right to connect to."""
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    """Databases that it has the right to connect to and yet could not, and why."""
+    extensions: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
+    """Database -> extension name -> what the server has of it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that works or does not."""
+
+    level: Level
+    what: str
+    sql: tuple[str, ...] = ()
+    """What a superuser runs to mend it."""
+    advice: str = ""
+    """What SQL alone does not mend."""
+    database: str = ""
+    """Where the SQL has to run; empty for anywhere."""
+
+
+def findings(facts: Facts, extensions: Collection[str], connections: int) -> tuple[Finding, ...]:
+    """Judge a server by what the collectors in use need: these extensions, and that many connections at most."""
+    per_extension = chain.from_iterable(_extension(facts, name) for name in sorted(extensions))
+    about_statements = _statements(facts) if STATEMENTS in extensions else ()
+    return tuple(
+        chain(
+            _version(facts),
+            _rights(facts),
+            _superuser(facts),
+            _connection_limit(facts, connections),
+            _free_connections(facts, connections),
+            _databases(facts),
+            about_statements,
+            per_extension,
+            _switches(facts),
+        )
+    )
+
+
+def sql_to_mend(found: Iterable[Finding]) -> str:
+    """Put the SQL of all findings into one block to copy; of a statement that occurs twice the last one stays."""
+    blocks: dict[str, list[str]] = {}
+    for finding in found:
+        blocks.setdefault(finding.database, []).extend(finding.sql)
+    lines: list[str] = []
+    for database, statements in sorted(blocks.items()):
+        lines += [f"-- in database {quoted(database)}:"] if database and statements else []
+        lines += reversed(dict.fromkeys(reversed(statements)))
+    return "\n".join(lines)
+
+
+def _version(facts: Facts) -> Iterator[Finding]:
+    major = facts.version[0]
+    if major < OLDEST:
+        yield Finding("missing", f"PostgreSQL {major} is too old", advice=f"pgvigil needs {OLDEST} or later.")
+    elif major > NEWEST:
+        yield Finding("warning", f"PostgreSQL {major} is newer than the versions pgvigil is tested on, up to {NEWEST}")
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    if MONITOR in facts.rights:
+        yield Finding("ok", f"role {facts.role} has the rights of {MONITOR}")
+    elif MONITOR in facts.memberships:
+        what = f"role {facts.role} is a member of {MONITOR} but does not inherit its rights"
+        yield Finding("missing", what, _grant(facts))
+    else:
+        what = f"role {facts.role} is not a member of {MONITOR}: it cannot see what other roles do"
+        yield Finding("missing", what, _grant(facts))
+
+
+def _grant(facts: Facts) -> tuple[str, ...]:
+    """Grant the rights so that they are inherited: since 16 that is up to the grant, before it was up to the role."""
+    grant = f"GRANT {MONITOR} TO {quoted(facts.role)}"
+    if facts.version[0] >= 16:
+        explicit = not facts.inherits or MONITOR in facts.memberships
+        return (f"{grant} WITH INHERIT TRUE;" if explicit else f"{grant};",)
+    return (f"{grant};",) if facts.inherits else (f"ALTER ROLE {quoted(facts.role)} INHERIT;", f"{grant};")
+
+
+def _superuser(facts: Facts) -> Iterator[Finding]:
+    if facts.superuser:
+        yield Finding(
+            "warning",
+            f"role {facts.role} is a superuser, which is more than the exporter needs",
+            advice="Let it connect as a role of its own: `pgvigil grants` prints the SQL that creates one.",
+        )
+
+
+def _connection_limit(facts: Facts, connections: int) -> Iterator[Finding]:
+    if facts.superuser or facts.connection_limit < 0:
+        return
+    what = f"role {facts.role} may hold {facts.connection_limit} connections; pgvigil uses up to {connections}"
+    if facts.connection_limit >= connections:
+        yield Finding("ok", what)
+    else:
+        yield Finding("missing", what, (f"ALTER ROLE {quoted(facts.role)} CONNECTION LIMIT {2 * connections};",))
+
+
+def _free_connections(facts: Facts, connections: int) -> Iterator[Finding]:
+    """Count the slots that are left for us; from 16 on a server can keep some for roles like ours."""
+    reserved, ours = _number(facts, "reserved_connections"), facts.superuser or RESERVED in facts.rights
+    kept = 0 if facts.superuser else _number(facts, "superuser_reserved_connections")
+    free = _number(facts, "max_connections") - kept - (0 if ours else reserved) - facts.backends
+    if reserved and not ours:
+        what = f"{reserved} connections are reserved for members of {RESERVED}, and {facts.role} is none"
+        yield Finding("warning", what, (f"GRANT {RESERVED} TO {quoted(facts.role)};",))
+    if free < connections:
+        what = f"only {max(free, 0)} connections are free; pgvigil uses up to {connections}"
+        yield Finding("warning", what, advice=_more_connections(facts))
+
+
+def _more_connections(facts: Facts) -> str:
+    if facts.version[0] < 16:
+        return "Raise max_connections, or let the applications share connections."
+    return f"Raise max_connections, or set reserved_connections and grant {facts.role} {RESERVED} (`pgvigil grants`)."
+
+
+def _databases(facts: Facts) -> Iterator[Finding]:
+    for name in facts.closed:
+        if name not in PROVIDERS:
+            yield Finding(
+                "missing",
+                f"role {facts.role} may not connect to database {name}: its tables stay unseen",
+                (f"GRANT CONNECT ON DATABASE {quoted(name)} TO {quoted(facts.role)};",),
+            )
+    for name, why in facts.unreachable.items():
+        advice = f"Let role {facts.role} in: a line of pg_hba.conf for database {name}, or for all."
+        yield Finding("missing", f"no connection to database {name}: {why}", advice=advice)
+
+
+def _statements(facts: Facts) -> Iterator[Finding]:
+    """Tell whether the library is loaded: only then do its settings exist."""
+    track = facts.settings.get("pg_stat_statements.track")
+    if track is None:
+        yield _preload(facts)
+        return
+    yield Finding("ok", "pg_stat_statements is preloaded")
+    if track.value == "none":
+        yield _switched(facts, "warning", "pg_stat_statements.track", "top", "no statement is counted")
+    if (found := facts.settings.get("compute_query_id")) and found.value == "off":
+        yield _switched(facts, "warning", "compute_query_id", "auto", "no statement is counted")
+
+
+def _preload(facts: Facts) -> Finding:
+    """Add the library to those that are loaded already."""
+    what = "pg_stat_statements is not preloaded: nothing is known about statements"
+    name = "shared_preload_libraries"
+    found = facts.settings.get(name)
+    if found is None:
+        advice = f"Grant {MONITOR} and check again: {name} has to keep what it holds, which this role cannot see yet."
+        return Finding("missing", what, advice=advice)
+    if found.pending_restart:
+        advice = f"A change of {name} waits for a restart: restart PostgreSQL and check again."
+        return Finding("missing", what, advice=advice)
+    if found.source == "command line":
+        advice = f"{_on_command_line(name)}, add pg_stat_statements to it, and restart PostgreSQL."
+        return Finding("missing", what, advice=advice)
+    wanted = ", ".join(literal(library) for library in (*libraries(found.value), STATEMENTS))
+    sql = f"ALTER SYSTEM SET {name} = {wanted};  -- takes a restart"
+    return Finding("missing", what, (sql,), f"Add it to {name} and restart PostgreSQL. {_MANAGED}")
+
+
+_MANAGED = "A managed service has a parameter group for this instead of ALTER SYSTEM."
+
+
+def _on_command_line(name: str) -> str:
+    return f"{name} is given on the server's command line, which wins over ALTER SYSTEM: change it there"
+
+
+def libraries(value: str) -> list[str]:
+    """Split a list such as shared_preload_libraries into its names."""
+    found = re.findall(r'"((?:[^"]|"")*)"|([^",\s](?:[^,]*[^,\s])?)', value)
+    return [quoted_name.replace('""', '"') or plain for quoted_name, plain in found]
+
+
+def literal(value: str) -> str:
+    """Quote a value for SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _extension(facts: Facts, name: str) -> Iterator[Finding]:
+    offers = {database: found[name] for database, found in facts.extensions.items() if name in found}
+    installed = {database: offer for database, offer in offers.items() if offer.installed is not None}
+    if not offers:
+        advice = "Install it on the server: most are in its contrib package, such as postgresql-contrib."
+        yield Finding("missing", f"the server has no extension {name}", advice=advice)
+    elif not installed:
+        sql = f"CREATE EXTENSION {_extension_name(name)};"
+        yield Finding("missing", f"extension {name} is in no database", (sql,), database=facts.database)
+    for database, offer in installed.items():
+        yield from _installed(facts, name, database, offer)
+
+
+def _installed(facts: Facts, name: str, database: str, offer: Offer) -> Iterator[Finding]:
+    what = f"extension {name} {offer.installed} is in database {database}"
+    if not offer.usable:
+        sql = f"GRANT USAGE ON SCHEMA {quoted(offer.schema)} TO {quoted(facts.role)};"
+        what = f"{what}, in schema {offer.schema}, which role {facts.role} may not use"
+        yield Finding("missing", what, (sql,), database=database)
+    elif _numbers(offer.installed or "") < _numbers(offer.default):
+        sql = f"ALTER EXTENSION {_extension_name(name)} UPDATE;"
+        yield Finding(
+            "warning", f"{what}; the server has {offer.default}, which may count more", (sql,), database=database
+        )
+    else:
+        yield Finding("ok", what)
+
+
+def _extension_name(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+_SWITCHES: tuple[tuple[Level, str, str], ...] = (
+    ("missing", "track_activities", "nobody can see what sessions do"),
+    ("missing", "track_counts", "tables have no statistics, and autovacuum does not run"),
+    ("warning", "track_io_timing", "all times of reading and writing stay 0"),
+    ("warning", "autovacuum", "dead rows pile up, and transaction ids run out"),
+)
+
+
+def _switches(facts: Facts) -> Iterator[Finding]:
+    for level, name, result in _SWITCHES:
+        found = facts.settings.get(name)
+        if found and found.value == "off":
+            yield _switched(facts, level, name, "on", result)
+        elif found:
+            yield Finding("ok", f"{name} is on")
+
+
+def _switched(facts: Facts, level: Level, name: str, value: str, result: str) -> Finding:
+    """Say what a setting that is off costs, and how to set it."""
+    what = f"{name} is {facts.settings[name].value}: {result}"
+    if facts.settings[name].source == "command line":
+        return Finding(level, what, advice=f"{_on_command_line(name)}.")
+    return Finding(level, what, (f"ALTER SYSTEM SET {name} = {literal(value)};", "SELECT pg_reload_conf();"))
+
+
+def _number(facts: Facts, name: str) -> int:
+    return int(facts.settings[name].value) if name in facts.settings else 0

@@ -1,0 +1,193 @@
+"""`pgvigil check` against real servers that lack one thing each."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pages import MONITOR
+
+from exporter.demo.cluster import Cluster, free_port
+
+Clusters = Callable[..., Cluster]
+Run = subprocess.CompletedProcess[str]
+
+OWN = """
+name: mine
+help: A collector of one's own.
+sql: {sql}
+metrics:
+  - name: mine_things
+    type: gauge
+    help: Things.
+    column: things
+"""
+
+
+def check(dsn: str, **settings: str) -> Run:
+    """Run the command with these settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    given = {"PGVIGIL_DSN": dsn} if dsn else {}
+    environment = kept | given | {f"PGVIGIL_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "exporter", "check"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def marked(run: Run, mark: str) -> list[str]:
+    """What the lines with a mark say."""
+    return re.findall(rf"^  {mark} +(.*)$", run.stdout, re.MULTILINE)
+
+
+def mend(server: Cluster, run: Run) -> list[str]:
+    """Run each statement of the block that check prints, in its database."""
+    database, statements = "postgres", []
+    block = run.stdout.split("run as a superuser", 1)[1].split("\n\n")[1]
+    for line in block.splitlines():
+        if place := re.fullmatch(r'-- in database "(.*)":', line):
+            database = place[1]
+        else:
+            server.execute(line, database)
+            statements.append(line)
+    return statements
+
+
+def test_where_all_is_well_the_exit_code_is_0(server: Cluster) -> None:
+    run = check(server.dsn(user=MONITOR))
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert marked(run, "missing") == marked(run, "warning") == marked(run, "failed") == []
+    assert any(line.startswith("statements ") for line in marked(run, "ok"))
+    assert "To mend this" not in run.stdout
+
+
+@pytest.mark.parametrize("major", [13, 15, 16, 18])
+def test_the_sql_it_prints_mends_what_is_missing(major: int, cluster: Clusters) -> None:
+    server = cluster(major, {"track_io_timing": "off"})
+    server.execute(f"REVOKE pg_monitor FROM {MONITOR}; ALTER ROLE {MONITOR} NOINHERIT CONNECTION LIMIT 4")
+    server.execute("DROP EXTENSION pg_stat_statements")
+    server.execute('CREATE DATABASE "my shop"')
+    server.execute('REVOKE ALL ON DATABASE "my shop" FROM PUBLIC')
+    before = check(server.dsn(user=MONITOR))
+    assert before.returncode == 1
+    assert len(marked(before, "missing")) == 4
+    assert len(marked(before, "warning")) == 1
+    assert any("statements" in line and "not installed" in line for line in marked(before, "skipped"))
+    statements = mend(server, before)
+    assert any(line.startswith(f'GRANT pg_monitor TO "{MONITOR}"') for line in statements)
+    assert "CREATE EXTENSION pg_stat_statements;" in statements
+    assert f'GRANT CONNECT ON DATABASE "my shop" TO "{MONITOR}";' in statements
+    after = check(server.dsn(user=MONITOR))
+    assert after.returncode == 0, after.stdout
+    assert marked(after, "missing") == marked(after, "warning") == []
+
+
+@pytest.mark.parametrize("major", [13, 18])
+def test_a_library_that_is_loaded_already_stays(major: int, cluster: Clusters) -> None:
+    server = cluster(major, {"shared_preload_libraries": "auto_explain"})
+    before = check(server.dsn(user=MONITOR))
+    assert before.returncode == 1
+    assert any(line.startswith("statements ") for line in marked(before, "failed"))
+    [statement] = mend(server, before)
+    assert "'auto_explain', 'pg_stat_statements'" in statement
+    server.restart()
+    assert server.value("SHOW shared_preload_libraries") == "auto_explain, pg_stat_statements"
+    assert check(server.dsn(user=MONITOR)).returncode == 0
+
+
+def test_a_schema_closed_to_the_role_is_found_and_opened(cluster: Clusters) -> None:
+    server = cluster(18)
+    server.execute('CREATE SCHEMA "odd one"; ALTER EXTENSION pg_stat_statements SET SCHEMA "odd one"')
+    before = check(server.dsn(user=MONITOR))
+    assert before.returncode == 1
+    assert mend(server, before) == [f'GRANT USAGE ON SCHEMA "odd one" TO "{MONITOR}";']
+    assert check(server.dsn(user=MONITOR)).returncode == 0
+
+
+def test_a_superuser_works_and_is_warned(server18: Cluster) -> None:
+    run = check(server18.dsn())
+    assert run.returncode == 0
+    assert any("superuser" in line for line in marked(run, "warning"))
+
+
+def test_a_standby_says_where_to_run_what(cluster: Clusters) -> None:
+    primary = cluster(18, {"track_io_timing": "off"})
+    with primary.clone_standby() as standby:
+        run = check(standby.dsn(user=MONITOR))
+    assert run.returncode == 0
+    assert "a standby" in run.stdout
+    assert "ALTER SYSTEM here, the rest on the primary" in run.stdout
+
+
+def test_a_wrong_password_is_2_and_nobody_sees_it(cluster: Clusters, tmp_path: Path) -> None:
+    server = cluster(18, {}, auth="scram-sha-256", password="superuser")
+    server.execute(f"ALTER ROLE {MONITOR} PASSWORD 'the right one'")
+    wrong = check(server.dsn(user=MONITOR, password="hunter2"))
+    assert wrong.returncode == 2
+    assert "authentication failed" in wrong.stdout
+    assert "PGVIGIL_PASSWORD_FILE" in wrong.stdout
+    assert "hunter2" not in wrong.stdout + wrong.stderr
+    file = tmp_path / "password"
+    file.write_text("hunter3\n")
+    filed = check(server.dsn(user=MONITOR), PASSWORD_FILE=str(file))
+    assert filed.returncode == 2
+    assert "hunter3" not in filed.stdout + filed.stderr
+    file.write_text("the right one\n")
+    right = check(server.dsn(user=MONITOR), PASSWORD_FILE=str(file))
+    assert right.returncode == 0
+    assert "the right one" not in right.stdout + right.stderr
+
+
+def test_where_nobody_listens_is_2() -> None:
+    run = check(f"postgresql://{MONITOR}:hunter2@127.0.0.1:{free_port()}/postgres")
+    assert run.returncode == 2
+    assert "listen_addresses" in run.stdout
+    assert "hunter2" not in run.stdout + run.stderr
+
+
+def test_a_database_that_does_not_exist_is_2(server18: Cluster) -> None:
+    run = check(server18.dsn("nowhere", MONITOR))
+    assert run.returncode == 2
+    assert 'database "nowhere" does not exist' in run.stdout
+
+
+def test_a_wrong_setting_is_2() -> None:
+    run = check("", SCRAPE_TIMEOUT="soon")
+    assert run.returncode == 2
+    assert "PGVIGIL_SCRAPE_TIMEOUT" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("SELECT 1 AS thing", "no column things"),
+        ("SELECT 1 AS thing WHERE false", "no column things"),
+        ("SELECT 'many' AS things WHERE false", "column things is of type text"),
+        ("SELECT 'many' AS things", "column things is of type text"),
+        ("SELECT things FROM public.nowhere", 'relation "public.nowhere" does not exist'),
+        ("SELECT things FROM public.secret", "permission denied for table secret"),
+        ("SELECT 1/0 AS things", "division by zero"),
+    ],
+)
+def test_an_own_collector_that_is_wrong_is_named_with_what_is_wrong(
+    sql: str, problem: str, server18: Cluster, tmp_path: Path
+) -> None:
+    server18.execute("CREATE TABLE IF NOT EXISTS public.secret (things int)")
+    (tmp_path / "mine.yaml").write_text(OWN.format(sql=sql))
+    run = check(server18.dsn(user=MONITOR), COLLECTORS_DIR=str(tmp_path))
+    server18.execute("DROP TABLE public.secret")
+    [line] = marked(run, "failed")
+    assert run.returncode == 1
+    assert line.startswith("mine ")
+    assert problem in line
+
+
+def test_several_targets_are_checked_each_in_turn(server18: Cluster, tmp_path: Path) -> None:
+    nobody = f"postgresql://{MONITOR}@127.0.0.1:{free_port()}/postgres"
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text(f"targets: [{{name: gone, dsn: '{nobody}'}}, {{name: here, dsn: '{server18.dsn(user=MONITOR)}'}}]")
+    run = check("", CONFIG=str(file))
+    assert run.returncode == 2
+    assert "gone: cannot be checked" in run.stdout
+    assert "here: PostgreSQL 18" in run.stdout
