@@ -1,0 +1,162 @@
+"""Runs the demo: a shop whose server is in trouble, the exporter beside it, and a screen that reads its page."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+
+from exporter.app import create_app
+from exporter.demo.cluster import SUPERUSER, free_port
+from exporter.demo.display import display, say
+from exporter.demo.screen import Finding, Page, findings, read
+from exporter.demo.shop import MONITOR, Shop, new_shop
+from exporter.demo.workload import everybody
+from exporter.errors import PortInUseError
+from exporter.logs import configure
+from exporter.serve import catalog_of, targets_of
+from exporter.settings import Settings, load_settings
+
+LOOK_EVERY = 3.0
+PAGE_SECONDS = 10.0
+
+# By default dead rows are counted once a minute, which is long for somebody who watches.
+COLLECTORS = '{"tables": {"cache": 10}}'
+
+
+def demo(listen: str, seconds: float | None) -> None:
+    """Run until Ctrl-C, or for some seconds, and leave nothing behind."""
+    asyncio.run(_demo(listen, seconds))
+
+
+async def _demo(listen: str, seconds: float | None) -> None:
+    stop, console = _told_to_stop(), Console()
+    with tempfile.TemporaryDirectory(prefix="pgvigil-demo-") as folder:
+        shop = new_shop(Path(folder), free_port())
+        settings = _settings(listen, shop.dsn(MONITOR))
+        configure(settings.log_format, "error")  # lesser things would tear up the screen
+        with _listener(settings, console) as listener:
+            say(console, "Starting PostgreSQL ...")
+            with shop.cluster:
+                shop.open()
+                async with _exporter(settings, listener), _workload(shop):
+                    say(console, *_where_to_look(_address(listener), shop))
+                    await _watch(_address(listener), console, stop, seconds)
+            say(console, "Stopped; nothing is left behind.")
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set by Ctrl-C and its like. Whatever runs then ends in its order, however often they come."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _settings(listen: str, dsn: str) -> Settings:
+    """The exporter is set up by variables, as anywhere; those that speak of another server are forgotten."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+    os.environ |= {"PGVIGIL_DSN": dsn, "PGVIGIL_LISTEN": listen, "PGVIGIL_COLLECTORS": COLLECTORS}
+    return load_settings()
+
+
+def _listener(settings: Settings, console: Console) -> socket.socket:
+    """Listen where we should, or, when somebody else does, on a free port of the same host."""
+    host, port = settings.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise PortInUseError(
+                f"cannot listen on {settings.listen}: {error.strerror}; choose another --listen"
+            ) from error
+        say(console, f"{settings.listen} is taken; the exporter gets a free port instead.")
+        return socket.create_server((host, 0), family=family)
+
+
+def _address(listener: socket.socket) -> tuple[str, int]:
+    """Where a person on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104  # asked for by --listen
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: the exporter is not the last to end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterator[None]:
+    app = create_app(targets_of(settings, catalog_of(settings)), settings)
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def _workload(shop: Shop) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in everybody(shop)]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _where_to_look(address: tuple[str, int], shop: Shop) -> list[str]:
+    host, port = address
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return [
+        "",
+        f"  http://{place}/            what is collected, and how each collector fares",
+        f"  http://{place}/metrics     the page that Prometheus reads",
+        f"  http://{place}/statements  the statements with their texts",
+        "",
+        f"  prometheus.yml   scrape_configs: [{{job_name: postgresql, static_configs: [{{targets: ['{place}']}}]}}]",
+        f"  the server       psql {shop.dsn(SUPERUSER)}",
+        "",
+        "What the page says is going wrong just now (Ctrl-C ends it all and removes it):",
+        "",
+    ]
+
+
+async def _watch(address: tuple[str, int], console: Console, stop: asyncio.Event, seconds: float | None) -> None:
+    """Show what the page says, again and again, until told to stop or the time is over."""
+    before: Page | None = None
+    with display(console) as show, suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not stop.is_set():
+                page = await asyncio.to_thread(_page, address)
+                show(findings(page, before) if page else [Finding("exporter", True, "does not answer")])
+                before = page or before
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LOOK_EVERY)
+
+
+def _page(address: tuple[str, int]) -> Page | None:
+    """Ask for the page as Prometheus does; None when there is no answer."""
+    exporter = HTTPConnection(*address, timeout=PAGE_SECONDS)
+    try:
+        exporter.request("GET", "/metrics")
+        return read(exporter.getresponse().read().decode(), time.monotonic())
+    except (OSError, HTTPException):
+        return None
+    finally:
+        exporter.close()
