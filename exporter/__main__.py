@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from exporter import __version__
 from exporter.catalog import BUILT_IN, load
 from exporter.check import check, written
-from exporter.errors import PgvigilError
+from exporter.errors import PgvigilError, SettingsError
 from exporter.grants import ROLE, grants
 from exporter.logs import configure
-from exporter.own import installed_version, own_families
+from exporter.own import own_families
 from exporter.page import Pages
 from exporter.reference import reference
 from exporter.render import negotiate
@@ -23,7 +24,7 @@ from exporter.settings import Settings, load_settings
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Configuration file (YAML); PGVIGIL_CONFIG does the same."
 )
-@click.version_option(installed_version(), prog_name="pgvigil")
+@click.version_option(__version__, prog_name="pgvigil")
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
     """PostgreSQL exporter for Prometheus. Without a command it serves. Settings are PGVIGIL_* variables or --config."""
@@ -40,10 +41,11 @@ def serve_command(config: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--target", default="", help="Which one, when several are configured.")
 @click.pass_obj
-def scrape(config: Path | None) -> None:
+def scrape(config: Path | None, target: str) -> None:
     """Print one page; the exit code is 0 when PostgreSQL is up, else 1."""
-    page, up = asyncio.run(_one_page(_settings(config)))
+    page, up = asyncio.run(_one_page(_settings(config), target))
     sys.stdout.buffer.write(page)
     sys.exit(0 if up else 1)
 
@@ -104,16 +106,17 @@ def _settings(config: Path | None) -> Settings:
     return settings
 
 
-async def _one_page(settings: Settings) -> tuple[bytes, bool]:
-    pages, up = [], True
-    for target in targets_of(settings, catalog_of(settings)).values():
-        try:
-            report = await target.scrape(settings.scrape_timeout)
-        finally:
-            await target.close()
-        pages.append(Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False))
-        up = up and report.up
-    return b"".join(pages), up
+async def _one_page(settings: Settings, name: str) -> tuple[bytes, bool]:
+    targets = targets_of(settings, catalog_of(settings))
+    if name not in targets:
+        configured = ", ".join(filter(None, targets)) or "none: there is one target, without a name"
+        raise SettingsError(f"--target: no target is named {name!r}; configured: {configured}")
+    try:
+        report = await targets[name].scrape(settings.scrape_timeout)
+    finally:
+        await targets[name].close()
+    page = Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False)
+    return page, report.up
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from exporter import __version__
 from exporter.errors import DatabaseError
-from exporter.own import Report, installed_version, own_families, process_families, up_families
+from exporter.own import Report, own_families, process_families, up_families
 from exporter.page import Pages, page_of
 from exporter.render import Format, gzip_accepted, negotiate
 from exporter.samples import Family
@@ -85,7 +86,7 @@ class _Routes:
     async def index(self, request: Request) -> Response:
         """Say what this is and how each collector fares."""
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
-        return _html("index.html", version=installed_version(), reports=reports)
+        return _html("index.html", version=__version__, reports=reports)
 
     async def alive(self) -> Response:
         """The process lives: depends on nothing else, least of all on PostgreSQL."""

@@ -1,7 +1,9 @@
 """The ledger: rows that come, go and start again from zero, kept as counters that add up."""
 
+import heapq
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from exporter.catalog import LedgerKey
 from exporter.names import Names
@@ -15,6 +17,7 @@ HYSTERESIS = 2.0
 """A part becomes a member only when it weighs this many times as much as the member whose place it takes."""
 
 Counts = tuple[Number, ...]
+Row = tuple[Number | None, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Ledger:
     def __init__(self, size: int, width: int, rank: int) -> None:
         self._size = size
         self._rank = rank
-        self._last: dict[Hashable, Counts] = {}
+        self._last: dict[Hashable, Row] = {}
         self._weights: dict[Hashable, float] = {}
         self._members: dict[Hashable, Counts] = {}
         self._other: Counts = (0,) * width
@@ -44,26 +47,26 @@ class Ledger:
         self._looked_at: float | None = None
 
     def update(
-        self, rows: Mapping[Hashable, Counts], now: float, part_of: Mapping[Hashable, Hashable] | None = None
+        self, rows: Mapping[Hashable, Row], now: float, part_of: Mapping[Hashable, Hashable] | None = None
     ) -> Account:
         """Count what has been added since the last call.
 
         Args:
-            rows: the counters of each row as they stand now.
+            rows: the counters of each row as they stand now; None counts as 0.
             now: a clock in seconds that never goes back.
             part_of: the part (label set) that a row belongs to where that is not the row itself.
 
         """
+        parts = part_of or {row: row for row in rows}
         grown: dict[Hashable, Counts] = {}
         for row, counts in rows.items():
             last = self._last.get(row)
             if counts != last:
-                part = part_of[row] if part_of else row
-                growth = _growth(counts, last)
+                part, growth = parts[row], _growth(counts, last)
                 grown[part] = _add(grown[part], growth) if part in grown else growth
         self._last = dict(rows)
         self._weigh(grown, now)
-        self._elect({part_of[row] for row in rows} if part_of else set(rows))
+        self._elect(set(parts.values()))
         for part, growth in grown.items():
             self._book(part, growth)
         return Account(dict(self._members), self._other, self._total)
@@ -83,7 +86,8 @@ class Ledger:
         """Fill free places by weight, then let much heavier parts take the places of the lightest members."""
         self._weights = {p: w for p, w in self._weights.items() if p in present or p in self._members}
         weights = self._weights
-        outside = sorted((p for p in weights if p not in self._members), key=lambda p: weights[p], reverse=True)
+        candidates = (p for p in weights if p not in self._members)
+        outside = heapq.nlargest(self._size, candidates, key=weights.__getitem__)
         free = max(self._size - len(self._members), 0)
         for part in outside[:free]:
             self._members[part] = (0,) * len(self._other)
@@ -102,11 +106,13 @@ class Ledger:
             self._other = _add(self._other, growth)
 
 
-def _growth(counts: Counts, last: Counts | None) -> Counts:
+def _growth(row: Row, last: Row | None) -> Counts:
     """Say by how much a row grew; one that fell in any column was reset, and all of it is new."""
-    if last is None or any(now < then for now, then in zip(counts, last, strict=True)):
+    counts = tuple(count or 0 for count in row)
+    if last is None:
         return counts
-    return tuple(now - then for now, then in zip(counts, last, strict=True))
+    growth = tuple(now - (then or 0) for now, then in zip(counts, last, strict=True))
+    return counts if min(growth) < 0 else growth
 
 
 def _add(left: Counts, right: Counts) -> Counts:
@@ -123,21 +129,18 @@ def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> 
     """Book the rows of one job, and hand out the members, the remainder (`other` in the last label) and the totals."""
     rule, columns = _rule(job)
     if not table:
-        return _samples(job, ledger.update({}, now), columns, 0, 0)
-    texts = label_texts(job.collector, table, names)
-    parts = [label_text_of(job, row) for row in zip(*(texts[label] for label in job.collector.labels), strict=True)]
+        return _samples(job, ledger.update({}, now), names, 0, 0)
     keys = list(zip(*(table[column] for column in rule.key), strict=True))
-    counts = [tuple(v or 0 for v in row) for row in zip(*(table[column] for column in columns), strict=True)]
-    readable = [i for i, key in enumerate(keys) if None not in key]
-    rows: dict[Hashable, Counts] = {keys[i]: counts[i] for i in readable}
-    account = ledger.update(rows, now, {keys[i]: parts[i] for i in readable})
-    left_out = len(set(parts)) - len(account.members)
-    return _samples(job, account, columns, max(left_out, 0), len(keys) - len(readable))
-
-
-def label_text_of(job: Job, values: Sequence[str]) -> str:
-    """Write the labels of one part; the values are escaped already."""
-    return ",".join(f'{label}="{value}"' for label, value in zip(job.collector.labels, values, strict=True))
+    rows: dict[Hashable, Row] = dict(zip(keys, zip(*(table[column] for column in columns), strict=True), strict=True))
+    parts: dict[Hashable, Hashable] = dict(
+        zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
+    )
+    unreadable = [key for key in keys if None in key]
+    for key in set(unreadable):
+        del rows[key], parts[key]
+    account = ledger.update(rows, now, parts)
+    left_out = len(set(parts.values()) - account.members.keys())
+    return _samples(job, account, names, left_out, len(unreadable))
 
 
 def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
@@ -147,16 +150,31 @@ def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
     return rule, list(dict.fromkeys(metric.column for metric in job.metrics))
 
 
-def _samples(job: Job, account: Account, columns: Sequence[str], left_out: int, unreadable: int) -> Samples:
-    remainder = label_text(dict.fromkeys(job.collector.labels[:-1], "") | {job.collector.labels[-1]: "other"})
-    labels = [*map(str, account.members), remainder]
+def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:
+    _, columns = _rule(job)
+    labels = [*_label_texts(job, list(account.members), names), _remainder(job)]
     by_column = dict(zip(columns, zip(*account.members.values(), account.other, strict=True), strict=True))
     totals = dict(zip(columns, account.total, strict=True))
+    others = dict(zip(columns, account.other, strict=True))
     families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
     families += [Family(total, [""], [totals[m.column]]) for m in job.metrics if (total := m.in_total())]
-    others = dict(zip(columns, account.other, strict=True))
     rest = [_rest(m.name, others[m.column], totals[m.column]) for m in job.metrics if m.rest]
     return Samples(tuple(families), len(labels), left_out, tuple(rest), {"malformed": unreadable} if unreadable else {})
+
+
+def _label_texts(job: Job, parts: Sequence[Any], names: Names) -> list[str]:
+    """Write the labels of some parts, each a tuple of label values."""
+    if not parts:
+        return []
+    table = dict(zip(job.collector.labels, zip(*parts, strict=True), strict=True))
+    texts = label_texts(job.collector, table, names)
+    pairs = [[f'{label}="{text}"' for text in texts[label]] for label in job.collector.labels]
+    return [",".join(row) for row in zip(*pairs, strict=True)]
+
+
+def _remainder(job: Job) -> str:
+    *first, last = job.collector.labels
+    return label_text(dict.fromkeys(first, "") | {last: "other"})
 
 
 def _rest(name: str, other: Number, total: Number) -> Rest:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.registry import Collector as PrometheusCollector
 from prometheus_client.registry import CollectorRegistry
 
+from exporter import __version__
 from exporter.catalog import Metric
 from exporter.errors import CONNECT_REASONS
 from exporter.samples import Family, Number, Samples, label_text
@@ -49,6 +50,7 @@ class Report:
     """Connections to the server that the exporter has open."""
 
 
+@cache
 def _metric(name: str, kind: str, text: str, *labels: str) -> Metric:
     return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels})
 
@@ -90,8 +92,8 @@ TRUNCATED = _metric(
     "Rows that the collector's limit cut off; raise the limit when they matter.",
     *_JOB,
 )
-TRUNCATED_SUM = _metric(
-    "pgvigil_collector_truncated_sum",
+TRUNCATED_VALUE = _metric(
+    "pgvigil_collector_truncated_value",
     "gauge",
     "What the rows that the limit cut off add up to, for each additive metric.",
     *_JOB,
@@ -127,7 +129,7 @@ OWN = (
     ERRORS,
     ROWS,
     TRUNCATED,
-    TRUNCATED_SUM,
+    TRUNCATED_VALUE,
     TRUNCATED_RATIO,
     REJECTED,
     SCRAPE_SECONDS,
@@ -149,7 +151,7 @@ def own_families(report: Report) -> list[Family]:
         _by_reason(ERRORS, labels, [job.errors for job in report.jobs]),
         Family(ROWS, labels, [job.samples.rows if job.samples else None for job in report.jobs]),
         Family(TRUNCATED, labels, [job.samples.truncated_rows if job.samples else None for job in report.jobs]),
-        _rest(TRUNCATED_SUM, labels, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
+        _rest(TRUNCATED_VALUE, labels, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
         _rest(TRUNCATED_RATIO, labels, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
         _by_reason(REJECTED, labels, [job.rejected for job in report.jobs]),
         Family(SCRAPE_SECONDS, [""], [report.seconds]),
@@ -199,12 +201,4 @@ def _families(collector: PrometheusCollector) -> Iterable[Family]:
 
 
 def _build_family() -> Family:
-    return Family(BUILD, [label_text({"version": installed_version()})], [1])
-
-
-def installed_version() -> str:
-    """Name the version of pgvigil that runs."""
-    try:
-        return version("pgvigil")
-    except PackageNotFoundError:
-        return "unknown"
+    return Family(BUILD, [label_text({"version": __version__})], [1])

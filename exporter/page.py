@@ -15,17 +15,17 @@ class Pages:
         self._blocks: dict[tuple[str, bool], tuple[list[Samples], Block]] = {}
 
     def page(self, report: Report, own: Iterable[Family], form: Format, gzip: bool) -> bytes:
-        """Write what a report serves, and the exporter's own families, as one page."""
-        blocks = [self._block(name, results, form.openmetrics) for name, results in _by_collector(report.jobs).items()]
-        return _joined([*blocks, block(own, form.openmetrics)], form, gzip)
-
-    def _block(self, collector: str, results: list[Samples], openmetrics: bool) -> Block:
-        known = self._blocks.get((collector, openmetrics))
-        if known and len(known[0]) == len(results) and all(a is b for a, b in zip(known[0], results, strict=True)):
-            return known[1]
-        made = block(self._families(results), openmetrics)
-        self._blocks[collector, openmetrics] = (results, made)
-        return made
+        """Write what a report serves, and the exporter's own families, as one page; what was rendered before leads."""
+        kept, fresh = [], []
+        for name, results in _by_collector(report.jobs).items():
+            known = self._blocks.get((name, form.openmetrics))
+            if known and _same(known[0], results):
+                kept.append(known[1])
+            else:
+                made = block(self._families(results), form.openmetrics)
+                self._blocks[name, form.openmetrics] = (results, made)
+                fresh.append(made)
+        return _joined(kept, [*fresh, block(own, form.openmetrics)], form, gzip)
 
     def _families(self, results: Iterable[Samples]) -> Iterable[Family]:
         for result in results:
@@ -37,12 +37,17 @@ class Pages:
 
 def page_of(families: Iterable[Family], form: Format, gzip: bool) -> bytes:
     """Write some families as a page of their own."""
-    return _joined([block(families, form.openmetrics)], form, gzip)
+    return _joined([], [block(families, form.openmetrics)], form, gzip)
 
 
-def _joined(blocks: list[Block], form: Format, gzip: bool) -> bytes:
-    whole = [*blocks, Block(form.end)]
+def _joined(kept: list[Block], fresh: list[Block], form: Format, gzip: bool) -> bytes:
+    """Join blocks; the new ones are compressed in one piece, which is faster than one by one."""
+    whole = [*kept, Block(identity(fresh) + form.end)]
     return gzipped(whole) if gzip else identity(whole)
+
+
+def _same(left: list[Samples], right: list[Samples]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
 def _by_collector(jobs: Iterable[JobStatus]) -> dict[str, list[Samples]]:

@@ -95,8 +95,8 @@ def label_texts(collector: Collector, table: Columns, names: Names) -> dict[str,
     for label in collector.all_labels:
         if label in table:
             kind = collector.names.get(label)
-            texts[label] = names.text(kind, table[label]) if kind else [_text(value) for value in table[label]]
-    return {label: [escape(text) for text in column] for label, column in texts.items()}
+            texts[label] = names.text(kind, table[label]) if kind else list(map(_text, table[label]))
+    return {label: _escaped(column) for label, column in texts.items()}
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -111,12 +111,20 @@ def escape(value: str) -> str:
     return value
 
 
+def _escaped(column: list[str]) -> list[str]:
+    """Escape a column; nearly all need nothing, which one look at all of them together tells."""
+    together = "".join(column)
+    return list(map(escape, column)) if escape(together) != together else column
+
+
 def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else str(value)
+    return str(value)
 
 
 def _groups(metrics: Sequence[Metric]) -> dict[tuple[str, ...], list[Metric]]:

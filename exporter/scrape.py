@@ -26,6 +26,9 @@ FACTS_SECONDS = 30.0
 
 _FACTS_TIMEOUT = 5.0
 
+_NEARLY = 0.95
+"""A result that has nearly reached its cache time is collected anew: the next scrape is a whole interval away."""
+
 
 @dataclass
 class _Attempts:
@@ -54,6 +57,7 @@ class Target:
         self._last_good = last_good
         self._names = Names()
         self._server: Server | None = None
+        self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
         self._learning = asyncio.Lock()
         self._facts_at: dict[str, float] = {}
         self._attempts: dict[tuple[str, str], _Attempts] = {}
@@ -118,7 +122,9 @@ class Target:
     @property
     def plan(self) -> Plan:
         """What runs on the server as it was last seen; nothing before it was seen."""
-        return plan(self._catalog, self._server) if self._server else Plan((), {})
+        if self._planned[0] is not self._server and self._server:
+            self._planned = (self._server, plan(self._catalog, self._server))
+        return self._planned[1]
 
     def _running(self) -> list[asyncio.Task[None]]:
         return [task for task in self._tasks.values() if not task.done()]
@@ -171,7 +177,9 @@ class Target:
         self._up, self._down_reason = True, ""
         self._log_health("PostgreSQL is up")
         known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
-        self._server = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
+        seen = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
+        if seen != self._server:
+            self._server = seen
 
     def _note_down(self, error: ConnectError) -> None:
         """Take over why the server cannot be had, unless another connection found it up."""
@@ -243,11 +251,11 @@ class Target:
     def _due(self) -> list[Job]:
         """List the jobs whose result is no longer to be served from the cache."""
         now = time.monotonic()
-        return [
-            job
-            for job in self.plan.jobs
-            if not self._of(job).ok or now - self._of(job).attempted_at >= job.collector.cache
-        ]
+        return [job for job in self.plan.jobs if self._is_due(job, now)]
+
+    def _is_due(self, job: Job, now: float) -> bool:
+        attempts = self._of(job)
+        return not attempts.ok or now - attempts.attempted_at >= _NEARLY * job.collector.cache
 
     def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
         """Book the failure of jobs that found no connection; that there is none has been logged."""

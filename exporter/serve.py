@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
 import uvicorn
 from pydantic import SecretStr
@@ -52,9 +54,11 @@ def serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
+        timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
     )
+    config.load()
     _give_back_memory()
-    with listener:
+    with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -64,8 +68,9 @@ def _listener(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
         raise PortInUseError(
-            f"cannot listen on {settings.listen}: {error.strerror}; set PGVIGIL_LISTEN to another address"
+            f"cannot listen on {settings.listen}: {why}; set PGVIGIL_LISTEN to another address"
         ) from error
 
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 from pages import MONITOR, page, scraped, target
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as text_parser
 from sessions import client, until, waiting
 
 from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
+from exporter.own import own_families
+from exporter.page import Pages
+from exporter.render import negotiate
 from exporter.scrape import Target
 
 
@@ -45,6 +50,22 @@ async def test_every_collector_succeeds_on_a_healthy_server(server: Cluster) -> 
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
     assert found.series("pgvigil_collector_rejected_rows_total") == []
     assert {value for _, value in found.series("pg_up_reason")} == {0}
+
+
+async def test_both_formats_say_the_same(server: Cluster) -> None:
+    """One report of a real server, read back by both of prometheus-client's parsers."""
+    watched = target(server.dsn(user=MONITOR))
+    report = await watched.scrape(9)
+    await watched.close()
+    found = []
+    for accept, parse in (("", text_parser), ("application/openmetrics-text;version=1.0.0", openmetrics_parser)):
+        text = (
+            Pages(compatibility_names=True).page(report, own_families(report), negotiate(accept), gzip=False).decode()
+        )
+        samples = [sample for family in parse(text) for sample in family.samples]
+        found.append({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
+        assert len(found[-1]) == len(samples) > 1000
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -330,5 +351,5 @@ async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -
     live = "pg_table_live_tuples"
     total = sum(value for _, value in whole.series(live))
     kept = sum(value for _, value in cut.series(live))
-    assert cut.value("pgvigil_collector_truncated_sum", metric=live) == total - kept
+    assert cut.value("pgvigil_collector_truncated_value", metric=live) == total - kept
     assert cut.value("pgvigil_collector_truncated_ratio", metric=live) == pytest.approx(1 - kept / total)

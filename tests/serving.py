@@ -1,0 +1,70 @@
+"""Runs `pgvigil serve` as its users do: a process of its own, asked over HTTP."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from exporter.demo.cluster import free_port
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Our environment with these settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PGVIGIL_", "PG"))}
+    return kept | {f"PGVIGIL_{name.upper()}": value for name, value in settings.items()}
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "exporter", *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@dataclass
+class Exporter:
+    """A running exporter."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def get(self, path: str = "/metrics", headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """Ask for a page."""
+        return httpx.get(self.url + path, headers=headers, timeout=30)
+
+
+@contextmanager
+def serving(*arguments: str, **settings: str) -> Iterator[Exporter]:
+    """An exporter on a free port of its own, ready to answer; killed if it still runs at the end."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", *arguments, "serve"],
+        env=environment(listen=f"127.0.0.1:{port}", **settings),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    exporter = Exporter(f"http://127.0.0.1:{port}", process)
+    try:
+        for _ in range(300):
+            try:
+                exporter.get("/healthz")
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.05)
+        yield exporter
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
