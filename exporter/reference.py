@@ -1,9 +1,10 @@
-"""Catalog -> the metrics reference in Markdown. Pure."""
+"""Catalog and settings -> their reference in Markdown. Pure."""
 
 from collections.abc import Iterable
 
 from exporter.catalog import Catalog, Collector, Metric
 from exporter.own import OWN
+from exporter.settings import PREFIX, Settings
 
 _HEAD = """# Metrics reference
 
@@ -62,3 +63,14 @@ def _versions(metric: Metric) -> str:
 
 def _cell(text: str) -> str:
     return text.strip().replace("|", r"\|").replace("\n", " ")
+
+
+def settings_table() -> str:
+    """Describe every setting, as README.md has it."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if not default or "Secret" in type(default).__name__ else f"`{default}`"
+        shown = "`false`" if default is False else shown
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {_cell(field.description or '')} |")
+    return "\n".join(lines)

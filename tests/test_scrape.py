@@ -109,6 +109,30 @@ async def test_the_page_is_whole_while_an_alter_queues_behind_a_reader(server: C
     assert found.value("pg_lock_queue_waiters", relation="public.busy", mode="AccessExclusiveLock") == 1
 
 
+@pytest.mark.parametrize("relation", ["pg_database", "pg_authid"])
+async def test_the_vital_few_answer_while_a_catalog_is_locked(server: Cluster, relation: str) -> None:
+    """Names come from the cached map of oids, which reads no catalog."""
+    watched = target(server.dsn(user=MONITOR))
+    vital = {collector.name for collector in load(BUILT_IN) if collector.vital}
+    try:
+        before = await scraped(watched)
+        async with client(server, "locker") as locker:
+            await locker.execute(f"BEGIN; LOCK TABLE pg_catalog.{relation} IN ACCESS EXCLUSIVE MODE")
+            started = time.monotonic()
+            found = await scraped(watched, timeout=5)
+            took = time.monotonic() - started
+            await locker.execute("ROLLBACK")
+    finally:
+        await watched.close()
+    assert took < 5
+    assert found.value("pg_up") == 1
+    success = {labels["collector"]: value for labels, value in found.series("pgvigil_collector_success")}
+    assert {name for name in vital if not success[name]} == set()
+    assert found.value("pg_sessions", application_name="locker")
+    assert {labels["usename"] for labels, _ in found.series("pg_sessions")} == {"postgres", MONITOR}
+    assert before.value("pg_up") == 1
+
+
 async def test_a_late_collector_costs_only_itself_and_arrives_with_a_later_page(
     make: Callable[..., Target], tmp_path: Path
 ) -> None:

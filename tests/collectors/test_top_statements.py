@@ -1,0 +1,140 @@
+"""Top statements on real servers: what is counted, and that it adds up through resets and evictions."""
+
+import asyncio
+from collections.abc import Callable
+
+from pages import MONITOR, Page, scraped, target
+
+from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.demo.cluster import Cluster
+
+CALLS = "pg_statements_calls_total"
+SECONDS = "pg_statements_exec_seconds_total"
+
+
+def only_statements(limit: int = 100) -> Catalog:
+    """The collector of statements with another limit, and nothing else."""
+    return Catalog((load(BUILT_IN).named("statements").model_copy(update={"limit": limit}),))
+
+
+def queryid(server: Cluster, text: str) -> str:
+    """The id of the only statement with this normalised text."""
+    return str(server.value("SELECT queryid FROM pg_stat_statements WHERE query = $1", text))
+
+
+def adds_up(found: Page) -> bool:
+    """The series of every summed metric add up to its total."""
+    for name in ("calls", "exec_seconds", "wal_bytes", "temp_blocks_written"):
+        parts = sum(value for _, value in found.series(f"pg_statements_{name}_total"))
+        total = found.value(f"pg_statements_all_{name}_total")
+        if abs(parts - total) > 1e-9 * total:
+            return False
+    return True
+
+
+async def test_a_statement_is_counted_as_postgresql_counts_it(server: Cluster) -> None:
+    server.execute(
+        "CREATE TABLE ledger_test AS SELECT g AS a FROM generate_series(1, 5000) AS g; SELECT pg_stat_statements_reset()"
+    )
+    watched = target(server.dsn(user=MONITOR), only_statements())
+    try:
+        for _ in range(7):
+            server.value("SELECT count(*) FROM ledger_test WHERE a > $1", 17)
+        server.execute("UPDATE ledger_test SET a = a + 1")
+        found = await scraped(watched)
+    finally:
+        await watched.close()
+    ours = {"queryid": queryid(server, "SELECT count(*) FROM ledger_test WHERE a > $1")}
+    update = {"queryid": queryid(server, "UPDATE ledger_test SET a = a + $1")}
+    server.execute("DROP TABLE ledger_test")
+    assert found.labels(CALLS, **ours) == {"datname": "postgres", "usename": "postgres", **ours}
+    assert found.value(CALLS, **ours) == 7
+    assert found.value("pg_statements_rows_total", **ours) == 7
+    assert 0 < found.value(SECONDS, **ours) < 5
+    assert found.value("pg_statements_shared_blocks_hit_total", **ours) >= 7 * 20
+    assert found.value("pg_statements_rows_total", **update) == 5000
+    assert found.value("pg_statements_wal_bytes_total", **update) > 100_000
+    assert found.value("pg_statements_wal_records_total", **update) >= 5000
+    assert adds_up(found)
+
+
+async def test_no_series_falls_through_a_reset_and_the_sum_stays_whole(server: Cluster) -> None:
+    watched = target(server.dsn(user=MONITOR), only_statements(limit=5))
+    try:
+        server.value("SELECT count(*) FROM pg_class WHERE pg_sleep(0.05) IS NULL AND relname = 'pg_class'")
+        before = await scraped(watched)
+        server.execute("SELECT pg_stat_statements_reset()")
+        for i in range(20):
+            server.value(f"SELECT {' + '.join(['1'] * (i + 1))}")
+        after = await scraped(watched)
+    finally:
+        await watched.close()
+    assert adds_up(before)
+    assert adds_up(after)
+    assert len(before.series(CALLS)) <= 6
+    for name in (CALLS, SECONDS):
+        was = {tuple(labels.items()): value for labels, value in before.series(name)}
+        now = {tuple(labels.items()): value for labels, value in after.series(name)}
+        assert all(now[labels] >= value for labels, value in was.items() if labels in now)
+        assert after.value(name, queryid="other") >= before.value(name, queryid="other")
+    assert after.value("pg_statements_all_calls_total") >= before.value("pg_statements_all_calls_total") + 20
+    assert after.value("pgvigil_collector_truncated_rows", collector="statements") > 0
+
+
+async def test_the_one_who_takes_most_of_the_time_has_a_series_of_its_own(server: Cluster) -> None:
+    """Incident 1: many statements, places for three, and one bad query that appears later."""
+    watched = target(server.dsn(user=MONITOR), only_statements(limit=3))
+    try:
+        for i in range(30):
+            server.value(f"SELECT {' + '.join(['2'] * (i + 1))}")
+        await scraped(watched)
+        server.execute("SELECT pg_sleep(0.5)")
+        found = await scraped(watched)
+    finally:
+        await watched.close()
+    bad = queryid(server, "SELECT pg_sleep($1)")
+    assert found.value(SECONDS, queryid=bad) >= 0.5
+
+
+async def test_the_extension_is_found_in_another_database_and_schema(cluster: Callable[..., Cluster]) -> None:
+    server = cluster()
+    server.execute("DROP EXTENSION pg_stat_statements")
+    server.execute("CREATE DATABASE tools")
+    for sql in (
+        'CREATE SCHEMA "My Tools"',
+        'CREATE EXTENSION pg_stat_statements SCHEMA "My Tools"',
+        f'GRANT USAGE ON SCHEMA "My Tools" TO {MONITOR}',
+    ):
+        server.execute(sql, database="tools")
+    watched = target(server.dsn(user=MONITOR))
+    try:
+        for _ in range(2):  # the first look at the other database finds it
+            found = await scraped(watched)
+        report = await watched.scrape(9)
+        texts = await watched.statement_texts(report)
+    finally:
+        await watched.close()
+    assert found.value("pgvigil_collector_success", collector="statements") == 1
+    assert found.value("pg_statements_all_calls_total") > 0
+    first = found.series(CALLS)[0][0]["queryid"]
+    assert texts.text(first) != ""
+
+
+async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(settings={"pg_stat_statements.max": "100"})
+    watched = target(server.dsn(user=MONITOR))
+    totals = []
+    try:
+        for batch in range(4):
+            for i in range(60):
+                server.value(f"SELECT {', '.join(['1'] * (60 * batch + i + 1))}")
+            found = await scraped(watched)
+            totals.append(found.value("pg_statements_all_calls_total"))
+            assert adds_up(found)
+            await asyncio.sleep(0.01)
+    finally:
+        await watched.close()
+    assert found.value("pg_statements_dealloc_total") > 0
+    assert found.value("pg_statements_entries_max") == 100
+    assert totals == sorted(totals)
+    assert totals[-1] >= 4 * 60 * 0.7
