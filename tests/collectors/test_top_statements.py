@@ -33,9 +33,8 @@ def adds_up(found: Page) -> bool:
 
 
 async def test_a_statement_is_counted_as_postgresql_counts_it(server: Cluster) -> None:
-    server.execute(
-        "CREATE TABLE ledger_test AS SELECT g AS a FROM generate_series(1, 5000) AS g; SELECT pg_stat_statements_reset()"
-    )
+    server.execute("CREATE TABLE ledger_test AS SELECT g AS a FROM generate_series(1, 5000) AS g")
+    server.execute("SELECT pg_stat_statements_reset()")
     watched = target(server.dsn(user=MONITOR), only_statements())
     try:
         for _ in range(7):
