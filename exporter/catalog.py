@@ -143,11 +143,19 @@ class Collector(_Fact):
                 raise ValueError(f"{metric.name}: total: only a collector with a ledger has totals")
         if "datname" in self.all_labels and self.scope == "database":
             raise ValueError("labels: datname comes by itself with scope: database")
+        if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
+            raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_distinct_and_there(self) -> Self:
+        for metric in self.metrics:
+            labels = self.labels_of(metric)
+            if len(set(labels)) < len(labels):
+                raise ValueError(f"{metric.name}: a label is named twice")
         for label in self.names:
             if label not in self.all_labels:
                 raise ValueError(f"names: {label} is not among the labels")
-        if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
-            raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
         return self
 
     @property
@@ -198,6 +206,9 @@ def load(*folders: Path) -> Catalog:
         collectors += [_read(file) for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])]
     _refuse_twice("collector", (collector.name for collector in collectors))
     _refuse_twice("metric", (name for collector in collectors for name in _names(collector)))
+    for name in (name for collector in collectors for name in _names(collector)):
+        if name in ("pg_up", "pg_up_reason") or name.startswith(("pgvigil_", "process_", "python_")):
+            raise CatalogError(f"metric {name}: the exporter's own; choose another name")
     return Catalog(tuple(collectors))
 
 

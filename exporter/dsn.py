@@ -31,8 +31,19 @@ def asyncpg_dsn(dsn: str) -> str:
 def _uri(dsn: str) -> str:
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise SettingsError("dsn: a connection URI starts with postgresql://")
-    parts = urlsplit(dsn)
+    try:
+        parts = urlsplit(dsn)
+        well_formed = parts.hostname is None or not re.search(r"[/?#\[\]]", _userinfo(dsn))
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise SettingsError("dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F %3F %23 %40 %5B %5D")
     return urlunsplit(parts._replace(query=urlencode(_kept(parse_qsl(parts.query, keep_blank_values=True)))))
+
+
+def _userinfo(dsn: str) -> str:
+    """What a person means by the part before the host: all up to the last @ of what is no query."""
+    return dsn.partition("://")[2].rpartition("@")[0]
 
 
 def _pairs(dsn: str) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The ledger: rows that come, go and start again from zero, kept as counters that add up."""
 
 import heapq
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from exporter.catalog import LedgerKey
 from exporter.names import Names
 from exporter.plan import Job
-from exporter.samples import Columns, Family, Number, Rest, Samples, label_text, label_texts
+from exporter.samples import Columns, Family, Number, Rest, Samples, label_text, label_texts, numbers
 
 HALF_LIFE_SECONDS = 900.0
 """In this time what a part once spent loses half of its weight in the choice of members."""
@@ -122,7 +123,7 @@ def _add(left: Counts, right: Counts) -> Counts:
 def new_ledger(job: Job) -> Ledger:
     """Open the ledger that a collector's file asks for."""
     rule, columns = _rule(job)
-    return Ledger(size=job.collector.limit or 1, width=len(columns), rank=columns.index(rule.rank))
+    return Ledger(size=job.collector.limit or sys.maxsize, width=len(columns), rank=columns.index(rule.rank))
 
 
 def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
@@ -130,12 +131,13 @@ def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> 
     rule, columns = _rule(job)
     if not table:
         return _samples(job, ledger.update({}, now), names, 0, 0)
+    values, malformed = numbers(job.metrics, table)
     keys = list(zip(*(table[column] for column in rule.key), strict=True))
-    rows: dict[Hashable, Row] = dict(zip(keys, zip(*(table[column] for column in columns), strict=True), strict=True))
+    rows: dict[Hashable, Row] = dict(zip(keys, zip(*(values[column] for column in columns), strict=True), strict=True))
     parts: dict[Hashable, Hashable] = dict(
         zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
     )
-    unreadable = [key for key in keys if None in key]
+    unreadable = [key for i, key in enumerate(keys) if None in key or i in malformed]
     for key in set(unreadable):
         del rows[key], parts[key]
     account = ledger.update(rows, now, parts)

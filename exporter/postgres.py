@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Session:
                 await self._connection.execute(limit, timeout=_PATIENCE_SECONDS + timeout)
                 self._statement_timeout = timeout
             rows: list[Any] = await self._connection.fetch(sql, *args, timeout=_PATIENCE_SECONDS + timeout)
-        except _DRIVER_ERRORS as error:
+        except (*_DRIVER_ERRORS, *_DECODE_ERRORS) as error:
             raise self._translated(error) from error
         return rows
 
@@ -90,16 +91,16 @@ class Session:
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
         databases = await self.fetch(
-            "SELECT oid, datname::text AS name, datallowconn AND NOT datistemplate"
+            "SELECT oid, textsend(datname::text) AS name, datallowconn AND NOT datistemplate AND datconnlimit <> -2"
             " AND has_database_privilege(oid, 'CONNECT') AS connectable"
             " FROM pg_catalog.pg_database ORDER BY datname",
             timeout,
         )
-        roles = await self.fetch("SELECT oid, rolname::text AS name FROM pg_catalog.pg_roles", timeout)
+        roles = await self.fetch("SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles", timeout)
         return Directory(
-            {row["oid"]: row["name"] for row in databases},
-            {row["oid"]: row["name"] for row in roles},
-            tuple(row["name"] for row in databases if row["connectable"]),
+            {row["oid"]: row["name"].decode(errors="replace") for row in databases},
+            {row["oid"]: row["name"].decode(errors="replace") for row in roles},
+            tuple(name for row in databases if row["connectable"] and (name := _utf8(row["name"]))),
         )
 
     async def extensions(self, timeout: float) -> dict[str, Extension]:
@@ -177,6 +178,8 @@ class Postgres:
                     max_cacheable_statement_size=0,
                 )
                 await connection.execute("; ".join(f"SET {name} = {value}" for name, value in GUARD_RAILS.items()))
+        except ssl.SSLError as error:
+            raise ConnectError("authentication", self._without_secret(_sentence(error), password)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise SettingsError(f"dsn: {self._without_secret(str(error), password)}") from None
         except _DRIVER_ERRORS as error:
@@ -189,6 +192,13 @@ class Postgres:
         for secret in filter(None, (password, *(found.groups() if found else ()))):
             message = message.replace(secret, "***")
         return message
+
+
+def _utf8(name: bytes) -> str | None:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None  # made in a database of another encoding: no client of ours can ask for it
 
 
 def secret_in(file: Path) -> str:
@@ -207,6 +217,9 @@ _DRIVER_ERRORS = (
     TimeoutError,
     EOFError,
 )
+
+_DECODE_ERRORS = (ValueError, OverflowError)
+"""What a codec raises for a value that Python has no counterpart for: bytes that are no UTF-8, the year 20000."""
 
 _QUERY_REASONS = {
     "57014": "timeout",

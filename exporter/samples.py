@@ -1,6 +1,5 @@
 """Rows -> samples, column by column: NULL, label text, numbers. Pure."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +67,7 @@ def samples(job: Job, table: Columns, names: Names) -> Samples:
         return Samples(tuple(Family(metric, (), ()) for metric in job.metrics))
     rows = len(next(iter(table.values())))
     texts = label_texts(job.collector, table, names)
-    values, malformed = _numbers(job.metrics, table)
+    values, malformed = numbers(job.metrics, table)
     rejected = Counter({"malformed": len(malformed)} if malformed else {})
     families: list[Family] = []
     for group in _groups(job.metrics).values():
@@ -122,6 +121,8 @@ def _text(value: Any) -> str:
         return value
     if value is None:
         return ""
+    if isinstance(value, bytes):  # the type "char"
+        return value.decode(errors="replace")
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
@@ -162,7 +163,7 @@ _PLAIN = {int, float, type(None)}
 _CONVERT: Mapping[type, Callable[[Any], Number]] = {bool: int, Decimal: float}
 
 
-def _numbers(metrics: Sequence[Metric], table: Columns) -> tuple[dict[str, Sequence[Number | None]], set[int]]:
+def numbers(metrics: Sequence[Metric], table: Columns) -> tuple[dict[str, Sequence[Number | None]], set[int]]:
     """Take the value columns as numbers, and find the rows that hold something else."""
     values: dict[str, Sequence[Number | None]] = {}
     malformed: set[int] = set()
@@ -189,6 +190,6 @@ def _cut(job: Job, table: Columns, rows: int) -> tuple[int, tuple[Rest, ...]]:
     for metric in job.metrics:
         if metric.rest:
             total = table[sum_column(metric)][0] or 0.0
-            kept = math.fsum(value for value in table[metric.column] if value is not None)
+            kept = float(sum(value for value in table[metric.column] if value is not None))
             rest.append(Rest(metric.name, max(total - kept, 0.0), max(1 - kept / total, 0.0) if total else 0.0))
     return table[ROWS_IN_ALL][0] - rows, tuple(rest)

@@ -38,6 +38,7 @@ class _Attempts:
     succeeded_at: float = float("-inf")
     attempted_at: float = float("-inf")
     duration: float | None = None
+    took: float = 0.0
     ok: bool = False
     pending: bool = False
     message: str = ""
@@ -65,6 +66,7 @@ class Target:
         self._deadline = float("-inf")
         self._up = False
         self._down_reason = "timeout"
+        self._down_message = "no answer in time"
         self._logged = "nothing"
         self._scrapes = 0
         self._texts = Texts()
@@ -81,12 +83,14 @@ class Target:
                 break
             await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         self._scrapes += 1
+        self._log_health()
         return self._report(time.monotonic() - started)
 
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up."""
         started = time.monotonic()
-        self._ask_anew()
+        if not self._running():
+            self._ask_anew()
         try:
             async with asyncio.timeout(timeout):
                 _, vitals = await self._sessions.vital.ready(_FACTS_TIMEOUT)
@@ -95,6 +99,7 @@ class Target:
             self._note_down(error)
         except TimeoutError:
             _log.debug("no answer within %s s", timeout)
+        self._log_health()
         return Report(
             self._up, self._down_reason, (), {}, time.monotonic() - started, self._scrapes, self._sessions.count
         )
@@ -146,18 +151,12 @@ class Target:
         self._tasks[name] = asyncio.create_task(work, name=name)
 
     async def _work(self, vital: bool, kept: KeptSession, other: KeptSession) -> None:
-        """Do a kept connection's share of a run; where it cannot be had, the other one does it."""
+        """Do a kept connection's share of a run."""
         try:
-            session, vitals = await kept.ready(_FACTS_TIMEOUT)
+            kept, session, vitals = await self._ready(kept, other)
         except ConnectError as error:
-            self._note_down(error)
-            if not other.open:
-                return self._fail([job for job in self._due() if job.collector.vital == vital], error)
-            kept = other
-            try:
-                session, vitals = await kept.ready(_FACTS_TIMEOUT)
-            except ConnectError as second:
-                return self._fail([job for job in self._due() if job.collector.vital == vital], second)
+            self._fail([job for job in self._due() if job.collector.vital == vital], error)
+            return
         self._note(vitals)
         if not vital or not self._facts_at:
             async with self._learning, kept.lock:
@@ -167,34 +166,57 @@ class Target:
             self._of(job).pending = True
         if not vital:
             self._visit_others(vitals.database)
-        for job in jobs:
+        await self._run(jobs, kept, session)
+
+    async def _ready(self, kept: KeptSession, other: KeptSession) -> tuple[KeptSession, Session, Vitals]:
+        """Choose a kept connection that answers; where the one cannot be had, the other one serves both."""
+        try:
+            return kept, *await kept.ready(_FACTS_TIMEOUT)
+        except ConnectError as error:
+            self._note_down(error)
+            if not other.open:
+                raise
+            return other, *await other.ready(_FACTS_TIMEOUT)
+
+    async def _run(self, jobs: Sequence[Job], kept: KeptSession, session: Session) -> None:
+        """Run jobs one after another, quick ones first, so that a slow one delays nobody; replace a lost connection."""
+        for job in sorted(jobs, key=lambda job: self._of(job).took):
+            if not session.usable:
+                try:
+                    session, _ = await kept.ready(_FACTS_TIMEOUT)
+                except ConnectError as error:
+                    self._fail([job for job in jobs if self._of(job).pending], error)
+                    return
             async with kept.lock:
                 await self._attempt(job, session)
-        return None
 
     def _note(self, vitals: Vitals) -> None:
         """Take over what the server says of itself."""
-        self._up, self._down_reason = True, ""
-        self._log_health("PostgreSQL is up")
+        self._note_life()
         known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
         seen = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
         if seen != self._server:
             self._server = seen
 
+    def _note_life(self) -> None:
+        self._up, self._down_reason = True, ""
+
     def _note_down(self, error: ConnectError) -> None:
         """Take over why the server cannot be had, unless another connection found it up."""
         if not self._up:
-            self._down_reason = error.reason
-            self._log_health(f"PostgreSQL is down: {error}")
+            if (self._down_reason, error.reason) != ("hung", "timeout"):
+                self._down_reason = error.reason
+            self._down_message = str(error)
 
     def _ask_anew(self) -> None:
         """Until it answers, a server that answered before counts as hung, any other as timed out."""
         self._down_reason = "hung" if self._up or self._down_reason == "hung" else "timeout"
         self._up = False
 
-    def _log_health(self, message: str) -> None:
+    def _log_health(self) -> None:
         """Log when the server goes or comes, not at every scrape."""
         if self._logged != self._down_reason:
+            message = "PostgreSQL is up" if self._up else f"PostgreSQL is down: {self._down_message}"
             _log.log(logging.INFO if self._up else logging.WARNING, message, extra={"reason": self._down_reason})
             self._logged = self._down_reason
 
@@ -242,7 +264,7 @@ class Target:
     async def _learn_extensions(self, session: Session, database: str) -> None:
         extensions = await session.extensions(_FACTS_TIMEOUT)
         self._facts_at[database] = time.monotonic()
-        if self._server:
+        if self._server and self._server.extensions.get(database) != extensions:
             self._server = replace(self._server, extensions={**self._server.extensions, database: extensions})
 
     def _of(self, job: Job) -> _Attempts:
@@ -274,8 +296,17 @@ class Target:
             await self._look_up_relations(job, table, session)
             result = self._samples(job, table, attempts)
         except DatabaseError as error:
+            if error.reason != "connection":
+                self._note_life()
             self._book_failure(job, error)
             return
+        except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
+            _log.exception("collector failed in a way nobody foresaw", extra={"collector": job.collector.name})
+            self._book_failure(job, QueryError("query", f"{type(error).__name__}: {error}"))
+            return
+        finally:
+            attempts.took = time.monotonic() - started
+        self._note_life()
         attempts.samples, attempts.ok, attempts.pending, attempts.message = result, True, False, ""
         attempts.rejected.update(result.rejected)
         attempts.succeeded_at = time.monotonic()
@@ -316,7 +347,7 @@ class Target:
         name = self._names.database(database)
         if not database or name is None or name == ours:
             return await session.relations(oids, database, _FACTS_TIMEOUT)
-        async with self._sessions.borrowed(name) as other:
+        async with self._sessions.borrowed(name, wait=False) as other:
             return await other.relations(oids, database, _FACTS_TIMEOUT)
 
     def _report(self, seconds: float) -> Report:

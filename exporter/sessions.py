@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from exporter.errors import ConnectError, QueryError
+from exporter.errors import ConnectError, QueryError, SettingsError
 from exporter.postgres import Postgres, Session, Vitals
 
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -50,12 +50,13 @@ class KeptSession:
             raise self._error
         try:
             session = await self._postgres.connect()
-        except ConnectError as error:
+        except (ConnectError, SettingsError) as found:
+            error = found if isinstance(found, ConnectError) else ConnectError("other", str(found))
             self._failures += 1
             pause = min(0.5 * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE_SECONDS)
             self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
             self._error = error
-            raise
+            raise error from found
         self._failures, self._error = 0, None
         return session
 
@@ -83,12 +84,18 @@ class Sessions:
         return self.vital.open + self.main.open + self._lent
 
     @asynccontextmanager
-    async def borrowed(self, database: str) -> AsyncIterator[Session]:
+    async def borrowed(self, database: str, *, wait: bool = True) -> AsyncIterator[Session]:
         """Open a session in another database when one of the budget is free, and close it after use."""
+        if not wait and self._to_lend.locked():
+            raise ConnectError("other", "all connections are lent")
         async with self._to_lend:
             self._lent += 1
             try:
-                async with await self._postgres.connect(database) as session:
+                try:
+                    opened = await self._postgres.connect(database)
+                except SettingsError as error:
+                    raise ConnectError("other", str(error)) from error
+                async with opened as session:
                     yield session
             finally:
                 self._lent -= 1

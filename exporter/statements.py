@@ -19,8 +19,13 @@ SELECT DISTINCT ON (queryid)
 
 _LITERAL = re.compile(
     r"""
-    (?P<comment>--[^\n]*|/\*.*?\*/)
-    | (?P<string>[eEbBxXnN]?'(?:[^'\\]|''|\\.)*(?:'|$) | (?P<tag>\$[A-Za-z_]*\$).*?(?:(?P=tag)|$))
+    (?P<comment>--[^\n]*|/\*(?:(?!/\*).)*?\*/)
+    | (?P<nested>/\*.*)  # a comment within a comment, or one without an end: hide the rest
+    | (?P<string>
+          [eE]'(?:[^'\\]|''|\\.)*(?:'|$)
+        | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|$)  # \' ends it or not, by a setting: hide the rest
+        | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|$)
+      )
     | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [^\W\d]\w*)
     | (?P<number>\d[\w.]*)
     """,
@@ -70,7 +75,7 @@ class Texts:
 
     def learn(self, texts: Mapping[int, str]) -> None:
         """Normalise and keep some texts."""
-        self._known.update({queryid: normalised(text) for queryid, text in texts.items()})
+        self._known.update({queryid: normalised(text) for queryid, text in texts.items() if text is not None})
 
     def text(self, queryid: str) -> str:
         """Give one statement's text; empty while it is not known."""

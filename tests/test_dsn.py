@@ -31,6 +31,9 @@ def test_a_connection_string_becomes_what_the_driver_takes(dsn: str, uri: str) -
     ("dsn", "message"),
     [
         ("mysql://u:s3cret@h/d", "dsn: a connection URI starts with postgresql://"),
+        ("postgresql://u:s3cret/x@h/d", "dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F"),
+        ("postgresql://u:s3cret#x@h/d", "dsn: not a URI"),
+        ("postgresql://u:[s3cret]@h/d", "dsn: not a URI"),
         ("localhost s3cret", "dsn: character 1: expected key=value"),
         ("host=h password='s3cret", "dsn: character 7: expected key=value"),
         ("host=h channel_binding=require", "dsn: channel_binding=require cannot be kept"),

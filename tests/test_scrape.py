@@ -149,6 +149,43 @@ async def test_a_late_collector_costs_only_itself_and_arrives_with_a_later_page(
     assert second.value("pg_slow") == 7
 
 
+async def test_a_slow_collector_does_not_delay_those_behind_it(make: Callable[..., Target], tmp_path: Path) -> None:
+    """The first page may, since nobody knows yet who is slow."""
+    slow = make(own(tmp_path, aa_slow="SELECT 1 AS value FROM pg_sleep(1)", bb_fast="SELECT 2 AS value"))
+    await scraped(slow, timeout=5)
+    for _ in range(2):
+        found = await scraped(slow, timeout=0.5)
+        assert found.value("pgvigil_collector_success", collector="bb_fast") == 1
+        assert found.value("pg_up") == 1
+        await asyncio.sleep(1)
+
+
+async def test_a_server_whose_connections_are_all_busy_is_not_hung(make: Callable[..., Target], tmp_path: Path) -> None:
+    catalog = own(
+        tmp_path, one="SELECT 1 AS value FROM pg_sleep(1.2)", two="SELECT 1 AS value FROM pg_sleep(1.2)\nvital: true"
+    )
+    busy = make(catalog)
+    assert [(await scraped(busy, timeout=0.7)).value("pg_up") for _ in range(5)] == [1] * 5
+
+
+async def test_a_value_that_python_has_no_counterpart_for_costs_only_its_collector(
+    make: Callable[..., Target], tmp_path: Path
+) -> None:
+    odd = make(own(tmp_path, aa_odd="SELECT '20000-01-01'::timestamp AS value", bb_fine="SELECT 2 AS value"))
+    found = await scraped(odd)
+    assert found.value("pgvigil_collector_errors_total", collector="aa_odd", reason="query") == 1
+    assert found.value("pg_bb_fine") == 2
+
+
+async def test_names_of_another_encoding_cost_nobody_else(cluster: Callable[..., Cluster]) -> None:
+    """Roles and databases are shared by databases of all encodings; their names are bytes."""
+    server = cluster()
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    server.execute('CREATE ROLE "café" LOGIN', database="latin")
+    found = page(server.dsn(user=MONITOR))
+    assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
+
+
 async def test_a_failing_collector_costs_only_itself_and_says_why(make: Callable[..., Target], tmp_path: Path) -> None:
     broken = make(
         own(

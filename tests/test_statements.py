@@ -21,6 +21,10 @@ from exporter.statements import Texts, normalised
         ("SELECT 1 -- s3cret\nFROM t /* s3cret */", "SELECT ? \nFROM t"),
         ("CREATE ROLE x PASSWORD 's3cret", "CREATE ROLE x PASSWORD ?"),
         ("DO $$ s3cret", "DO ?"),
+        ("OPTIONS (user 'CORP\\', password 's3cret')", "OPTIONS (user ?"),
+        ("/* a /* b */ it's */ CREATE ROLE r PASSWORD 's3cret'", "?"),
+        ("CREATE ROLE r PASSWORD $a1$s3cret$a1$", "CREATE ROLE r PASSWORD ?"),
+        ("CREATE ROLE r PASSWORD $é$s3cret$é$", "CREATE ROLE r PASSWORD ?"),
     ],
 )
 def test_literals_become_question_marks(text: str, shown: str) -> None:
