@@ -42,7 +42,8 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
         ("/healthz", routes.alive),
         ("/readyz", routes.ready),
     ):
-        app.add_api_route(path, route, methods=["GET", "HEAD"], response_model=None)
+        # Plain routes: nothing here has a body or a schema for FastAPI to check, and its checks cost memory and time.
+        app.add_route(path, route, methods=["GET"])
     return app
 
 
@@ -62,14 +63,16 @@ class _Routes:
         families = [family for name, report in reports.items() for family in up_families(report, {"target": name})]
         return _answer(request, lambda form, gzip: page_of([*families, *process_families()], form, gzip))
 
-    async def probe(self, request: Request, target: str = "") -> Response:
+    async def probe(self, request: Request) -> Response:
         """Serve one of several targets, by its configured name; never a free address."""
+        target = request.query_params.get("target", "")
         if target not in self._targets:
             return _unknown(target, self._targets)
         return await self._scraped(request, target, [])
 
-    async def statements(self, request: Request, target: str = "") -> Response:
+    async def statements(self, request: Request) -> Response:
         """Show the statements of the last scrape with their normalised texts, for people."""
+        target = request.query_params.get("target", "")
         if target not in self._targets:
             return _unknown(target, self._targets)
         report = await self._targets[target].scrape(self._seconds(request))
@@ -88,11 +91,11 @@ class _Routes:
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
         return _html("index.html", version=__version__, reports=reports)
 
-    async def alive(self) -> Response:
+    async def alive(self, _: Request) -> Response:
         """The process lives: depends on nothing else, least of all on PostgreSQL."""
         return PlainTextResponse("ok\n")
 
-    async def ready(self) -> Response:
+    async def ready(self, _: Request) -> Response:
         """The process has read its settings and collectors and can be scraped."""
         return PlainTextResponse("ok\n")
 

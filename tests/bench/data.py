@@ -9,7 +9,7 @@ from servers import build
 from exporter.demo.cluster import FAST, Cluster
 
 MAJOR = 15
-"""The newest that Debian's exporter was made for, and the one that Debian ships beside it."""
+"""The version that Debian ships beside its exporter."""
 
 SMALL = "app"
 LARGE = "large"

@@ -14,7 +14,7 @@ SECONDS = "pg_statements_exec_seconds_total"
 
 def only_statements(limit: int = 100) -> Catalog:
     """The collector of statements with another limit, and nothing else."""
-    return Catalog((load(BUILT_IN).named("statements").model_copy(update={"limit": limit}),))
+    return Catalog((load(BUILT_IN).named("statements").model_copy(update={"limit": limit, "cache": 0}),))
 
 
 def queryid(server: Cluster, text: str) -> str:
@@ -121,7 +121,8 @@ async def test_the_extension_is_found_in_another_database_and_schema(cluster: Ca
 
 async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Callable[..., Cluster]) -> None:
     server = cluster(settings={"pg_stat_statements.max": "100"})
-    watched = target(server.dsn(user=MONITOR))
+    catalog = Catalog((*only_statements(), load(BUILT_IN).named("statements_info")))
+    watched = target(server.dsn(user=MONITOR), catalog)
     totals = []
     try:
         for batch in range(4):
