@@ -8,7 +8,6 @@ import click
 
 from exporter import __version__
 from exporter.catalog import BUILT_IN, load
-from exporter.check import check, written
 from exporter.errors import PgvigilError, SettingsError
 from exporter.grants import ROLE, grants
 from exporter.logs import configure
@@ -70,6 +69,8 @@ def check_command(config: Path | None) -> None:
     The exit code is 0 when nothing is missing, 1 when something is or a collector fails, and 2 when a server
     cannot be reached or a setting is wrong.
     """
+    from exporter.check import check, written  # here, so that a server that runs for months does not carry it
+
     try:
         settings = load_settings(config)
         configure(settings.log_format, "error")

@@ -53,6 +53,9 @@ def serve(settings: Settings) -> None:
         create_app(targets_of(settings, catalog), settings),
         log_config=None,
         access_log=False,
+        http="httptools",
+        loop="uvloop",
+        ws="none",  # nobody speaks WebSocket here
         server_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
