@@ -199,17 +199,19 @@ class Catalog:
 
 def load(*folders: Path) -> Catalog:
     """Read every `*.yaml` of the folders; the first thing wrong is a CatalogError with file, place and remedy."""
-    collectors = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise CatalogError(f"{folder}: no such folder of collectors; create it or correct PGVIGIL_COLLECTORS_DIR")
-        collectors += [_read(file) for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])]
-    _refuse_twice("collector", (collector.name for collector in collectors))
-    _refuse_twice("metric", (name for collector in collectors for name in _names(collector)))
-    for name in (name for collector in collectors for name in _names(collector)):
-        if name in ("pg_up", "pg_up_reason") or name.startswith(("pgvigil_", "process_", "python_")):
-            raise CatalogError(f"metric {name}: the exporter's own; choose another name")
-    return Catalog(tuple(collectors))
+    read = [(file, _read(file)) for folder in folders for file in _files(folder)]
+    names = [(file, name) for file, collector in read for name in _names(collector)]
+    _refuse_twice("collector", (collector.name for _, collector in read))
+    _refuse_twice("metric", (name for _, name in names))
+    _refuse_our_own(name for _, name in names)
+    _refuse_one_family(names)
+    return Catalog(tuple(collector for _, collector in read))
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CatalogError(f"{folder}: no such folder of collectors; create it or correct PGVIGIL_COLLECTORS_DIR")
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
 
 
 def _names(collector: Collector) -> Iterator[str]:
@@ -224,6 +226,27 @@ def _refuse_twice(what: str, names: Iterable[str]) -> None:
                 f"{what} {name}: declared {times} times; to replace a built-in collector, switch it off"
                 " with PGVIGIL_DISABLE and give yours other names"
             )
+
+
+def _refuse_our_own(names: Iterable[str]) -> None:
+    for name in names:
+        if _family(name) in ("pg_up", "pg_up_reason") or name.startswith(("pgvigil_", "process_", "python_")):
+            raise CatalogError(f"metric {name}: the exporter's own; choose another name")
+
+
+def _refuse_one_family(names: Iterable[tuple[Path, str]]) -> None:
+    first: dict[str, str] = {}
+    for file, name in names:
+        other = first.setdefault(_family(name), name)
+        if name != other:
+            raise CatalogError(
+                f"{file.name}: {name}: the same family as {other} in OpenMetrics, which leaves _total out;"
+                " choose another name"
+            )
+
+
+def _family(name: str) -> str:
+    return name.removesuffix("_total")
 
 
 def _read(file: Path) -> Collector:

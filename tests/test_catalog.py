@@ -18,6 +18,16 @@ metrics:
     column: seconds
 """
 
+OTHER = GOOD.replace("name: uptime", "name: other").replace("type: gauge", "type: untyped")
+"""Beside GOOD, with a metric that may have any name."""
+
+GAUGE, TOTAL = GOOD.replace("pg_uptime_seconds", "pg_b"), OTHER.replace("pg_uptime_seconds", "pg_b_total")
+ALSO = OTHER.replace("pg_uptime_seconds", "pg_c") + "    also: pg_b_total\n"
+SUM = (
+    OTHER.replace("pg_uptime_seconds", "pg_sum_total")
+    + "    total: pg_b_total\nlabels: [a]\nlimit: 5\nledger: {key: [a], rank: seconds}\n"
+)
+
 
 def collector(**changes: object) -> Collector:
     """A valid collector but for the changes."""
@@ -171,6 +181,27 @@ def test_a_name_used_twice_is_refused(second: str, message: str, tmp_path: Path)
     (tmp_path / "b.yaml").write_text(second)
     with pytest.raises(CatalogError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (GAUGE, TOTAL, "b.yaml: pg_b_total: the same family as pg_b in OpenMetrics, which leaves _total out"),
+        (TOTAL, GAUGE, "b.yaml: pg_b: the same family as pg_b_total"),
+        (GAUGE, ALSO, "b.yaml: pg_b_total: the same family as pg_b"),
+        (GAUGE, SUM, "b.yaml: pg_b_total: the same family as pg_b"),
+        (GOOD, SUM.replace("total: pg_b_total", "also: pg_sum"), "b.yaml: pg_sum: the same family as pg_sum_total"),
+        (GOOD, OTHER.replace("pg_uptime_seconds", "pg_up_total"), "metric pg_up_total: the exporter's own"),
+    ],
+)
+def test_two_names_that_openmetrics_makes_one_family_are_refused(
+    first: str, second: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text(first)
+    (tmp_path / "b.yaml").write_text(second)
+    with pytest.raises(CatalogError) as caught:
+        load(tmp_path)
+    assert str(caught.value).startswith(message)
 
 
 def test_every_metric_is_named_by_the_rules() -> None:
