@@ -38,7 +38,8 @@ def _uri(dsn: str) -> str:
         well_formed = False
     if not well_formed:
         raise SettingsError("dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F %3F %23 %40 %5B %5D")
-    return urlunsplit(parts._replace(query=urlencode(_kept(parse_qsl(parts.query, keep_blank_values=True)))))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    return urlunsplit(parts._replace(query=urlencode(_kept(pairs, parts.hostname))))
 
 
 def _userinfo(dsn: str) -> str:
@@ -61,12 +62,32 @@ def _pairs(dsn: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _kept(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _kept(pairs: list[tuple[str, str]], host: str | None = None) -> list[tuple[str, str]]:
     kept = []
-    for key, value in pairs:
+    for key, value in _one_host(pairs, host):
         if _TRANSPORT.fullmatch(key):
             if value in ("require", "required"):
                 raise SettingsError(f"dsn: {key}={value} cannot be kept by this exporter's driver; leave {key} out")
         elif key not in _OURS:
-            kept.append(("host" if key == "hostaddr" else key, value))
+            kept.append((key, value))
     return kept
+
+
+def _one_host(pairs: list[tuple[str, str]], host: str | None) -> list[tuple[str, str]]:
+    """Write an address as the host; libpq would connect to it and still hold the certificate against the name."""
+    given = {key for key, value in pairs if value}
+    if "hostaddr" in given and (host or "host" in given):
+        raise SettingsError(
+            "dsn: host and hostaddr: give one of them, since this exporter's driver checks the certificate against"
+            " what it connects to; with host, let the name lead to the address, for example in /etc/hosts"
+        )
+    return [
+        ("host", _bracketed(value)) if key in ("host", "hostaddr") else (key, value)
+        for key, value in pairs
+        if key != "hostaddr" or value
+    ]
+
+
+def _bracketed(hosts: str) -> str:
+    """Put IPv6 addresses into the brackets without which asyncpg takes what follows a colon for the port."""
+    return ",".join(f"[{host}]" if re.fullmatch(r"[0-9a-fA-F]*:.*:.*", host) else host for host in hosts.split(","))

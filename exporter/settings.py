@@ -2,7 +2,6 @@
 
 import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -154,23 +153,24 @@ class Settings(Connection, BaseSettings):
         return changes | ({"enabled": False} if name in self.disable else {})
 
 
-def load_settings(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(file: Path | None = None) -> Settings:
     """Read the environment and the configuration file; SettingsError lists everything that is wrong."""
-    file = file or (Path(environ[f"{PREFIX}CONFIG"]) if f"{PREFIX}CONFIG" in environ else None)
-    _refuse_unknown_variables(environ)
+    if not file and (named := os.environ.get(f"{PREFIX}CONFIG")):
+        file = Path(named)
+    _refuse_unknown_variables()
     content = _content(file) if file else {}
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_placed(line, file, environ) for line in explain(error))) from None
+        raise SettingsError("\n".join(_placed(line, file) for line in explain(error))) from None
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
 
 
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+def _refuse_unknown_variables() -> None:
     known = [f"{PREFIX}CONFIG", *(PREFIX + name.upper() for name in Settings.model_fields)]
-    for variable in environ:
+    for variable in os.environ:
         if variable.upper().startswith(PREFIX) and variable.upper() not in known:
             raise SettingsError(f"{variable}: no such setting{_nearest(variable.upper(), known)}")
 
@@ -193,11 +193,11 @@ def _content(file: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _placed(line: str, file: Path | None, environ: Mapping[str, str]) -> str:
+def _placed(line: str, file: Path | None) -> str:
     """Put in front of an error where the wrong value was written."""
     place, _, message = line.partition(":")
     name, _, within = place.partition(".")
     variable = PREFIX + name.upper()
-    if variable in environ:
+    if variable in os.environ:
         return f"{variable}: {within}:{message}" if within else f"{variable}:{message}"
     return f"{file}: {line}" if file else line

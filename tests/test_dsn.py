@@ -20,6 +20,10 @@ from exporter.errors import SettingsError
         (r"user=o\'hara host=h", "postgresql://?user=o%27hara&host=h"),
         ("host=/run/postgresql password=", "postgresql://?host=%2Frun%2Fpostgresql&password="),
         ("postgresql://h/d?application_name=x&connect_timeout=3&sslmode=prefer", "postgresql://h/d?sslmode=prefer"),
+        ("hostaddr=192.0.2.1 dbname=d", "postgresql://?host=192.0.2.1&dbname=d"),
+        ("host=h hostaddr=", "postgresql://?host=h"),
+        ("host=2001:db8::1,h port=5432", "postgresql://?host=%5B2001%3Adb8%3A%3A1%5D%2Ch&port=5432"),
+        ("hostaddr=::1", "postgresql://?host=%5B%3A%3A1%5D"),
         ("host=h keepalives_idle=5 gssencmode=prefer channel_binding=disable", "postgresql://?host=h"),
     ],
 )
@@ -36,6 +40,9 @@ def test_a_connection_string_becomes_what_the_driver_takes(dsn: str, uri: str) -
         ("postgresql://u:[s3cret]@h/d", "dsn: not a URI"),
         ("localhost s3cret", "dsn: character 1: expected key=value"),
         ("host=h password='s3cret", "dsn: character 7: expected key=value"),
+        ("host=h hostaddr=192.0.2.1 password=s3cret", "dsn: host and hostaddr: give one of them"),
+        ("hostaddr=192.0.2.1 host=h", "dsn: host and hostaddr: give one of them"),
+        ("postgresql://u:s3cret@h/d?hostaddr=192.0.2.1", "dsn: host and hostaddr: give one of them"),
         ("host=h channel_binding=require", "dsn: channel_binding=require cannot be kept"),
     ],
 )

@@ -42,6 +42,10 @@ def test_the_environment_wins_over_the_file(environ: pytest.MonkeyPatch, tmp_pat
     assert settings.collectors["tables"].limit == 0
 
 
+def test_an_empty_name_of_the_configuration_file_is_none(environ: pytest.MonkeyPatch) -> None:
+    assert loaded(environ, {"PGVIGIL_CONFIG": ""}) == loaded(environ, {})
+
+
 def test_names_are_separated_by_commas(environ: pytest.MonkeyPatch) -> None:
     assert loaded(environ, {"PGVIGIL_DISABLE": "tables, locks,"}).disable == ("tables", "locks")
 
