@@ -2,7 +2,7 @@
 
 import heapq
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ HALF_LIFE_SECONDS = 900.0
 HYSTERESIS = 2.0
 """A part becomes a member only when it weighs this many times as much as the member whose place it takes."""
 
+HIDDEN_ROWS = 10_000
+"""The most absent rows that are remembered because they may be behind unreadable ones."""
+
+Key = tuple[Hashable, ...]
 Counts = tuple[Number, ...]
 Row = tuple[Number | None, ...]
 
@@ -34,13 +38,15 @@ class Ledger:
     """Accumulates what rows grow by, for a bounded and sticky set of members and one remainder.
 
     A row whose counters fell was reset and counts from zero; a row that is gone was evicted and keeps what it had.
+    A row that is there but cannot be read is not gone. So that nothing is counted twice, an absent row is remembered
+    while it may be one of those: while an unreadable key agrees with its own in all that can be read.
     Members are the parts that spent most of late: `rank` says which column is the spending.
     """
 
     def __init__(self, size: int, width: int, rank: int) -> None:
         self._size = size
         self._rank = rank
-        self._last: dict[Hashable, Row] = {}
+        self._last: dict[Key, Row] = {}
         self._weights: dict[Hashable, float] = {}
         self._members: dict[Hashable, Counts] = {}
         self._other: Counts = (0,) * width
@@ -48,7 +54,11 @@ class Ledger:
         self._looked_at: float | None = None
 
     def update(
-        self, rows: Mapping[Hashable, Row], now: float, part_of: Mapping[Hashable, Hashable] | None = None
+        self,
+        rows: Mapping[Key, Row],
+        now: float,
+        part_of: Mapping[Key, Hashable] | None = None,
+        unreadable: Collection[Key] = (),
     ) -> Account:
         """Count what has been added since the last call.
 
@@ -56,20 +66,22 @@ class Ledger:
             rows: the counters of each row as they stand now; None counts as 0.
             now: a clock in seconds that never goes back.
             part_of: the part (label set) that a row belongs to where that is not the row itself.
+            unreadable: the keys of rows left out of `rows`, None in the place of what cannot be read of a key.
 
         """
-        parts = part_of or {row: row for row in rows}
+        parts: Mapping[Key, Hashable] = part_of or {row: row for row in rows}
         grown: dict[Hashable, Counts] = {}
         for row, counts in rows.items():
             last = self._last.get(row)
             if counts != last:
                 part, growth = parts[row], _growth(counts, last)
                 grown[part] = _add(grown[part], growth) if part in grown else growth
-        self._last = dict(rows)
         self._weigh(grown, now)
         self._elect(set(parts.values()))
         for part, growth in grown.items():
             self._book(part, growth)
+        hidden = _hidden((row for row in self._last if row not in rows), unreadable) if unreadable else []
+        self._last = {**{row: self._last[row] for row in hidden}, **rows}
         return Account(dict(self._members), self._other, self._total)
 
     def _weigh(self, grown: Mapping[Hashable, Counts], now: float) -> None:
@@ -107,6 +119,17 @@ class Ledger:
             self._other = _add(self._other, growth)
 
 
+def _hidden(absent: Iterable[Key], unreadable: Collection[Key]) -> list[Key]:
+    """Select the absent rows, those seen last, that agree with an unreadable key in all but its blanks."""
+    blanks = {tuple(column is None for column in key) for key in unreadable}
+    keys = set(unreadable)
+    return [row for row in absent if any(_blanked(row, blank) in keys for blank in blanks)][-HIDDEN_ROWS:]
+
+
+def _blanked(row: Key, blank: Sequence[bool]) -> Key:
+    return tuple(None if gone else column for column, gone in zip(row, blank, strict=True))
+
+
 def _growth(row: Row, last: Row | None) -> Counts:
     """Say by how much a row grew; one that fell in any column was reset, and all of it is new."""
     counts = tuple(count or 0 for count in row)
@@ -133,14 +156,14 @@ def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> 
         return _samples(job, ledger.update({}, now), names, 0, 0)
     values, malformed = numbers(job.metrics, table)
     keys = list(zip(*(table[column] for column in rule.key), strict=True))
-    rows: dict[Hashable, Row] = dict(zip(keys, zip(*(values[column] for column in columns), strict=True), strict=True))
-    parts: dict[Hashable, Hashable] = dict(
+    rows: dict[Key, Row] = dict(zip(keys, zip(*(values[column] for column in columns), strict=True), strict=True))
+    parts: dict[Key, Hashable] = dict(
         zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
     )
     unreadable = [key for i, key in enumerate(keys) if None in key or i in malformed]
     for key in set(unreadable):
         del rows[key], parts[key]
-    account = ledger.update(rows, now, parts)
+    account = ledger.update(rows, now, parts, unreadable)
     left_out = len(set(parts.values()) - account.members.keys())
     return _samples(job, account, names, left_out, len(unreadable))
 
