@@ -29,8 +29,8 @@ from exporter.settings import Settings, load_settings
 LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0
 
-# By default dead rows are counted once a minute, which is long for somebody who watches.
-COLLECTORS = '{"tables": {"cache": 10}}'
+# By default dead rows are counted once a minute, and statements twice, which is long for somebody who watches.
+COLLECTORS = '{"tables": {"cache": 10}, "statements": {"cache": 5}}'
 
 
 def demo(listen: str, seconds: float | None) -> None:

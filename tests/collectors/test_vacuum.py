@@ -2,29 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 import asyncpg
 import pytest
-from pages import MONITOR, Page, page
+from databases import DATABASE, eventually, own_database, page_of, session
+from pages import Page
 
 from exporter.demo.cluster import Cluster
 
-DATABASE = "vacuum"
-
-
-@pytest.fixture(scope="module")
-def database(server: Cluster) -> Iterator[Cluster]:
-    """A server with a database of our own."""
-    server.execute(f"CREATE DATABASE {DATABASE}")
-    yield server
-    server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-
-
-def page_of(server: Cluster, database: str = DATABASE) -> Page:
-    return page(server.dsn(database, MONITOR))
+database = pytest.fixture(own_database, scope="module")
 
 
 def page_with(server: Cluster, database: str = DATABASE, **wanted: tuple[str, float]) -> Page:
@@ -45,15 +32,6 @@ def run(server: Cluster, *statements: str) -> None:
 
 def setting(server: Cluster, name: str) -> float:
     return float(server.value(f"SHOW {name}"))
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
-    """The first answer that is true."""
-    for _ in range(round(seconds / 0.1)):
-        if answer := await check():
-            return answer
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
 
 
 def test_thresholds_follow_the_settings(database: Cluster) -> None:
@@ -189,16 +167,6 @@ async def test_temporary_tables_are_not_listed(database: Cluster) -> None:
     async with session(database) as client:
         await client.execute("CREATE TEMPORARY TABLE passing (id int)")
         assert not page_of(database).series("pg_table_dead_tuples", relname="passing")
-
-
-@asynccontextmanager
-async def session(server: Cluster, database: str = DATABASE) -> AsyncIterator[Any]:
-    """A session that stays open."""
-    connection = await asyncpg.connect(server.dsn(database))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def test_what_is_cut_is_the_least_overdue(cluster: Callable[..., Cluster]) -> None:

@@ -1,49 +1,19 @@
 """Wraparound: ages and their limits, what is used up, and who holds the horizon, on states made on purpose."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+from databases import DATABASE, eventually, own_database, page_of, session
 from pages import MONITOR, Page, page
 from servers import MAJORS
 
 from exporter.demo.cluster import Cluster
 
-DATABASE = "wraparound"
-
-
-@pytest.fixture(scope="module")
-def database(server: Cluster) -> Iterator[Cluster]:
-    """A server with a database of our own."""
-    server.execute(f"CREATE DATABASE {DATABASE}")
-    yield server
-    server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-
-
-@asynccontextmanager
-async def session(server: Cluster, database: str = DATABASE) -> AsyncIterator[Any]:
-    """A session that stays open."""
-    connection = await asyncpg.connect(server.dsn(database))
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-def page_of(server: Cluster) -> Page:
-    return page(server.dsn(DATABASE, MONITOR))
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
-    """The first answer that is true."""
-    for _ in range(round(seconds / 0.1)):
-        if answer := await check():
-            return answer
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
+database = pytest.fixture(own_database, scope="module")
 
 
 async def use_up(xids: int, connection: Any) -> None:
@@ -62,6 +32,20 @@ async def test_the_age_of_each_database_grows_with_every_transaction(database: C
         assert after.value("pg_database_xid_age", datname=datname) == pytest.approx(xid_age, abs=50)
         assert after.value("pg_database_mxid_age", datname=datname) == mxid_age
     assert after.value("pg_xid_consumed_total") - before.value("pg_xid_consumed_total") == pytest.approx(500, abs=50)
+
+
+def test_a_name_of_another_encoding_hides_no_database_and_no_role(cluster: Callable[..., Cluster]) -> None:
+    """The names of all databases and roles are bytes, in the encoding of the database that they were made in."""
+    server = cluster()
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    server.execute('CREATE DATABASE "café"', "latin")
+    server.execute('CREATE ROLE "café" LOGIN CONNECTION LIMIT 5', "latin")
+    found = page(server.dsn(user=MONITOR))
+    connectable = {"postgres", "template1", "latin", "caf\N{REPLACEMENT CHARACTER}"}
+    assert {labels["datname"] for labels, _ in found.series("pg_database_connections")} == connectable
+    assert {labels["datname"] for labels, _ in found.series("pg_database_xid_age")} == connectable | {"template0"}
+    assert found.value("pg_roles_connection_limit", rolname="caf\N{REPLACEMENT CHARACTER}") == 5
+    assert found.value("pg_roles_connections", rolname=MONITOR) >= 1
 
 
 async def lock_together(server: Cluster) -> None:
