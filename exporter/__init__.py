@@ -11,8 +11,15 @@ sessions    the connections of one target: some kept, some borrowed, never more 
 names       oids -> names of databases, roles and relations, cached
 samples     rows -> samples, column by column (pure)
 ledger      rows that come and go -> counters that add up
+costs       what our own statements cost the server, as pg_stat_statements counts it
 own         the exporter's own metrics, declared with the same Metric
 statements  the ledger's members with their normalised texts, for people
+bounds      a page's samples at most (pure)
+attempts    what the runs of one job came to: last good result, failures and back-off, cost
+pacing      how often each job may run so that all keep within their budget of cost (pure)
+sampler     what sessions wait for between scrapes -> counters of session-seconds
+incidents   the flight recorder: snapshots of what was wrong, in memory
+watch       the look between scrapes that feeds both
 scrape      one scrape in order; deadline, last good results, shared runs
 render      samples -> bytes in the format the client asked for (pure)
 page        one page from the blocks of all collectors, each rendered once

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from exporter import __version__
 from exporter.errors import DatabaseError
+from exporter.incidents import KINDS
 from exporter.own import Report, own_families, process_families, up_families
 from exporter.page import Pages, page_of
 from exporter.render import Format, gzip_accepted, negotiate
@@ -28,6 +29,8 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for target in targets.values():
+            target.start()
         yield
         for target in targets.values():
             await target.close()
@@ -39,6 +42,8 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
         ("/metrics", routes.metrics),
         ("/probe", routes.probe),
         ("/statements", routes.statements),
+        ("/incidents", routes.incidents),
+        ("/incidents/{id}", routes.incident),
         ("/healthz", routes.alive),
         ("/readyz", routes.ready),
     ):
@@ -91,6 +96,25 @@ class _Routes:
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
         return _html("index.html", version=__version__, reports=reports)
 
+    async def incidents(self, request: Request) -> Response:
+        """List what went wrong of late, for people; for programs as JSON."""
+        found = [incident for target in self._targets.values() for incident in target.incidents]
+        found.sort(key=lambda incident: incident.started, reverse=True)
+        if _wants_json(request):
+            return JSONResponse([incident.line() for incident in found])
+        return _html("incidents.html", incidents=found, kinds=KINDS)
+
+    async def incident(self, request: Request) -> Response:
+        """Show one incident with all that was recorded of it."""
+        wanted = request.path_params["id"]
+        for target in self._targets.values():
+            for incident in target.incidents:
+                if incident.id == wanted:
+                    if _wants_json(request):
+                        return JSONResponse(incident.whole())
+                    return _html("incident.html", incident=incident, kinds=KINDS)
+        return PlainTextResponse(f"no incident is named {wanted!r}; those remembered are listed at /incidents\n", 404)
+
     async def alive(self, _: Request) -> Response:
         """The process lives: depends on nothing else, least of all on PostgreSQL."""
         return PlainTextResponse("ok\n")
@@ -123,6 +147,12 @@ def _answer(request: Request, write: Callable[[Format, bool], bytes]) -> Respons
     gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
     headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
     return Response(write(form, gzip), headers=headers | ({"Content-Encoding": "gzip"} if gzip else {}))
+
+
+def _wants_json(request: Request) -> bool:
+    """Give people HTML, which their browsers ask for, and everybody else JSON."""
+    said = request.query_params.get("format")
+    return said == "json" if said else "text/html" not in request.headers.get("Accept", "")
 
 
 def _unknown(target: str, targets: Mapping[str, Target]) -> Response:

@@ -14,6 +14,16 @@ from exporter.errors import CatalogError
 
 BUILT_IN = Path(__file__).parent / "collectors"
 
+_OUR_OWN = (
+    "pg_up",
+    "pg_up_reason",
+    "pg_session_sampled_seconds",
+    "pg_session_sampling_seconds",
+    "pg_lock_wait_sampled_seconds",
+    "pg_lock_wait_longest_recent_seconds",
+)
+"""Families that come from code, beside all that begin with pgvigil_."""
+
 Version = tuple[int, ...]
 """A server's or an extension's version, as numbers: (17,), (1, 11)."""
 
@@ -230,7 +240,7 @@ def _refuse_twice(what: str, names: Iterable[str]) -> None:
 
 def _refuse_our_own(names: Iterable[str]) -> None:
     for name in names:
-        if _family(name) in ("pg_up", "pg_up_reason") or name.startswith(("pgvigil_", "process_", "python_")):
+        if _family(name) in _OUR_OWN or name.startswith(("pgvigil_", "process_", "python_")):
             raise CatalogError(f"metric {name}: the exporter's own; choose another name")
 
 

@@ -12,7 +12,7 @@ from exporter.own import JobStatus
 from exporter.plan import Job
 from exporter.postgres import Postgres, Session
 from exporter.samples import missing_columns
-from exporter.scrape import Target
+from exporter.scrape import Options, Target
 from exporter.serve import catalog_of, postgres_of
 from exporter.settings import Connection, Settings
 
@@ -186,7 +186,7 @@ async def _offers(session: Session, extensions: Collection[str]) -> dict[str, Of
 
 async def _tried(checkup: Checkup, postgres: Postgres, settings: Settings, catalog: Catalog) -> Checkup:
     """Run everything once, as a scrape does, and compare the columns of what had no rows to show them."""
-    target = Target(catalog, postgres, max_connections=_CONNECTIONS)
+    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS))
     try:
         report = await target.scrape(_SCRAPE_SECONDS)
     finally:

@@ -18,13 +18,16 @@ class Names:
         self._relations: dict[Relation, str] = {}
 
     def replace(self, databases: Mapping[int, str], roles: Mapping[int, str]) -> None:
-        """Take over fresh maps, and forget the relations, which may have been renamed since."""
+        """Take over fresh maps."""
         self._databases = databases
         self._roles = roles
+
+    def forget_relations(self) -> None:
+        """Forget the relations, which may have been renamed."""
         self._relations = {}
 
     def learn(self, relations: Mapping[Relation, str]) -> None:
-        """Remember the names of some relations until the next `replace`."""
+        """Remember the names of some relations until they are to be forgotten."""
         self._relations.update(relations)
 
     def database(self, oid: int) -> str | None:

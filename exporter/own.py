@@ -10,6 +10,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from exporter import __version__
 from exporter.catalog import Metric
+from exporter.costs import Cost
 from exporter.errors import CONNECT_REASONS
 from exporter.samples import Family, Number, Samples, label_text
 
@@ -33,6 +34,16 @@ class JobStatus:
     """Rows left out so far, by reason."""
     message: str = ""
     """What went wrong last, for people."""
+    reason: str = ""
+    """The same in one word: one of QUERY_REASONS, or `late`."""
+    seconds: float = 0.0
+    """The server's time that all its runs took, as far as this side can tell."""
+    returned_rows: int = 0
+    """Rows that all its runs returned."""
+    interval: float = 0.0
+    """Seconds that the budget of cost puts between two runs; 0 when it does not hold it back."""
+    dropped: int = 0
+    """Samples left off the page because it would have had too many."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,11 @@ class Report:
     seconds: float
     scrapes: int
     sessions: int
-    """Connections to the server that the exporter has open."""
+    """Connections to the server that the exporter has, those included that the server may still hold for it."""
+    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
+    """Collector and database -> what it cost the server, as pg_stat_statements counts it."""
+    incidents: Mapping[str, int] = field(default_factory=dict)
+    """Incidents recorded so far, by kind."""
 
 
 @cache
@@ -113,11 +128,62 @@ REJECTED = _metric(
     *_JOB,
     "reason",
 )
+DROPPED = _metric(
+    "pgvigil_collector_dropped_samples",
+    "gauge",
+    "Samples of the collector left off this page because it would have had more than max_samples.",
+    *_JOB,
+)
+SECONDS = _metric(
+    "pgvigil_collector_seconds_total",
+    "counter",
+    "Seconds that the collector's queries have taken, less the time of the way there and back. An upper bound of what"
+    " they cost the server; the budget of cost goes by it.",
+    *_JOB,
+)
+RETURNED = _metric(
+    "pgvigil_collector_returned_rows_total", "counter", "Rows that the collector's queries have returned.", *_JOB
+)
+INTERVAL = _metric(
+    "pgvigil_collector_interval_seconds",
+    "gauge",
+    "Seconds that lie between two runs of the collector because it would cost more than the cost_budget allows; 0 for"
+    " one that is not held back.",
+    *_JOB,
+)
+SERVER_SECONDS = _metric(
+    "pgvigil_collector_server_seconds_total",
+    "counter",
+    "Seconds that the server spent on the collector's statements, by pg_stat_statements; no series without it.",
+    *_JOB,
+)
+SERVER_BLOCKS = _metric(
+    "pgvigil_collector_server_blocks_total",
+    "counter",
+    "Blocks that the collector's statements read from shared buffers or disk, by pg_stat_statements.",
+    *_JOB,
+)
+SERVER_ROWS = _metric(
+    "pgvigil_collector_server_rows_total",
+    "counter",
+    "Rows that the collector's statements returned, by pg_stat_statements.",
+    *_JOB,
+)
+INCIDENTS = _metric(
+    "pgvigil_incidents_total",
+    "counter",
+    "Incidents recorded so far, readable at /incidents: lock_wait, connections, down or late.",
+    "kind",
+)
 SCRAPE_SECONDS = _metric(
     "pgvigil_scrape_duration_seconds", "gauge", "Time this scrape took, in seconds, until the page was put together."
 )
 SCRAPES = _metric("pgvigil_scrapes_total", "counter", "Scrapes answered so far.")
-SESSIONS = _metric("pgvigil_connections", "gauge", "Connections to PostgreSQL that the exporter has open.")
+SESSIONS = _metric(
+    "pgvigil_connections",
+    "gauge",
+    "Connections to PostgreSQL that the exporter has, those of hung backends included that it no longer talks to.",
+)
 BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
 
 OWN = (
@@ -132,6 +198,14 @@ OWN = (
     TRUNCATED_VALUE,
     TRUNCATED_RATIO,
     REJECTED,
+    DROPPED,
+    SECONDS,
+    RETURNED,
+    INTERVAL,
+    SERVER_SECONDS,
+    SERVER_BLOCKS,
+    SERVER_ROWS,
+    INCIDENTS,
     SCRAPE_SECONDS,
     SCRAPES,
     SESSIONS,
@@ -154,9 +228,24 @@ def own_families(report: Report) -> list[Family]:
         _rest(TRUNCATED_VALUE, labels, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
         _rest(TRUNCATED_RATIO, labels, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
         _by_reason(REJECTED, labels, [job.rejected for job in report.jobs]),
+        Family(DROPPED, labels, [job.dropped for job in report.jobs]),
+        Family(SECONDS, labels, [job.seconds for job in report.jobs]),
+        Family(RETURNED, labels, [job.returned_rows for job in report.jobs]),
+        Family(INTERVAL, labels, [job.interval for job in report.jobs]),
+        *_server_costs(report.costs),
+        Family(INCIDENTS, [label_text({"kind": kind}) for kind in report.incidents], [*report.incidents.values()]),
         Family(SCRAPE_SECONDS, [""], [report.seconds]),
         Family(SCRAPES, [""], [report.scrapes]),
         Family(SESSIONS, [""], [report.sessions]),
+    ]
+
+
+def _server_costs(costs: Mapping[tuple[str, str], Cost]) -> list[Family]:
+    labels = [label_text({"collector": collector, "datname": datname}) for collector, datname in costs]
+    return [
+        Family(SERVER_SECONDS, labels, [cost.seconds for cost in costs.values()]),
+        Family(SERVER_BLOCKS, labels, [cost.blocks for cost in costs.values()]),
+        Family(SERVER_ROWS, labels, [cost.rows for cost in costs.values()]),
     ]
 
 

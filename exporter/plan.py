@@ -108,12 +108,20 @@ def _job(collector: Collector, database: str, server: Server) -> Job | None:
         sql = sql.replace("{schema}", quoted(server.extensions[database][collector.extension].schema))
     if collector.limit and not collector.ledger:
         sql = limited(sql, collector.limit, metrics)
-    return Job(collector, database, sql, metrics)
+    return Job(collector, database, signed(sql, collector.name), metrics)
 
 
 def _no_query(collector: Collector, server: Server) -> str:
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
     return f"has no query for {collector.extension or 'PostgreSQL'} {version}"
+
+
+def signed(sql: str, name: str) -> str:
+    """Say in a comment who asks, for people who look at the server, and to know our own costs there.
+
+    It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement.
+    """
+    return f"{sql.rstrip().rstrip(';')}\n/* pgvigil:{name} */"
 
 
 def quoted(identifier: str) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from exporter.dsn import asyncpg_dsn
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.names import Relation
-from exporter.plan import Extension
+from exporter.plan import Extension, signed
 
 APPLICATION_NAME = "pgvigil"
 
@@ -30,8 +31,21 @@ GUARD_RAILS = {
 }
 """Set with SET in every session, since a connection pooler refuses them as start-up parameters."""
 
+_FAREWELL = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "'1s'",
+}
+"""So that a backend of ours ends soon after we are gone, also in the middle of a query; PostgreSQL 14 on Linux."""
+
 _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
+
+_PATIENCE_WITH_VITALS_SECONDS = 3.0
+
+_MOST_CHARACTERS = 500
+"""Of a server's message, which may repeat whatever a query brought up."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,10 @@ class Vitals:
     version: tuple[int, int]
     in_recovery: bool
     database: str
+    role: int
+    """The oid of the role that we are."""
+    rtt: float
+    """Seconds from the question to the answer, which took the server next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +71,83 @@ class Directory:
 
 
 class Session:
-    """One connection, behind guard rails. Whoever opened it closes it."""
+    """One connection, behind guard rails. Whoever opened it closes it.
+
+    A session whose server did not answer in time is `stuck`: it takes no further query, but stays open, so that no
+    second backend joins the one that hangs; it can be used again as soon as the answer has come.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.pid: int = connection.get_server_pid()
+        """The process id of our backend."""
         self._statement_timeout = 0.0
+        self._pending: asyncio.Task[Any] | None = None
+        self._asked_at = 0.0
 
-    async def fetch(self, sql: str, timeout: float, *args: Any) -> list[Any]:
-        """Run one query and return the driver's records; QueryError says why there are none."""
-        try:
-            if timeout != self._statement_timeout:
-                limit = f"SET statement_timeout = {max(1, round(timeout * 1000))}"
-                await self._connection.execute(limit, timeout=_PATIENCE_SECONDS + timeout)
-                self._statement_timeout = timeout
-            rows: list[Any] = await self._connection.fetch(sql, *args, timeout=_PATIENCE_SECONDS + timeout)
-        except (*_DRIVER_ERRORS, *_DECODE_ERRORS) as error:
-            raise self._translated(error) from error
+    async def fetch(self, sql: str, timeout: float, *args: Any, patience: float | None = None) -> list[Any]:
+        """Run one query and return the driver's records; QueryError says why there are none.
+
+        Args:
+            sql: one statement.
+            timeout: seconds after which the server ends it.
+            args: its parameters.
+            patience: seconds after which a server that does not answer counts as stuck; a little more than the timeout.
+
+        """
+        patience = timeout + _PATIENCE_SECONDS if patience is None else patience
+        if timeout != self._statement_timeout:
+            limit = f"SET statement_timeout = {max(1, round(timeout * 1000))}"
+            await self._answered(self._connection.execute(limit), patience)
+            self._statement_timeout = timeout
+        rows: list[Any] = await self._answered(self._connection.fetch(sql, *args), patience)
         return rows
 
     async def columns(self, sql: str) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
-        try:
-            statement = await self._connection.prepare(sql, timeout=_PATIENCE_SECONDS + 5)
-        except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+        statement = await self._answered(self._connection.prepare(sql), 5.0 + _PATIENCE_SECONDS)
         return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
+
+    async def _answered(self, question: Coroutine[Any, Any, Any], patience: float) -> Any:
+        """Wait for an answer; the driver's own time limit would open a second connection to cancel the query."""
+        if self.stuck:
+            question.close()
+            raise QueryError("connection", f"the server has not answered for {self.stuck_seconds:.0f} s")
+        self._asked_at = time.monotonic()
+        self._pending = asyncio.create_task(question)
+        self._pending.add_done_callback(_heard)
+        await asyncio.wait([self._pending], timeout=patience)
+        if self.stuck:
+            raise QueryError("connection", "the server does not answer: it is hung, or the network is cut")
+        try:
+            return self._pending.result()
+        except (*_DRIVER_ERRORS, *_DECODE_ERRORS) as error:
+            raise self._translated(error) from error
 
     async def vitals(self, timeout: float) -> Vitals:
         """Ask what the server is, reading no catalog that could be locked."""
         sql = (
             "SELECT current_setting('server_version_num')::int AS version,"
-            " pg_is_in_recovery() AS in_recovery, current_database()::text AS database"
+            " pg_is_in_recovery() AS in_recovery, current_database()::text AS database,"
+            " (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role"
         )
-        [row] = await self.fetch(sql, timeout)
-        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"])
+        asked_at = time.monotonic()
+        [row] = await self.fetch(signed(sql, "vitals"), timeout, patience=_PATIENCE_WITH_VITALS_SECONDS)
+        rtt = time.monotonic() - asked_at
+        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, rtt)
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
         databases = await self.fetch(
-            "SELECT oid, textsend(datname::text) AS name, datallowconn AND NOT datistemplate AND datconnlimit <> -2"
+            "SELECT oid, textsend(datname::text) AS name,"
+            " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
             " AND has_database_privilege(oid, 'CONNECT') AS connectable"
-            " FROM pg_catalog.pg_database ORDER BY datname",
+            " FROM pg_catalog.pg_database ORDER BY datname /* pgvigil:directory */",
             timeout,
         )
-        roles = await self.fetch("SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles", timeout)
+        roles = await self.fetch(
+            "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */", timeout
+        )
         return Directory(
             {row["oid"]: row["name"].decode(errors="replace") for row in databases},
             {row["oid"]: row["name"].decode(errors="replace") for row in roles},
@@ -107,7 +158,8 @@ class Session:
         """List the extensions of this database with their versions and schemas."""
         rows = await self.fetch(
             "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema"
-            " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace",
+            " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
+            " /* pgvigil:extensions */",
             timeout,
         )
         return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
@@ -116,23 +168,53 @@ class Session:
         """Name some relations of this session's database, whose own oid is given."""
         rows = await self.fetch(
             "SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_catalog.pg_class AS c"
-            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY($1::oid[])",
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY($1::oid[])"
+            " /* pgvigil:relations */",
             timeout,
             sorted(oids),
         )
         return {(database, row["oid"]): row["name"] for row in rows}
 
+    async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
+        """Terminate those of our own backends that we no longer talk to, and say which of them were still there."""
+        rows = await self.fetch(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)"
+            " WHERE pid = ANY($1::int[]) AND application_name = $2 /* pgvigil:end_abandoned */",
+            timeout,
+            sorted(pids),
+            APPLICATION_NAME,
+        )
+        return {row["pid"] for row in rows}
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether an answer is overdue."""
+        return self._pending is not None and not self._pending.done()
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long the answer has been waited for."""
+        return time.monotonic() - self._asked_at if self.stuck else 0.0
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether the connection is closed, as far as this side knows."""
+        return bool(self._connection.is_closed())
+
     @property
     def usable(self) -> bool:
-        """Tell whether the connection is still open, as far as this side knows."""
-        return not self._connection.is_closed()
+        """Tell whether a query can be asked."""
+        return not self.lost and not self.stuck
 
     async def close(self) -> None:
         """Say goodbye; a server that does not answer is not waited for."""
+        if self.stuck:
+            self.terminate()
+            return
         try:
             await self._connection.close(timeout=_PATIENCE_SECONDS)
         except _DRIVER_ERRORS:
-            self._connection.terminate()
+            self.terminate()
 
     def terminate(self) -> None:
         """Drop the connection without a word."""
@@ -145,27 +227,33 @@ class Session:
         await self.close()
 
     def _translated(self, error: Exception) -> DatabaseError:
-        """Say what happened; after a time-out on our side the connection is of no more use."""
-        if isinstance(error, TimeoutError):
-            self.terminate()
-            return QueryError("connection", "the server does not answer: it is hung, or the network is cut")
+        """Say what happened; a connection that is lost is closed on this side as well."""
         reason = _query_reason(error)
         if reason == "connection":
             self.terminate()
         return QueryError(reason, _sentence(error))
 
 
-class Postgres:
-    """One server, as its DSN names it: opens sessions."""
+def _heard(answer: asyncio.Task[Any]) -> None:
+    """Take note of an answer that nobody waits for any more."""
+    if not answer.cancelled():
+        answer.exception()
 
-    def __init__(self, dsn: SecretStr, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
-        self._dsn = asyncpg_dsn(dsn.get_secret_value())
+
+class Postgres:
+    """One server, as its DSN names it, or a file that holds the DSN: opens sessions. Files are read anew each time."""
+
+    def __init__(self, dsn: SecretStr | Path, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
+        self._file = dsn if isinstance(dsn, Path) else None
+        self._dsn = asyncpg_dsn(secret_in(dsn) if isinstance(dsn, Path) else dsn.get_secret_value())
         self._password_file = password_file
         self._connect_timeout = connect_timeout
 
     async def connect(self, database: str | None = None) -> Session:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         password = secret_in(self._password_file) if self._password_file else None
+        if self._file:
+            self._dsn = asyncpg_dsn(secret_in(self._file))
         try:
             async with asyncio.timeout(self._connect_timeout):
                 connection = await asyncpg.connect(
@@ -177,7 +265,7 @@ class Postgres:
                     max_cached_statement_lifetime=0,
                     max_cacheable_statement_size=0,
                 )
-                await connection.execute("; ".join(f"SET {name} = {value}" for name, value in GUARD_RAILS.items()))
+                await _set_guard_rails(connection)
         except ssl.SSLError as error:
             raise ConnectError("authentication", self._without_secret(_sentence(error), password)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
@@ -192,6 +280,18 @@ class Postgres:
         for secret in filter(None, (password, *(found.groups() if found else ()))):
             message = message.replace(secret, "***")
         return message
+
+
+async def _set_guard_rails(connection: Any) -> None:
+    """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
+    try:
+        await connection.execute(_set(GUARD_RAILS | _FAREWELL))
+    except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
+        await connection.execute(_set(GUARD_RAILS))
+
+
+def _set(values: Mapping[str, str]) -> str:
+    return "; ".join(f"SET {name} = {value}" for name, value in values.items())
 
 
 def _utf8(name: bytes) -> str | None:
@@ -270,4 +370,5 @@ def _sentence(error: Exception) -> str:
     """Say a driver's error in one line, without the statement or the values that caused it."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     state = getattr(error, "sqlstate", None)
-    return f"{message.splitlines()[0]} (SQLSTATE {state})" if state else message.splitlines()[0]
+    line = message.splitlines()[0][:_MOST_CHARACTERS]
+    return f"{line} (SQLSTATE {state})" if state else line

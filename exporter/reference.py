@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from exporter.catalog import Catalog, Collector, Metric
 from exporter.own import OWN
+from exporter.sampler import METRICS as SAMPLED
 from exporter.settings import PREFIX, Settings
+from exporter.watch import NAME
 
 _HEAD = """# Metrics reference
 
@@ -14,11 +16,16 @@ Every collector of scope *database* runs in each database that the role may conn
 *also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`.
 """
 
+_SAMPLER = (
+    "What sessions do and wait for between scrapes, looked at every `sample_interval` seconds; no file, but code."
+)
+
 
 def reference(catalog: Catalog) -> str:
     """Describe every collector and metric, the exporter's own at the end."""
     parts = [_HEAD]
     parts += [_collector(collector) for collector in sorted(catalog, key=lambda collector: collector.name)]
+    parts.append(f"## {NAME}\n\n{_SAMPLER}\n\n" + _table((metric, metric.labels) for metric in SAMPLED))
     parts.append("## The exporter itself\n\n" + _table((metric, metric.labels) for metric in OWN))
     return "\n".join(parts)
 

@@ -3,21 +3,27 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from exporter.catalog import Catalog
+from exporter import costs
+from exporter.attempts import Attempts
+from exporter.bounds import bounded
+from exporter.catalog import Catalog, NameKind
+from exporter.costs import Costs
 from exporter.errors import ConnectError, DatabaseError, QueryError
-from exporter.ledger import Ledger, book, new_ledger
+from exporter.incidents import Incident
+from exporter.ledger import book, new_ledger
 from exporter.names import Names
 from exporter.own import JobStatus, Report
+from exporter.pacing import intervals
 from exporter.plan import Job, Plan, Server, plan, quoted
 from exporter.postgres import Postgres, Session, Vitals
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
 from exporter.sessions import KeptSession, Sessions
 from exporter.statements import COLLECTOR, TEXTS, Texts, statements
+from exporter.watch import Watch, WatchOptions
 
 _log = logging.getLogger(__name__)
 
@@ -26,50 +32,69 @@ FACTS_SECONDS = 30.0
 
 _FACTS_TIMEOUT = 5.0
 
-_NEARLY = 0.95
-"""A result that has nearly reached its cache time is collected anew: the next scrape is a whole interval away."""
+_NAMES_TIMEOUT = 1.0
+
+_USUAL_GAP_SECONDS = 15.0
+"""How far scrapes are taken to be apart until it is known."""
 
 
-@dataclass
-class _Attempts:
-    """What a job's attempts came to: kept from one scrape to the next."""
+@dataclass(frozen=True)
+class Options:
+    """How a target is treated."""
 
-    samples: Samples | None = None
-    succeeded_at: float = float("-inf")
-    attempted_at: float = float("-inf")
-    duration: float | None = None
-    took: float = 0.0
-    ok: bool = False
-    pending: bool = False
-    message: str = ""
-    errors: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    ledger: Ledger | None = None
+    max_connections: int = 5
+    """Connections at most."""
+    last_good: float = 60.0
+    """Seconds that the last good result of a failing collector is served, beyond its cache."""
+    cost_budget: float = 0.0
+    """Share of a core that the collectors may cost the server; 0 for no limit."""
+    max_samples: int = 500_000
+    """Samples on a page at most."""
+    watch: WatchOptions | None = None
+    """How to look between scrapes; None for not at all."""
 
 
 class Target:
     """One PostgreSQL server to scrape. Owns its connections and everything remembered between scrapes."""
 
-    def __init__(
-        self, catalog: Catalog, postgres: Postgres, *, max_connections: int = 5, last_good: float = 60.0
-    ) -> None:
+    def __init__(self, catalog: Catalog, postgres: Postgres, options: Options | None = None, name: str = "") -> None:
         self._catalog = catalog
-        self._sessions = Sessions(postgres, max_connections)
-        self._last_good = last_good
+        self._options = options or Options()
+        self._sessions = Sessions(postgres, self._options.max_connections)
         self._names = Names()
         self._server: Server | None = None
         self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
+        self._nameless: set[tuple[NameKind, Any]] = set()
         self._learning = asyncio.Lock()
         self._facts_at: dict[str, float] = {}
-        self._attempts: dict[tuple[str, str], _Attempts] = {}
+        self._attempts: dict[tuple[str, str], Attempts] = {}
+        self._stuck: dict[KeptSession, Attempts] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._began_at: float | None = None
+        self._gap = _USUAL_GAP_SECONDS
         self._deadline = float("-inf")
         self._up = False
         self._down_reason = "timeout"
         self._down_message = "no answer in time"
         self._logged = "nothing"
         self._scrapes = 0
+        self._role = 0
+        self._rtt = 0.0
         self._texts = Texts()
+        self._costs = Costs()
+        watch = self._options.watch
+        self._watch = Watch(self._sessions, self._names, watch, name) if watch else None
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look between scrapes, where that is asked for."""
+        if self._watch and not self._watching:
+            self._watching = asyncio.create_task(self._watch.run(self._late), name="watch")
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """What was found wrong between scrapes, the newest first."""
+        return self._watch.recorder.incidents if self._watch else []
 
     async def scrape(self, timeout: float) -> Report:
         """Collect what is due and report after `timeout` seconds at the latest; who asks meanwhile shares the run."""
@@ -106,7 +131,7 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = self._running()
+        running = [*self._running(), *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -137,11 +162,35 @@ class Target:
     def _begin(self) -> None:
         """Start a run on every kept connection that is not still at work."""
         self._ask_anew()
-        for name, kept, other in (
-            ("vital", self._sessions.vital, self._sessions.main),
-            ("main", self._sessions.main, self._sessions.vital),
+        self._pace()
+        for vital, kept, other in (
+            (True, self._sessions.vital, self._sessions.main),
+            (False, self._sessions.main, self._sessions.vital),
         ):
-            self._start(f"{name} connection", self._work(name == "vital", kept, other))
+            self._start(f"{'vital' if vital else 'main'} connection", self._work(vital, kept, other))
+
+    def _pace(self) -> None:
+        """Put the most expensive collectors further apart when all together cost more than they may."""
+        now = time.monotonic()
+        if self._began_at is not None:
+            self._gap += 0.3 * (min(now - self._began_at, 300.0) - self._gap)
+        self._began_at = now
+        if not self._options.cost_budget:
+            return
+        vital = sum(self._of(job).cost / self._gap for job in self.plan.jobs if job.collector.vital)
+        others = {job.key: job for job in self.plan.jobs if not job.collector.vital}
+        paced = intervals(
+            {key: self._of(job).cost for key, job in others.items()},
+            {key: max(job.collector.cache, self._gap) for key, job in others.items()},
+            max(self._options.cost_budget - vital, self._options.cost_budget / 10),
+        )
+        for key, job in others.items():
+            attempts, interval = self._of(job), paced.get(key, 0.0)
+            if bool(attempts.interval) != bool(interval):
+                often = f"every {interval:.1f} s, because of its cost" if interval else "as often as it should again"
+                extra = {"collector": job.collector.name, "datname": job.database}
+                _log.info("collector runs %s", often, extra=extra)
+            attempts.interval = interval
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Start a task unless its namesake still runs."""
@@ -158,6 +207,7 @@ class Target:
             self._fail([job for job in self._due() if job.collector.vital == vital], error)
             return
         self._note(vitals)
+        await self._end_abandoned(kept, session)
         if not vital or not self._facts_at:
             async with self._learning, kept.lock:
                 await self._learn_facts(session, vitals.database)
@@ -166,33 +216,71 @@ class Target:
             self._of(job).pending = True
         if not vital:
             self._visit_others(vitals.database)
-        await self._run(jobs, kept, session)
+        await self._run(jobs, kept, self._other(kept), session)
 
     async def _ready(self, kept: KeptSession, other: KeptSession) -> tuple[KeptSession, Session, Vitals]:
-        """Choose a kept connection that answers; where the one cannot be had, the other one serves both."""
+        """Choose a kept connection that answers; where the one cannot be had, the other one serves both.
+
+        One that hangs while the other answers has met a query that does not end when it is told to: the connection is
+        replaced, and the query rests for long.
+        """
         try:
-            return kept, *await kept.ready(_FACTS_TIMEOUT)
+            session, vitals = await kept.ready(_FACTS_TIMEOUT)
         except ConnectError as error:
             self._note_down(error)
             if not other.open:
                 raise
-            return other, *await other.ready(_FACTS_TIMEOUT)
+            session, vitals = await other.ready(_FACTS_TIMEOUT)
+            if error.reason != "hung":
+                return other, session, vitals
+        else:
+            self._stuck.pop(kept, None)
+            return kept, session, vitals
+        if culprit := self._stuck.pop(kept, None):
+            self._suspend(culprit)
+        await kept.replace()
+        try:
+            return kept, *await kept.ready(_FACTS_TIMEOUT)
+        except ConnectError:
+            return other, session, vitals
 
-    async def _run(self, jobs: Sequence[Job], kept: KeptSession, session: Session) -> None:
+    def _other(self, kept: KeptSession) -> KeptSession:
+        return self._sessions.main if kept is self._sessions.vital else self._sessions.vital
+
+    def _suspend(self, culprit: Attempts) -> None:
+        """Let a job rest for long."""
+        _log.warning("a query did not end when it was told to; it rests for %.0f s", culprit.suspend())
+
+    async def _end_abandoned(self, kept: KeptSession, session: Session) -> None:
+        """See to it that backends which we no longer talk to end, and count them until they have."""
+        if self._sessions.budget.abandoned:
+            try:
+                async with kept.lock:
+                    await self._sessions.budget.end_abandoned(session, _FACTS_TIMEOUT)
+            except QueryError as error:
+                _log.info("backends of ours that hang could not be ended: %s", error)
+
+    async def _run(self, jobs: Sequence[Job], kept: KeptSession, other: KeptSession, session: Session) -> None:
         """Run jobs one after another, quick ones first, so that a slow one delays nobody; replace a lost connection."""
-        for job in sorted(jobs, key=lambda job: self._of(job).took):
+        for job in self._quick_first(jobs):
             if not session.usable:
                 try:
-                    session, _ = await kept.ready(_FACTS_TIMEOUT)
+                    kept, session, _ = await self._ready(kept, other)
                 except ConnectError as error:
                     self._fail([job for job in jobs if self._of(job).pending], error)
                     return
             async with kept.lock:
                 await self._attempt(job, session)
+            if session.stuck:
+                self._stuck[kept] = self._of(job)
+
+    def _quick_first(self, jobs: Iterable[Job]) -> list[Job]:
+        return sorted(jobs, key=lambda job: self._of(job).took)
 
     def _note(self, vitals: Vitals) -> None:
         """Take over what the server says of itself."""
         self._note_life()
+        self._role, self._rtt = vitals.role, vitals.rtt
         known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
         seen = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
         if seen != self._server:
@@ -232,12 +320,19 @@ class Target:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
         self._facts_at[database] = now
+        self._nameless = set()
         self._names.replace(directory.databases, directory.roles)
+        self._names.forget_relations()
+        self._forget_databases({database, *directory.connectable})
         gone = set(self._server.extensions) - set(directory.connectable) - {database}
         by_database = {name: found for name, found in self._server.extensions.items() if name not in gone}
         self._server = replace(
             self._server, databases=directory.connectable, extensions=by_database | {database: extensions}
         )
+
+    def _forget_databases(self, present: set[str]) -> None:
+        self._facts_at = {name: at for name, at in self._facts_at.items() if name in present}
+        self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
 
     def _visit_others(self, ours: str) -> None:
         """Start a visit to each other database where something is due, or that was not looked into of late."""
@@ -256,90 +351,119 @@ class Target:
         try:
             async with self._sessions.borrowed(database) as session:
                 await self._learn_extensions(session, database)
-                for job in [job for job in self._due() if job.database == database]:
+                for job in self._quick_first(job for job in self._due() if job.database == database):
                     await self._attempt(job, session)
+                    if session.stuck:
+                        await self._sessions.vital.ready(_FACTS_TIMEOUT)  # else the server hangs, and not the query
+                        self._suspend(self._of(job))
+                        raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
         except DatabaseError as error:
             self._fail([job for job in self._due() if job.database == database], error)
 
     async def _learn_extensions(self, session: Session, database: str) -> None:
-        extensions = await session.extensions(_FACTS_TIMEOUT)
+        try:
+            extensions = await session.extensions(_FACTS_TIMEOUT)
+        except QueryError as error:
+            if not session.usable:
+                raise
+            _log.warning("extensions of %s could not be listed: %s", database, error)
+            return
         self._facts_at[database] = time.monotonic()
         if self._server and self._server.extensions.get(database) != extensions:
             self._server = replace(self._server, extensions={**self._server.extensions, database: extensions})
 
-    def _of(self, job: Job) -> _Attempts:
-        return self._attempts.setdefault(job.key, _Attempts())
+    def _of(self, job: Job) -> Attempts:
+        return self._attempts.setdefault(job.key, Attempts())
 
     def _due(self) -> list[Job]:
         """List the jobs whose result is no longer to be served from the cache."""
-        now = time.monotonic()
-        return [job for job in self.plan.jobs if self._is_due(job, now)]
-
-    def _is_due(self, job: Job, now: float) -> bool:
-        attempts = self._of(job)
-        return not attempts.ok or now - attempts.attempted_at >= _NEARLY * job.collector.cache
+        return [job for job in self.plan.jobs if self._of(job).due(job.collector.cache)]
 
     def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
         """Book the failure of jobs that found no connection; that there is none has been logged."""
         for job in jobs:
-            self._of(job).message = str(error)
-            self._book_failure(job, QueryError("connection", str(error)))
+            self._of(job).fail(QueryError("connection", str(error)), ran=False)
 
     async def _attempt(self, job: Job, session: Session) -> None:
         """Run one job; whatever goes wrong costs this job only."""
         attempts = self._of(job)
-        started = attempts.attempted_at = time.monotonic()
+        attempts.begin()
         try:
-            table = columns(await session.fetch(job.sql, job.collector.timeout))
+            rows = await session.fetch(job.sql, job.collector.timeout)
+            attempts.book(len(rows), self._rtt)
+            table = columns(rows)
             if table and (missing := missing_columns(job, list(table))):
                 raise QueryError("query", f"the query has no column {', '.join(missing)}")
-            await self._look_up_relations(job, table, session)
+            await self._look_up_names(job, table, session)
             result = self._samples(job, table, attempts)
+            await self._count_costs(job, table, session)
         except DatabaseError as error:
             if error.reason != "connection":
                 self._note_life()
             self._book_failure(job, error)
-            return
         except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
             _log.exception("collector failed in a way nobody foresaw", extra={"collector": job.collector.name})
             self._book_failure(job, QueryError("query", f"{type(error).__name__}: {error}"))
-            return
-        finally:
-            attempts.took = time.monotonic() - started
-        self._note_life()
-        attempts.samples, attempts.ok, attempts.pending, attempts.message = result, True, False, ""
-        attempts.rejected.update(result.rejected)
-        attempts.succeeded_at = time.monotonic()
-        attempts.duration = attempts.succeeded_at - started
+        else:
+            self._note_life()
+            attempts.succeed(result)
 
-    def _samples(self, job: Job, table: Columns, attempts: _Attempts) -> Samples:
+    def _samples(self, job: Job, table: Columns, attempts: Attempts) -> Samples:
         if not job.collector.ledger:
             return samples(job, table, self._names)
         attempts.ledger = attempts.ledger or new_ledger(job)
         return book(job, table, self._names, attempts.ledger, time.monotonic())
 
+    async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
+        """Read from the statements that were collected what our own cost the server."""
+        if job.collector.name != costs.COLLECTOR or not self._server or not job.collector.extension:
+            return
+        now = time.monotonic()
+        if missing := self._costs.missing(table, self._role, now):
+            schema = quoted(self._server.extensions[job.database][job.collector.extension].schema)
+            sql = costs.TEXTS.replace("{schema}", schema)
+            rows = await session.fetch(sql, job.collector.timeout, self._role, missing)
+            self._costs.learn({row["queryid"]: row["query"] for row in rows})
+        per_database = {job.collector.name for job in self.plan.jobs if job.collector.scope == "database"}
+        self._costs.update(table, self._role, self._names, per_database, now)
+
     def _book_failure(self, job: Job, error: DatabaseError) -> None:
-        attempts = self._of(job)
-        attempts.ok, attempts.pending = False, False
-        attempts.errors[error.reason] += 1
-        if attempts.message != str(error):
-            attempts.message = str(error)
+        if self._of(job).fail(error, ran=True):
             _log.warning(
                 "collector failed: %s",
                 error,
                 extra={"collector": job.collector.name, "datname": job.database, "reason": error.reason},
             )
 
-    async def _look_up_relations(self, job: Job, table: Columns, session: Session) -> None:
-        """Ask for the names of relations that turned up for the first time; without an answer their oids stand in."""
+    async def _look_up_names(self, job: Job, table: Columns, session: Session) -> None:
+        """Ask for the names of what turned up for the first time; without an answer its oids stand in."""
         for label, kind in job.collector.names.items():
-            unknown = self._names.unknown(kind, table.get(label, ())) if kind == "relation" else set()
-            for database in {oid for oid, _ in unknown}:
-                oids = [oid for of, oid in unknown if of == database]
-                try:
-                    self._names.learn(await self._relations(database, oids, session, job.database))
-                except DatabaseError as error:
-                    _log.info("relations could not be named: %s", error, extra={"collector": job.collector.name})
+            unknown = {
+                key for key in self._names.unknown(kind, table.get(label, ())) if (kind, key) not in self._nameless
+            }
+            if not unknown or (job.collector.vital and kind != "relation"):
+                continue  # the vital few read no catalog of all databases, which may be locked
+            try:
+                async with asyncio.timeout(_NAMES_TIMEOUT):
+                    await self._look_up(kind, unknown, job, session)
+            except (DatabaseError, TimeoutError) as error:
+                _log.info("names could not be looked up: %s", error, extra={"collector": job.collector.name})
+            else:
+                self._nameless |= {(kind, key) for key in self._names.unknown(kind, unknown)}
+
+    async def _look_up(self, kind: NameKind, unknown: Iterable[Any], job: Job, session: Session) -> None:
+        if kind == "relation":
+            await self._look_up_relations(job, unknown, session)
+        else:
+            directory = await session.directory(_FACTS_TIMEOUT)
+            self._names.replace(directory.databases, directory.roles)
+
+    async def _look_up_relations(self, job: Job, unknown: Iterable[tuple[int, int]], session: Session) -> None:
+        by_database: dict[int, list[int]] = {}
+        for database, oid in unknown:
+            by_database.setdefault(database, []).append(oid)
+        for database, oids in by_database.items():
+            self._names.learn(await self._relations(database, oids, session, job.database))
 
     async def _relations(
         self, database: int, oids: Sequence[int], session: Session, ours: str
@@ -354,22 +478,26 @@ class Target:
         current = self.plan
         keys = {job.key for job in current.jobs}
         self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
-        jobs = tuple(self._status(job) for job in current.jobs)
-        return Report(self._up, self._down_reason, jobs, current.skipped, seconds, self._scrapes, self._sessions.count)
-
-    def _status(self, job: Job) -> JobStatus:
-        attempts = self._of(job)
-        age = time.monotonic() - attempts.succeeded_at
-        young = age <= job.collector.cache + self._last_good
-        success = attempts.ok and not attempts.pending
-        return JobStatus(
-            collector=job.collector.name,
-            datname=job.datname,
-            success=success,
-            samples=attempts.samples if success or young else None,
-            duration=attempts.duration,
-            age=age if attempts.samples else None,
-            errors=dict(attempts.errors),
-            rejected=dict(attempts.rejected),
-            message=attempts.message or ("" if success else "late"),
+        jobs = self._statuses()
+        if self._watch and self._watching:
+            jobs = (*jobs, self._watch.status())
+        begun = self._watch.recorder.begun if self._watch else {}
+        return Report(
+            self._up,
+            self._down_reason,
+            bounded(jobs, self._options.max_samples),
+            current.skipped,
+            seconds,
+            self._scrapes,
+            self._sessions.count,
+            self._costs.all,
+            {str(kind): times for kind, times in begun.items()},
         )
+
+    def _statuses(self) -> tuple[JobStatus, ...]:
+        return tuple(self._of(job).status(job, self._options.last_good) for job in self.plan.jobs)
+
+    def _late(self) -> list[JobStatus]:
+        """List the collectors that are late, or failed because the server does not let them through."""
+        troubled = ("late", "timeout", "lock_timeout", "connection")
+        return [job for job in self._statuses() if not job.success and job.reason in troubled]

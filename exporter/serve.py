@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import uvicorn
-from pydantic import SecretStr
 
 from exporter.app import create_app
 from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.errors import PortInUseError
-from exporter.postgres import Postgres, secret_in
-from exporter.scrape import Target
+from exporter.postgres import Postgres
+from exporter.scrape import Options, Target
 from exporter.settings import Connection, Settings
+from exporter.watch import WatchOptions
 
 
 def catalog_of(settings: Settings) -> Catalog:
@@ -28,21 +28,31 @@ def catalog_of(settings: Settings) -> Catalog:
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
     named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
-    return {
-        name: Target(
-            catalog,
-            postgres_of(connection, settings),
-            max_connections=settings.max_connections_per_target,
-            last_good=settings.last_good,
-        )
-        for name, connection in named
-    }
+    options = options_of(settings)
+    return {name: Target(catalog, postgres_of(connection, settings), options, name) for name, connection in named}
+
+
+def options_of(settings: Settings) -> Options:
+    """Treat every target as the settings say."""
+    watch = WatchOptions(
+        interval=settings.sample_interval,
+        cost_budget=settings.cost_budget,
+        lock_wait=settings.incident_lock_wait,
+        connections=settings.incident_connections,
+        literals=settings.incident_literals,
+    )
+    return Options(
+        max_connections=settings.max_connections_per_target,
+        last_good=settings.last_good,
+        max_samples=settings.max_samples,
+        cost_budget=settings.cost_budget,
+        watch=watch if settings.sample_interval else None,
+    )
 
 
 def postgres_of(connection: Connection, settings: Settings) -> Postgres:
     """Address one server; its DSN may stand in a file."""
-    dsn = SecretStr(secret_in(connection.dsn_file)) if connection.dsn_file else connection.dsn
-    return Postgres(dsn, connection.password_file, settings.connect_timeout)
+    return Postgres(connection.dsn_file or connection.dsn, connection.password_file, settings.connect_timeout)
 
 
 def serve(settings: Settings) -> None:

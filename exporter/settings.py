@@ -105,6 +105,30 @@ class Settings(Connection, BaseSettings):
     max_connections_per_target: int = Field(
         5, ge=3, description="Connections to one server at most: two are kept, the rest borrowed for other databases."
     )
+    max_samples: int = Field(
+        500_000, ge=1000, description="Samples on a page at most; what is cut of the largest collectors is counted."
+    )
+    cost_budget: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of a core that we may cost a server; beyond it the most expensive collectors run less often."
+        " 0 for no limit.",
+    )
+    sample_interval: float = Field(
+        1.0,
+        ge=0,
+        description="Seconds between the looks at what sessions wait for, and at incidents; 0 switches both off.",
+    )
+    incident_lock_wait: float = Field(
+        5.0, gt=0, description="Seconds that a session waits for a lock before it is recorded as an incident."
+    )
+    incident_connections: float = Field(
+        0.9, gt=0, le=1, description="Share of max_connections in use from which it is recorded as an incident."
+    )
+    incident_literals: bool = Field(
+        False, description="Keep the literals of query texts in incidents, which may be personal data."
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least important lines that are logged."

@@ -15,7 +15,7 @@ from exporter.own import Report, own_families
 from exporter.page import Pages
 from exporter.postgres import Postgres
 from exporter.render import negotiate
-from exporter.scrape import Target
+from exporter.scrape import Options, Target
 
 MONITOR = "pgvigil"
 """The role that the exporter connects as in tests: a member of pg_monitor, nothing more."""
@@ -58,7 +58,7 @@ def read(text: str) -> Page:
 
 def target(dsn: str, catalog: Catalog | None = None, **options: Any) -> Target:
     """A target as `serve` makes it."""
-    return Target(catalog or load(BUILT_IN), Postgres(SecretStr(dsn)), **options)
+    return Target(catalog or load(BUILT_IN), Postgres(SecretStr(dsn)), Options(**options))
 
 
 def written(report: Report) -> Page:

@@ -4,7 +4,7 @@ import pytest
 from test_catalog import collector
 
 from exporter.catalog import Catalog
-from exporter.plan import Extension, Server, limited, plan, quoted
+from exporter.plan import Extension, Server, limited, plan, quoted, signed
 
 STATEMENTS = {"pg_stat_statements": Extension((1, 11), 'odd "schema"')}
 PRIMARY = Server((17, 2), False, "app", ("app", "crm"), {"app": {}, "crm": STATEMENTS})
@@ -41,7 +41,13 @@ def test_where_a_collector_runs_or_why_not(
 
 def test_an_extension_is_addressed_in_the_schema_it_lives_in() -> None:
     [job] = plan(Catalog((collector(**EXTENSION),)), PRIMARY).jobs
-    assert job.sql == 'SELECT 1 AS a FROM "odd ""schema""".f()'
+    assert job.sql.splitlines()[0] == 'SELECT 1 AS a FROM "odd ""schema""".f()'
+
+
+def test_every_query_says_who_asks() -> None:
+    assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1;\n-- why\n/* pgvigil:locks */"
+    [job] = plan(Catalog((collector(limit=3),)), PRIMARY).jobs
+    assert job.sql.endswith(f"\n/* pgvigil:{job.collector.name} */")
 
 
 def test_a_metric_of_another_version_is_left_out() -> None:

@@ -111,7 +111,7 @@ def test_names_that_have_yet_to_be_asked_for_are_told() -> None:
     names = Names()
     names.learn({(5, 1): "public.a"})
     assert names.unknown("relation", [[5, 1], [5, 2], [None, 3], [5, None], None]) == {(5, 2), (0, 3)}
-    names.replace({}, {})
+    names.forget_relations()
     assert names.unknown("relation", [[5, 1]]) == {(5, 1)}
 
 

@@ -218,6 +218,7 @@ async def test_a_failing_collector_keeps_its_last_good_result_for_a_while_and_re
             kept = await scraped(watched)
             await asyncio.sleep(0.5)
             dropped = await scraped(watched)
+        await asyncio.sleep(0.3)  # it rests for as long as its last failure took, twice over
         recovered = await scraped(watched)
     finally:
         server18.execute("DROP TABLE shy")
