@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter.catalog import BUILT_IN, load
@@ -52,8 +52,9 @@ def ours(cluster: Cluster, database: str, *, full: bool = False) -> Exporter:
 
 
 def ours_fresh(cluster: Cluster, database: str, *, full: bool = False) -> Exporter:
-    """Ours with `cache: 0` everywhere: each scrape collects everything anew."""
-    return _ours("pgvigil, cache 0", "pgvigil_fresh", cluster, database, _collectors(full, fresh=True), full)
+    """Ours with `cache: 0` everywhere and no budget of cost: each scrape collects everything anew."""
+    made = _ours("pgvigil, cache 0", "pgvigil_fresh", cluster, database, _collectors(full, fresh=True), full)
+    return replace(made, environment={**made.environment, "PGVIGIL_COST_BUDGET": "0"})
 
 
 def theirs(cluster: Cluster, database: str, queries: Path | None = None) -> Exporter:
@@ -158,6 +159,7 @@ def _ours(name: str, role: str, cluster: Cluster, database: str, collectors: obj
         "PGVIGIL_LISTEN": f"{HOST}:{port}",
         "PGVIGIL_COLLECTORS": json.dumps(collectors),
         "PGVIGIL_LOG_LEVEL": "error",
+        "PGVIGIL_SAMPLE_INTERVAL": "0",  # scrapes are compared; nobody else looks between them
     }
     own = {"PGVIGIL_COLLECTORS_DIR": str(COLLECTORS)} if full else {}
     return Exporter(name, role, port, (sys.executable, "-m", "exporter", "serve"), environment | own)
