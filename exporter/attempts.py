@@ -63,9 +63,9 @@ class Attempts:
         """Note that the job starts."""
         self._attempted_at = time.monotonic()
 
-    def book(self, rows: int, rtt: float) -> None:
+    def book(self, rows: int, way: float) -> None:
         """Note what the query cost the server: the time it took, less what the way there and back takes."""
-        cost = max(time.monotonic() - self._attempted_at - rtt, 0.0)
+        cost = max(time.monotonic() - self._attempted_at - way, 0.0)
         self.cost = 0.7 * self.cost + 0.3 * cost if self.seconds else cost
         self.seconds += cost
         self.rows += rows

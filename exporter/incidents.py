@@ -33,7 +33,7 @@ SELECT a.pid,
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds,
        extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS query_seconds,
        extract(epoch FROM clock_timestamp() - a.state_change)::float8 AS state_seconds,
-       CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) END AS blocked_by,
+       CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid)::oid[] END AS blocked_by,
        left(a.query, 4000) AS query
   FROM pg_stat_get_activity(NULL) AS a
  WHERE a.pid <> pg_backend_pid()

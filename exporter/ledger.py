@@ -52,6 +52,7 @@ class Ledger:
         self._other: Counts = (0,) * width
         self._total: Counts = (0,) * width
         self._looked_at: float | None = None
+        self._source: Hashable = None
 
     def update(
         self,
@@ -59,6 +60,7 @@ class Ledger:
         now: float,
         part_of: Mapping[Key, Hashable] | None = None,
         unreadable: Collection[Key] = (),
+        source: Hashable = None,
     ) -> Account:
         """Count what has been added since the last call.
 
@@ -67,8 +69,12 @@ class Ledger:
             now: a clock in seconds that never goes back.
             part_of: the part (label set) that a row belongs to where that is not the row itself.
             unreadable: the keys of rows left out of `rows`, None in the place of what cannot be read of a key.
+            source: where the rows come from; those of another one than before say from where on to count.
 
         """
+        if source != self._source and self._looked_at is not None:
+            self._last = dict(rows)
+        self._source = source
         parts: Mapping[Key, Hashable] = part_of or {row: row for row in rows}
         grown: dict[Hashable, Counts] = {}
         for row, counts in rows.items():
@@ -153,26 +159,28 @@ def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> 
     """Book the rows of one job, and hand out the members, the remainder (`other` in the last label) and the totals."""
     rule, columns = _rule(job)
     if not table:
-        return _samples(job, ledger.update({}, now), names, 0, 0)
+        return _samples(job, ledger.update({}, now, source=job.sql), names, 0, 0)
     values, malformed = numbers(job.metrics, table)
     keys = list(zip(*(table[column] for column in rule.key), strict=True))
-    rows: dict[Key, Row] = dict(zip(keys, zip(*(values[column] for column in columns), strict=True), strict=True))
+    counts = [values.get(column, [None] * len(keys)) for column in columns]
+    rows: dict[Key, Row] = dict(zip(keys, zip(*counts, strict=True), strict=True))
     parts: dict[Key, Hashable] = dict(
         zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
     )
     unreadable = [key for i, key in enumerate(keys) if None in key or i in malformed]
     for key in set(unreadable):
         del rows[key], parts[key]
-    account = ledger.update(rows, now, parts, unreadable)
+    account = ledger.update(rows, now, parts, unreadable, job.sql)
     left_out = len(set(parts.values()) - account.members.keys())
     return _samples(job, account, names, left_out, len(unreadable))
 
 
 def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
+    """Give the rule, and the columns of all versions: the ledger outlives an update of the server or the extension."""
     rule = job.collector.ledger
     if rule is None:
         raise ValueError(f"{job.collector.name} keeps no ledger")
-    return rule, list(dict.fromkeys(metric.column for metric in job.metrics))
+    return rule, list(dict.fromkeys(metric.column for metric in job.collector.metrics))
 
 
 def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:

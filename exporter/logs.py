@@ -1,13 +1,23 @@
 """How log lines look: one for people, one for machines."""
 
+import logging
 import logging.config
 from typing import Literal
+
+
+class OneLine(logging.Formatter):
+    """Writes a message on one line and with no control characters, whatever name or error it repeats."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging calls it so
+        """Escape what cannot be printed; a traceback comes after it and keeps its lines."""
+        text = super().formatMessage(record)
+        return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def configure(form: Literal["console", "json"], level: str) -> None:
     """Send the log to standard error; `extra` fields become keys of the JSON."""
     formatters = {
-        "console": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
+        "console": {"()": OneLine, "fmt": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
             "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",

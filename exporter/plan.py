@@ -55,22 +55,31 @@ class Plan:
     jobs: tuple[Job, ...]
     skipped: Mapping[str, str]
     """Collector name -> reason."""
+    unknown: tuple[str, ...] = ()
+    """Collectors of which cannot be said yet whether they run: the extensions have not been listed."""
+
+
+UNKNOWN = "the extensions could not be listed yet"
 
 
 def plan(catalog: Catalog, server: Server) -> Plan:
     """Decide for each collector where it runs, or why it does not."""
     jobs: list[Job] = []
     skipped: dict[str, str] = {}
+    unknown = []
     for collector in catalog:
         reason = skip_reason(collector, server)
-        if reason:
+        if reason == UNKNOWN:
+            unknown.append(collector.name)
+        elif reason:
             skipped[collector.name] = reason
+        if reason:
             continue
         found = [job for database in _databases(collector, server) if (job := _job(collector, database, server))]
         jobs += found
         if not found:
             skipped[collector.name] = _no_query(collector, server)
-    return Plan(tuple(jobs), skipped)
+    return Plan(tuple(jobs), skipped, tuple(unknown))
 
 
 def skip_reason(collector: Collector, server: Server) -> str | None:
@@ -80,7 +89,7 @@ def skip_reason(collector: Collector, server: Server) -> str | None:
     if collector.role != "any" and (collector.role == "standby") != server.in_recovery:
         return f"runs on a {collector.role} only"
     if collector.extension and not _databases(collector, server):
-        return f"extension {collector.extension} is not installed"
+        return f"extension {collector.extension} is not installed" if server.database in server.extensions else UNKNOWN
     return None
 
 

@@ -20,6 +20,8 @@ from exporter.plan import Extension, signed
 APPLICATION_NAME = "pgvigil"
 
 GUARD_RAILS = {
+    "default_transaction_isolation": "'read committed'",
+    "default_transaction_deferrable": "off",
     "application_name": f"'{APPLICATION_NAME}'",
     "default_transaction_read_only": "on",
     "lock_timeout": "'100ms'",
@@ -30,6 +32,12 @@ GUARD_RAILS = {
     "work_mem": "'4MB'",
 }
 """Set with SET in every session, since a connection pooler refuses them as start-up parameters."""
+
+_LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
+"""Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
+
+They go first, before they strike.
+"""
 
 _FAREWELL = {
     "tcp_keepalives_idle": "10",
@@ -83,7 +91,11 @@ class Session:
         """The process id of our backend."""
         self._statement_timeout = 0.0
         self._pending: asyncio.Task[Any] | None = None
+        self._awaited = False
         self._asked_at = 0.0
+        self._prepared: set[str] = set()
+        self.trips = 0
+        """How often the latest query went to the server and back."""
 
     async def fetch(self, sql: str, timeout: float, *args: Any, patience: float | None = None) -> list[Any]:
         """Run one query and return the driver's records; QueryError says why there are none.
@@ -96,11 +108,13 @@ class Session:
 
         """
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
+        self.trips = 1 + (sql not in self._prepared) + (timeout != self._statement_timeout)
         if timeout != self._statement_timeout:
             limit = f"SET statement_timeout = {max(1, round(timeout * 1000))}"
             await self._answered(self._connection.execute(limit), patience)
             self._statement_timeout = timeout
         rows: list[Any] = await self._answered(self._connection.fetch(sql, *args), patience)
+        self._prepared.add(sql)
         return rows
 
     async def columns(self, sql: str) -> dict[str, str]:
@@ -116,7 +130,11 @@ class Session:
         self._asked_at = time.monotonic()
         self._pending = asyncio.create_task(question)
         self._pending.add_done_callback(_heard)
-        await asyncio.wait([self._pending], timeout=patience)
+        self._awaited = True
+        try:
+            await asyncio.wait([self._pending], timeout=patience)
+        finally:
+            self._awaited = False
         if self.stuck:
             raise QueryError("connection", "the server does not answer: it is hung, or the network is cut")
         try:
@@ -133,7 +151,7 @@ class Session:
         )
         asked_at = time.monotonic()
         [row] = await self.fetch(signed(sql, "vitals"), timeout, patience=_PATIENCE_WITH_VITALS_SECONDS)
-        rtt = time.monotonic() - asked_at
+        rtt = (time.monotonic() - asked_at) / self.trips
         return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, rtt)
 
     async def directory(self, timeout: float) -> Directory:
@@ -179,7 +197,7 @@ class Session:
         """Terminate those of our own backends that we no longer talk to, and say which of them were still there."""
         rows = await self.fetch(
             "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)"
-            " WHERE pid = ANY($1::int[]) AND application_name = $2 /* pgvigil:end_abandoned */",
+            " WHERE pid::oid = ANY($1::oid[]) AND application_name = $2 /* pgvigil:end_abandoned */",
             timeout,
             sorted(pids),
             APPLICATION_NAME,
@@ -188,8 +206,8 @@ class Session:
 
     @property
     def stuck(self) -> bool:
-        """Tell whether an answer is overdue."""
-        return self._pending is not None and not self._pending.done()
+        """Tell whether there is an answer to come that nobody waits for any more."""
+        return not self._awaited and self._pending is not None and not self._pending.done()
 
     @property
     def stuck_seconds(self) -> float:
@@ -247,25 +265,30 @@ class Postgres:
         self._file = dsn if isinstance(dsn, Path) else None
         self._dsn = asyncpg_dsn(secret_in(dsn) if isinstance(dsn, Path) else dsn.get_secret_value())
         self._password_file = password_file
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
 
-    async def connect(self, database: str | None = None) -> Session:
+    async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
+        timeout = self.connect_timeout if timeout is None else timeout
         password = secret_in(self._password_file) if self._password_file else None
         if self._file:
             self._dsn = asyncpg_dsn(secret_in(self._file))
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(timeout):
                 connection = await asyncpg.connect(
                     self._dsn,
                     database=database,
                     password=password,
-                    timeout=self._connect_timeout,
+                    timeout=timeout,
                     statement_cache_size=200,
                     max_cached_statement_lifetime=0,
                     max_cacheable_statement_size=0,
                 )
-                await _set_guard_rails(connection)
+                try:
+                    await _set_guard_rails(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
         except ssl.SSLError as error:
             raise ConnectError("authentication", self._without_secret(_sentence(error), password)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
@@ -284,10 +307,12 @@ class Postgres:
 
 async def _set_guard_rails(connection: Any) -> None:
     """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
+    major = connection.get_server_version().major
+    limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
     try:
-        await connection.execute(_set(GUARD_RAILS | _FAREWELL))
+        await connection.execute(_set(limits | GUARD_RAILS | _FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(_set(GUARD_RAILS))
+        await connection.execute(_set(limits | GUARD_RAILS))
 
 
 def _set(values: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ SELECT datid,
        wait_event_type,
        wait_event,
        count(*) AS sessions,
-       array_agg(pid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
+       array_agg(pid::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
        current_setting('max_connections')::int AS max_connections,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
   FROM pg_stat_get_activity(NULL)
@@ -24,7 +24,8 @@ SELECT datid,
  GROUP BY 1, 2, 3, 4
 /* pgvigil:wait_sampler */
 """
-"""Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18."""
+"""Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
+the driver knows; for one of integers it would read catalogs, which may be locked."""
 
 MOST_SERIES = 500
 """Combinations of labels that have a series of their own; what comes later is counted as `other`."""

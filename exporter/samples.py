@@ -10,6 +10,9 @@ from exporter.catalog import Collector, Metric
 from exporter.names import Names
 from exporter.plan import ROWS_IN_ALL, Job, sum_column
 
+MOST_CHARACTERS = 1024
+"""Of a label's value; a longer one is cut and ends in an ellipsis."""
+
 Number = int | float
 Columns = Mapping[str, Sequence[Any]]
 
@@ -111,8 +114,11 @@ def escape(value: str) -> str:
 
 
 def _escaped(column: list[str]) -> list[str]:
-    """Escape a column; nearly all need nothing, which one look at all of them together tells."""
+    """Cut and escape a column; nearly all need nothing, which one look at all of them together tells."""
     together = "".join(column)
+    if len(together) > MOST_CHARACTERS and max(map(len, column)) > MOST_CHARACTERS:
+        column = [text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…" for text in column]
+        together = "".join(column)
     return list(map(escape, column)) if escape(together) != together else column
 
 

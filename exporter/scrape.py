@@ -18,7 +18,7 @@ from exporter.ledger import book, new_ledger
 from exporter.names import Names
 from exporter.own import JobStatus, Report
 from exporter.pacing import intervals
-from exporter.plan import Job, Plan, Server, plan, quoted
+from exporter.plan import UNKNOWN, Job, Plan, Server, plan, quoted
 from exporter.postgres import Postgres, Session, Vitals
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
 from exporter.sessions import KeptSession, Sessions
@@ -36,6 +36,9 @@ _NAMES_TIMEOUT = 1.0
 
 _USUAL_GAP_SECONDS = 15.0
 """How far scrapes are taken to be apart until it is known."""
+
+_TROUBLES = ("late", "timeout", "lock_timeout", "connection")
+"""Why a collector is not as it should be on a page: it was late, or the server did not let it through."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Target:
         self._nameless: set[tuple[NameKind, Any]] = set()
         self._learning = asyncio.Lock()
         self._facts_at: dict[str, float] = {}
+        self._facts_from: Session | None = None  # over a new connection another server may answer
         self._attempts: dict[tuple[str, str], Attempts] = {}
         self._stuck: dict[KeptSession, Attempts] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -85,11 +89,12 @@ class Target:
         watch = self._options.watch
         self._watch = Watch(self._sessions, self._names, watch, name) if watch else None
         self._watching: asyncio.Task[None] | None = None
+        self._late: list[JobStatus] = []
 
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""
         if self._watch and not self._watching:
-            self._watching = asyncio.create_task(self._watch.run(self._late), name="watch")
+            self._watching = asyncio.create_task(self._watch.run(lambda: self._late), name="watch")
 
     @property
     def incidents(self) -> list[Incident]:
@@ -163,6 +168,8 @@ class Target:
         """Start a run on every kept connection that is not still at work."""
         self._ask_anew()
         self._pace()
+        for job in self._due():
+            self._of(job).pending = True
         for vital, kept, other in (
             (True, self._sessions.vital, self._sessions.main),
             (False, self._sessions.main, self._sessions.vital),
@@ -283,6 +290,8 @@ class Target:
         self._role, self._rtt = vitals.role, vitals.rtt
         known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
         seen = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
+        if seen.version != known.version:
+            self._facts_at = {}
         if seen != self._server:
             self._server = seen
 
@@ -311,7 +320,8 @@ class Target:
     async def _learn_facts(self, session: Session, database: str) -> None:
         """Read the directory and this database's extensions when what is known has grown old; else keep it."""
         now = time.monotonic()
-        if self._server is None or now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS:
+        recent = now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS
+        if self._server is None or (recent and session is self._facts_from):
             return
         try:
             directory = await session.directory(_FACTS_TIMEOUT)
@@ -319,7 +329,7 @@ class Target:
         except QueryError as error:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
-        self._facts_at[database] = now
+        self._facts_at[database], self._facts_from = now, session
         self._nameless = set()
         self._names.replace(directory.databases, directory.roles)
         self._names.forget_relations()
@@ -390,7 +400,7 @@ class Target:
         attempts.begin()
         try:
             rows = await session.fetch(job.sql, job.collector.timeout)
-            attempts.book(len(rows), self._rtt)
+            attempts.book(len(rows), self._rtt * session.trips)
             table = columns(rows)
             if table and (missing := missing_columns(job, list(table))):
                 raise QueryError("query", f"the query has no column {', '.join(missing)}")
@@ -479,6 +489,7 @@ class Target:
         keys = {job.key for job in current.jobs}
         self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
         jobs = self._statuses()
+        self._late = [job for job in jobs if not job.success and job.reason in _TROUBLES]
         if self._watch and self._watching:
             jobs = (*jobs, self._watch.status())
         begun = self._watch.recorder.begun if self._watch else {}
@@ -495,9 +506,5 @@ class Target:
         )
 
     def _statuses(self) -> tuple[JobStatus, ...]:
-        return tuple(self._of(job).status(job, self._options.last_good) for job in self.plan.jobs)
-
-    def _late(self) -> list[JobStatus]:
-        """List the collectors that are late, or failed because the server does not let them through."""
-        troubled = ("late", "timeout", "lock_timeout", "connection")
-        return [job for job in self._statuses() if not job.success and job.reason in troubled]
+        unknown = (JobStatus(name, "", False, None, None, None, message=UNKNOWN) for name in self.plan.unknown)
+        return (*(self._of(job).status(job, self._options.last_good) for job in self.plan.jobs), *unknown)

@@ -14,6 +14,11 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _GIVE_UP_SECONDS = 5.0
 """How long a stuck session is waited for before another one is tried, which shows whether only it hangs."""
 
+_LOGIN_SECONDS = 60.0
+"""How long a login is waited for before another one is tried beside it."""
+
+_LONGEST_LOGIN_SECONDS = 600.0
+
 _FORGET_SECONDS = 600.0
 """How long a backend that we no longer talk to counts as still there when no session can tell."""
 
@@ -26,6 +31,7 @@ class Budget:
         self._kept = 0
         self._lent = 0
         self._abandoned: dict[int, float] = {}
+        self._unfinished: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
     @property
@@ -43,7 +49,7 @@ class Budget:
     def keep(self) -> None:
         """Take a place for good; ConnectError when there is none."""
         if self.count >= self._most:
-            raise ConnectError("other", f"all {self._most} connections that we may have are taken")
+            raise ConnectError("timeout", f"all {self._most} connections that we may have wait for the server")
         self._kept += 1
 
     async def lend(self, *, wait: bool) -> None:
@@ -70,6 +76,27 @@ class Budget:
             async with self._changed:
                 self._changed.notify_all()
 
+    def leave(self, login: asyncio.Task[Session], *, lent: bool = False) -> None:
+        """Wait no longer for a login; it keeps its place until it is over, as the server may not see us leave."""
+        waiting = asyncio.create_task(self._end_login(login, lent=lent))
+        self._unfinished.add(waiting)
+        waiting.add_done_callback(self._unfinished.discard)
+
+    async def _end_login(self, login: asyncio.Task[Session], *, lent: bool) -> None:
+        session = None
+        try:
+            session = await login
+        except (ConnectError, SettingsError):
+            return
+        finally:
+            await self.end(session, lent=lent)
+
+    async def close(self) -> None:
+        """Give up the logins that are not over."""
+        for waiting in self._unfinished:
+            waiting.cancel()
+        await asyncio.gather(*self._unfinished, return_exceptions=True)
+
     async def end_abandoned(self, session: Session, timeout: float) -> None:
         """Have the server end the backends that we no longer talk to, and forget those that are gone."""
         if asked := self.abandoned:
@@ -87,6 +114,8 @@ class KeptSession:
         self._postgres = postgres
         self._budget = budget
         self._session: Session | None = None
+        self._login: asyncio.Task[Session] | None = None
+        self._login_began_at = 0.0
         self._failures = 0
         self._not_before = 0.0
         self._error: ConnectError | None = None
@@ -136,7 +165,8 @@ class KeptSession:
         """Open a connection in place of the one that is lost or stuck; the stuck one stays when there is no other."""
         if self._session and self._session.lost:
             await self._drop()
-        if self._error and time.monotonic() < self._not_before:
+        answered = self._login is not None and self._login.done()
+        if self._error and not answered and time.monotonic() < self._not_before:
             raise self._error
         try:
             session = await self._open()
@@ -154,15 +184,33 @@ class KeptSession:
         return session
 
     async def _open(self) -> Session:
-        self._budget.keep()
+        """Log in; a login that takes too long is waited for again the next time, not joined by another."""
+        if self._login is None:
+            self._budget.keep()
+            self._login = asyncio.create_task(self._postgres.connect(timeout=_LONGEST_LOGIN_SECONDS))
+            self._login_began_at = time.monotonic()
+        await asyncio.wait([self._login], timeout=self._postgres.connect_timeout)
+        login = self._login
+        if not login.done():
+            if self._session:  # it is stuck, so this was only to see whether the server hangs
+                login.cancel()
+            if self._session or time.monotonic() - self._login_began_at > _LOGIN_SECONDS:
+                self._budget.leave(login)
+                self._login = None
+            raise ConnectError("timeout", f"no login within {self._postgres.connect_timeout:g} s")
+        self._login = None
         try:
-            return await self._postgres.connect()
+            return login.result()
         except BaseException:
             await self._budget.end(None)
             raise
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
+        if self._login:
+            self._login.cancel()
+            self._budget.leave(self._login)
+            self._login = None
         await self._drop()
 
 
@@ -186,15 +234,25 @@ class Sessions:
     async def borrowed(self, database: str, *, wait: bool = True) -> AsyncIterator[Session]:
         """Open a session in another database when one of the budget is free, and close it after use."""
         await self.budget.lend(wait=wait)
-        session = None
+        session = await self._lent(database)
         try:
-            try:
-                session = await self._postgres.connect(database)
-            except SettingsError as error:
-                raise ConnectError("other", str(error)) from error
             yield session
         finally:
             await self.budget.end(session, lent=True)
+
+    async def _lent(self, database: str) -> Session:
+        """Log in to a database on a place that is taken; it is given back when there is no session."""
+        login = asyncio.create_task(self._postgres.connect(database, timeout=_LONGEST_LOGIN_SECONDS))
+        try:
+            await asyncio.wait([login], timeout=self._postgres.connect_timeout)
+            if login.done():
+                return login.result()
+            raise ConnectError("timeout", f"no login within {self._postgres.connect_timeout:g} s")
+        except BaseException as error:
+            self.budget.leave(login, lent=True)
+            if isinstance(error, SettingsError):
+                raise ConnectError("other", str(error)) from error
+            raise
 
     @asynccontextmanager
     async def used(self, timeout: float) -> AsyncIterator[Session]:
@@ -206,3 +264,4 @@ class Sessions:
     async def close(self) -> None:
         """Close what is kept."""
         await asyncio.gather(self.vital.close(), self.main.close())
+        await self.budget.close()

@@ -58,14 +58,15 @@ class Watch:
         self._message = ""
 
     async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
-        """Look until cancelled; `late` lists the collectors that are not as they should be."""
+        """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
         while True:
             started = time.monotonic()
             try:
                 await self._look(late())
             except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 _log.exception("looking between scrapes failed in a way nobody foresaw")
-            await asyncio.sleep(max(self.interval - (time.monotonic() - started), 0.05))
+            took = time.monotonic() - started
+            await asyncio.sleep(max(self.interval - took, took, 0.05))  # rest as long, or a scrape has to share its way
 
     @property
     def interval(self) -> float:

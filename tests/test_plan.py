@@ -1,5 +1,7 @@
 """Catalog x server facts -> jobs: a table of servers and what runs on them."""
 
+from dataclasses import replace
+
 import pytest
 from test_catalog import collector
 
@@ -9,7 +11,7 @@ from exporter.plan import Extension, Server, limited, plan, quoted, signed
 STATEMENTS = {"pg_stat_statements": Extension((1, 11), 'odd "schema"')}
 PRIMARY = Server((17, 2), False, "app", ("app", "crm"), {"app": {}, "crm": STATEMENTS})
 STANDBY = Server((17, 2), True, "app", ("app", "crm"), {"app": {}, "crm": {}})
-OLD = Server((13, 23), False, "app", ("app",), {})
+OLD = Server((13, 23), False, "app", ("app",), {"app": {}})
 EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FROM {schema}.f()"}}
 
 
@@ -42,6 +44,11 @@ def test_where_a_collector_runs_or_why_not(
 def test_an_extension_is_addressed_in_the_schema_it_lives_in() -> None:
     [job] = plan(Catalog((collector(**EXTENSION),)), PRIMARY).jobs
     assert job.sql.splitlines()[0] == 'SELECT 1 AS a FROM "odd ""schema""".f()'
+
+
+def test_whether_it_runs_is_unknown_until_the_extensions_are_listed() -> None:
+    found = plan(Catalog((collector(**EXTENSION),)), replace(OLD, extensions={}))
+    assert (found.jobs, dict(found.skipped), found.unknown) == ((), {}, ("a",))
 
 
 def test_every_query_says_who_asks() -> None:

@@ -35,6 +35,8 @@ async def test_every_guard_rail_is_up(server: Cluster) -> None:
         [row] = await session.fetch(f"SELECT {names}, current_setting('statement_timeout') AS statement_timeout", 2.5)
     assert dict(row) == {
         "application_name": "pgvigil",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_deferrable": "off",
         "default_transaction_read_only": "on",
         "lock_timeout": "100ms",
         "idle_in_transaction_session_timeout": "10s",
