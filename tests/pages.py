@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class Page:
         return had
 
 
+@cache
+def catalog() -> Catalog:
+    """The built-in collectors, read once."""
+    return load(BUILT_IN)
+
+
 def read(text: str) -> Page:
     """Parse a page with prometheus-client."""
     samples: dict[str, list[tuple[Labels, float]]] = {}
@@ -56,9 +63,9 @@ def read(text: str) -> Page:
     return Page(text, samples)
 
 
-def target(dsn: str, catalog: Catalog | None = None, **options: Any) -> Target:
+def target(dsn: str, collectors: Catalog | None = None, **options: Any) -> Target:
     """A target as `serve` makes it."""
-    return Target(catalog or load(BUILT_IN), Postgres(SecretStr(dsn)), Options(**options))
+    return Target(collectors or catalog(), Postgres(SecretStr(dsn)), Options(**options))
 
 
 def written(report: Report) -> Page:
@@ -75,7 +82,7 @@ def page(dsn: str, *own: Path, timeout: float = 9.0) -> Page:
     """One scrape by a target made for it; also callable from async tests, whose loop waits meanwhile."""
 
     async def once() -> Page:
-        made = target(dsn, load(BUILT_IN, *own))
+        made = target(dsn, load(BUILT_IN, *own) if own else catalog())
         try:
             return await scraped(made, timeout)
         finally:

@@ -1,0 +1,191 @@
+"""Settings, roles, encryption and extensions, changed on purpose."""
+
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+from databases import DATABASE, eventually, own_database, page_of
+from pages import MONITOR, Page, page
+
+from exporter.demo.cluster import Cluster, hand_over
+
+database = pytest.fixture(own_database, scope="module")
+
+PREFIX = "pg_settings_"
+
+
+def scraped(server: Cluster) -> Page:
+    return page(server.dsn(user=MONITOR))
+
+
+async def reloaded(server: Cluster, setting: str, value: str) -> None:
+    """Have the server read its configuration, and wait until new sessions see it."""
+    server.execute("SELECT pg_reload_conf()")
+
+    async def seen() -> bool:
+        return bool(server.value(f"SHOW {setting}") == value)
+
+    await eventually(seen)
+
+
+def in_base_units(server: Cluster, name: str) -> float:
+    """What a setting means, as PostgreSQL itself converts it."""
+    for unit, function in (("_bytes", "pg_size_bytes(v)"), ("_seconds", "extract(epoch FROM v::interval)")):
+        if name.endswith(unit) and name != "block_size_bytes":
+            sql = f"SELECT CASE WHEN v = '-1' THEN -1 ELSE {function} END::float8 FROM current_setting($1::text) AS v"
+            return float(server.value(sql, name.removesuffix(unit)))
+    text = str(server.value("SELECT current_setting($1::text)", name.removesuffix("_bytes")))
+    return float(text == "on") if text in ("on", "off") else float(text)
+
+
+def test_settings_are_in_base_units_and_not_those_of_our_own_sessions(server: Cluster) -> None:
+    found = scraped(server)
+    names = [name.removeprefix(PREFIX) for name in found.samples if name.startswith(PREFIX)]
+    names = [name for name in names if name not in ("checksum", "pending_restarts")]
+    assert len(names) >= 60
+    wrong = {
+        name: (found.value(PREFIX + name), in_base_units(server, name))
+        for name in names
+        if found.value(PREFIX + name) != pytest.approx(in_base_units(server, name))
+    }
+    assert wrong == {}
+    assert found.value("pg_settings_shared_buffers_bytes") == 32 * 1024 * 1024
+    assert found.value("pg_settings_checkpoint_timeout_seconds") == 300
+    assert found.value("pg_settings_temp_file_limit_bytes") == -1
+
+
+async def test_a_change_of_settings_changes_the_checksum_until_it_is_taken_back(server: Cluster) -> None:
+    before = scraped(server)
+    server.execute("ALTER SYSTEM SET work_mem = '8MB'")
+    await reloaded(server, "work_mem", "8MB")
+    changed = scraped(server)
+    server.execute("ALTER SYSTEM RESET work_mem")
+    await reloaded(server, "work_mem", "4MB")
+    assert changed.value("pg_settings_work_mem_bytes") == 8 * 1024 * 1024
+    server.execute("ALTER ROLE postgres SET log_duration = off")
+    of_role = scraped(server)
+    server.execute("ALTER ROLE postgres RESET log_duration")
+    after = scraped(server)
+    sums = [each.value("pg_settings_checksum") for each in (before, changed, of_role, after)]
+    assert sums[0] == sums[3]
+    assert len(set(sums)) == 3
+
+
+async def test_settings_that_wait_for_a_restart_are_named(server: Cluster) -> None:
+    assert scraped(server).value("pg_settings_pending_restarts") == 0
+    server.execute("ALTER SYSTEM SET max_connections = 61")
+    server.execute("SELECT pg_reload_conf()")
+
+    async def pending() -> Page | None:
+        found = scraped(server)
+        return found if found.value("pg_settings_pending_restarts") else None
+
+    try:
+        found = await eventually(pending)
+        assert found.value("pg_settings_pending_restarts") == 1
+        assert found.value("pg_setting_pending_restart", name="max_connections") == 1
+    finally:
+        server.execute("ALTER SYSTEM RESET max_connections")
+        server.execute("SELECT pg_reload_conf()")
+
+    async def settled() -> bool:
+        return scraped(server).series("pg_setting_pending_restart") == []
+
+    await eventually(settled)
+
+
+@contextmanager
+def roles(server: Cluster, **options: str) -> Iterator[None]:
+    for name, option in options.items():
+        server.execute(f"CREATE ROLE {name} {option}")
+    try:
+        yield
+    finally:
+        for name in options:
+            server.execute(f"DROP ROLE {name}")
+
+
+def test_roles_are_counted_by_what_they_may_do_and_show_when_they_expire(server: Cluster) -> None:
+    names = [f"pg_roles_{what}" for what in ("login", "superuser", "replication", "bypassrls", "expired")]
+    before = scraped(server)
+    with roles(
+        server,
+        boss="SUPERUSER",
+        old="LOGIN VALID UNTIL '2020-01-01 00:00:00+00'",
+        temporary="LOGIN REPLICATION VALID UNTIL '2099-01-01 00:00:00+00'",
+        for_ever="LOGIN BYPASSRLS VALID UNTIL 'infinity'",
+        no_login="VALID UNTIL '2020-01-01'",
+    ):
+        found = scraped(server)
+    assert [found.value(name) - before.value(name) for name in names] == [3, 1, 1, 1, 1]
+    until = {labels["rolname"]: value for labels, value in found.series("pg_roles_valid_until_timestamp_seconds")}
+    years = {"old": 2020, "temporary": 2099}
+    assert until == {role: datetime(year, 1, 1, tzinfo=UTC).timestamp() for role, year in years.items()}
+
+
+def certified(server: Cluster, openssl: Path) -> None:
+    """Give a stopped server a certificate and switch TLS on."""
+    files = [server.data / "server.key", server.data / "server.crt"]
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", files[0]]
+    subprocess.run([openssl, *map(str, request), "-out", files[1]], check=True, capture_output=True)
+    for file in files:
+        file.chmod(0o600)
+        hand_over(file)
+    with (server.data / "postgresql.conf").open("a") as conf:
+        conf.write("ssl = on\n")
+
+
+@pytest.mark.parametrize("major", [13, 17])  # the build of 18 knows no TLS
+async def test_connections_are_counted_by_encryption(
+    cluster: Callable[..., Cluster], tool: Callable[[str, str], Path], major: int
+) -> None:
+    openssl = tool("openssl", "it comes with every system")
+    server = cluster(major)
+    server.stop()
+    certified(server, openssl)
+    server.start()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    secure = await asyncpg.connect(server.dsn(), ssl=context)
+    plain = await asyncpg.connect(server.dsn(), ssl="disable")
+    try:
+        found = page(server.dsn(user=MONITOR) + "?sslmode=disable")
+        row = await secure.fetchrow("SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    finally:
+        await secure.close()
+        await plain.close()
+    assert found.value("pg_settings_ssl") == 1
+    assert found.value("pg_ssl_connections", encryption="tls", version=row["version"], cipher=row["cipher"]) == 1
+    assert row["version"].startswith("TLS")
+    ours = 2
+    assert found.value("pg_ssl_connections", encryption="none", version="", cipher="") == 1 + ours
+
+
+def test_an_extension_that_is_older_than_its_files_is_shown(database: Cluster) -> None:
+    default = database.value("SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'")
+    older = database.value(
+        "SELECT min(version) FROM pg_available_extension_versions WHERE name = 'pg_stat_statements' AND version <> $1",
+        default,
+    )
+    database.execute(f"CREATE EXTENSION pg_stat_statements VERSION '{older}'", DATABASE)
+    found = page_of(database)
+    extension = {"extname": "pg_stat_statements", "default_version": default}
+    metric = "pg_extension_update_available"
+    assert found.value(metric, datname=DATABASE, extversion=older, **extension) == 1
+    assert found.value(metric, datname="postgres", extversion=default, **extension) == 0
+    assert found.value(metric, datname=DATABASE, extname="plpgsql") == 0
+    database.execute("DROP EXTENSION pg_stat_statements", DATABASE)
+
+
+def test_the_page_says_since_when(server18: Cluster) -> None:
+    """Statistics that were reset say when."""
+    server18.execute("SELECT pg_stat_reset_shared('bgwriter'), pg_stat_reset_shared('wal')")
+    found = scraped(server18)
+    for name in ("bgwriter", "wal"):
+        assert found.value(f"pg_{name}_stats_reset_timestamp_seconds") == pytest.approx(time.time(), abs=20)
