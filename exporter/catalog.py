@@ -125,6 +125,7 @@ class Collector(_Fact):
     labels: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
     names: dict[LabelName, NameKind] = {}
     extension: str | None = None
+    optional: bool = False
     scope: Literal["server", "database"] = "server"
     role: Literal["any", "primary", "standby"] = "any"
     vital: bool = False

@@ -130,7 +130,7 @@ async def check(settings: Settings) -> list[Checkup]:
 
 
 async def _checkup(name: str, connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
-    extensions = {c.extension for c in catalog if c.extension and c.enabled}
+    extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
     try:
         postgres = postgres_of(connection, settings)
         facts = await _facts(postgres, extensions)

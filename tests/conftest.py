@@ -27,6 +27,7 @@ PREPARE = """
     CREATE ROLE pgvigil LOGIN;
     GRANT pg_monitor TO pgvigil;
     CREATE EXTENSION pg_stat_statements;
+    CREATE EXTENSION pg_buffercache;
 """
 
 
@@ -67,7 +68,7 @@ def servers() -> Iterator[Callable[[int], Cluster]]:
 
 @pytest.fixture(scope="session")
 def server(major: int, servers: Callable[[int], Cluster]) -> Cluster:
-    """The shared server of each major version: a role pgvigil in pg_monitor, pg_stat_statements in postgres."""
+    """The shared server of each major version: a role pgvigil in pg_monitor, and the extensions in postgres."""
     return servers(major)
 
 

@@ -105,8 +105,8 @@ def test_the_scrapers_time_limit_is_kept(server18: Cluster, tmp_path: Path) -> N
 
 def test_a_collector_is_one_new_file(server: Cluster, tmp_path: Path) -> None:
     """From a YAML file that nobody else knows of to a sample that Prometheus would read, on each version."""
-    (tmp_path / "tablespaces.yaml").write_text("""
-name: tablespaces
+    (tmp_path / "own_tablespaces.yaml").write_text("""
+name: own_tablespaces
 help: Tablespaces there are.
 sql:
   13: SELECT spcname, 13 AS query_of, NULL::int AS future FROM pg_catalog.pg_tablespace
@@ -123,7 +123,7 @@ metrics:
     assert found.value("pg_tablespace_query_of", spcname="pg_default") == version
     assert found.value("old_name", spcname="pg_default") == version
     assert len(found.series("pg_tablespace_future")) == (2 if version == 17 else 0)
-    assert found.value("pgvigil_collector_success", collector="tablespaces") == 1
+    assert found.value("pgvigil_collector_success", collector="own_tablespaces") == 1
 
 
 def test_several_targets_are_probed_by_name(server18: Cluster, tmp_path: Path) -> None:

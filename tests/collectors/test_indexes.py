@@ -1,0 +1,184 @@
+"""Indexes that are used, unused, superfluous or left behind invalid."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import asyncpg
+import pytest
+from databases import DATABASE, eventually, own_database, page_of, session
+from pages import Page
+
+from exporter.demo.cluster import Cluster
+
+database = pytest.fixture(own_database, scope="module")
+
+
+def bytes_of(server: Cluster, index: str) -> int:
+    return 8192 * int(server.value("SELECT relpages FROM pg_class WHERE relname = $1", index, database=DATABASE))
+
+
+def advised(found: Page, relname: str) -> Mapping[str, Mapping[str, str]]:
+    """Of a table, what is said of each index: `unused`, `duplicate` of whom, `redundant` because of whom."""
+    said: dict[str, dict[str, str]] = {}
+    for what, label in (("unused", ""), ("duplicate", "duplicate_of"), ("redundant", "covered_by")):
+        for had, _ in found.series(f"pg_index_{what}_bytes", relname=relname, datname=DATABASE):
+            said.setdefault(had["indexrelname"], {})[what] = had.get(label, "")
+    return said
+
+
+def test_scans_blocks_and_size_of_an_index(database: Cluster, major: int) -> None:
+    database.execute(
+        "CREATE TABLE scanned (id int PRIMARY KEY, v int) WITH (autovacuum_enabled = off);"
+        "INSERT INTO scanned SELECT i, i FROM generate_series(1, 5000) AS i",
+        DATABASE,
+    )
+    database.execute("VACUUM scanned", DATABASE)
+    query = "SELECT v FROM scanned WHERE id BETWEEN 11 AND 20;"
+    database.execute("SET enable_seqscan = off; SET enable_bitmapscan = off;" + query * 3, DATABASE)
+    labels = {"datname": DATABASE, "schemaname": "public", "relname": "scanned", "indexrelname": "scanned_pkey"}
+    for _ in range(50):
+        found = page_of(database)
+        if found.value("pg_index_scans_total", **labels) == 3:
+            break
+        time.sleep(0.2)
+    assert found.value("pg_index_scans_total", **labels) == 3
+    assert found.value("pg_index_tuples_read_total", **labels) == 30
+    assert found.value("pg_index_tuples_fetched_total", **labels) == 30
+    assert found.value("pg_index_size_bytes", **labels) == bytes_of(database, "scanned_pkey") > 0
+    [blocks] = database.query(
+        "SELECT idx_blks_read, idx_blks_hit FROM pg_statio_user_indexes WHERE indexrelname = 'scanned_pkey'",
+        database=DATABASE,
+    )
+    shown = [found.value(f"pg_index_blocks_{what}_total", **labels) for what in ("read", "hit")]
+    assert shown == list(blocks)
+    last = found.series("pg_index_last_scan_timestamp_seconds", **labels)
+    assert [time.time() - value < 60 for _, value in last] == [True] * (major >= 16)
+    assert not found.series("pg_index_invalid", **labels)
+
+
+async def test_an_index_that_a_failed_build_left_behind_is_told_from_one_being_built(database: Cluster) -> None:
+    """Incident 4: CREATE INDEX CONCURRENTLY waits for an open transaction, is ended, and leaves its index invalid."""
+    database.execute("CREATE TABLE orders (id int, v int); INSERT INTO orders SELECT 1, 1", DATABASE)
+    labels = {"datname": DATABASE, "relname": "orders", "indexrelname": "nightly"}
+    async with session(database) as writer, session(database) as builder, session(database) as watch:
+        await writer.execute("BEGIN; INSERT INTO orders VALUES (2, 2)")
+        building = asyncio.create_task(builder.execute("CREATE INDEX CONCURRENTLY nightly ON orders (id)"))
+        waiting = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
+        await eventually(lambda: watch.fetchval(waiting))
+        during = page_of(database)
+        await watch.execute(f"SELECT pg_cancel_backend({builder.get_server_pid()})")
+        with suppress(asyncpg.QueryCanceledError):
+            await building
+        await writer.execute("ROLLBACK")
+    after = page_of(database)
+    assert during.value("pg_index_invalid", **labels) == 0
+    assert after.value("pg_index_invalid", **labels) == 1
+    assert after.value("pg_index_ready", **labels) == 0
+    assert after.value("pg_schema_invalid_indexes", schemaname="public", datname=DATABASE) == 1
+    assert after.samples["pg_index_size_bytes"][0][0]["indexrelname"] == "nightly"
+    phase = during.labels("pg_progress_phase", relname="public.orders")
+    assert phase["phase"] == "waiting for writers before build"
+    assert phase["command"] == "CREATE INDEX CONCURRENTLY"
+    assert phase["indexrelname"] == "public.nightly"
+    assert during.value("pg_progress_total_lockers", relname="public.orders") == 1
+    assert during.value("pg_progress_done_lockers", relname="public.orders") == 0
+    database.execute("DROP INDEX nightly", DATABASE)
+    assert not page_of(database).series("pg_index_invalid", **labels)
+
+
+ADVICE: list[tuple[str, dict[str, dict[str, str]]]] = [
+    ("CREATE INDEX i ON t (a)", {"i": {"unused": ""}}),
+    ("CREATE UNIQUE INDEX i ON t (a)", {}),
+    ("ALTER TABLE t ADD CONSTRAINT i EXCLUDE USING btree (a WITH =)", {}),
+    ("CREATE INDEX i ON t (a); CREATE INDEX j ON t (a)", {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}}),
+    ("CREATE INDEX i ON t (id)", {"i": {"unused": "", "duplicate": "t_pkey"}}),
+    ("CREATE INDEX i ON t (a); CREATE UNIQUE INDEX j ON t (a)", {"i": {"unused": "", "duplicate": "j"}}),
+    ("CREATE UNIQUE INDEX i ON t (a); CREATE UNIQUE INDEX j ON t (a)", {"j": {"duplicate": "i"}}),
+    (
+        "CREATE INDEX i ON t (lower(v)); CREATE INDEX j ON t  (  lower(v) )",
+        {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}},
+    ),
+    ("CREATE INDEX i ON t (lower(v)); CREATE INDEX j ON t (upper(v))", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    ("CREATE INDEX i ON t (a) WHERE b > 0; CREATE INDEX j ON t (a)", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    ("CREATE INDEX i ON t (v); CREATE INDEX j ON t (v text_pattern_ops)", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    ("CREATE INDEX i ON t (v); CREATE INDEX j ON t USING hash (v)", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    (
+        "CREATE INDEX i ON t (a); CREATE INDEX j ON t (a, b)",
+        {"i": {"unused": "", "redundant": "j"}, "j": {"unused": ""}},
+    ),
+    ("CREATE INDEX i ON t (b); CREATE INDEX j ON t (a, b)", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    ("CREATE INDEX i ON t (a DESC); CREATE INDEX j ON t (a, b)", {"i": {"unused": ""}, "j": {"unused": ""}}),
+    ("CREATE UNIQUE INDEX i ON t (a); CREATE INDEX j ON t (a, b)", {"j": {"unused": ""}}),
+    (
+        "CREATE INDEX i ON t (a) INCLUDE (v); CREATE INDEX j ON t (a, b)",
+        {"i": {"unused": ""}, "j": {"unused": ""}},
+    ),
+    (
+        "CREATE INDEX i ON t (a) INCLUDE (v); CREATE INDEX j ON t (a, v)",
+        {"i": {"unused": "", "redundant": "j"}, "j": {"unused": ""}},
+    ),
+    ("CREATE INDEX i ON t (a); ALTER TABLE t CLUSTER ON i", {}),
+]
+
+
+def test_unused_duplicate_and_redundant_indexes_are_named(database: Cluster) -> None:
+    schemas = []
+    for number, (statements, _) in enumerate(ADVICE):
+        table = f"t{number}"
+        in_case = statements.replace(" t ", f" {table} ").replace(" i ", f" i{number} ").replace(" j ", f" j{number} ")
+        in_case = in_case.replace(" ON i", f" ON i{number}") if "CLUSTER" in in_case else in_case
+        schemas.append(f"CREATE TABLE {table} (id int PRIMARY KEY, a int, b int, v text); {in_case}")
+    database.execute(";".join(schemas), DATABASE)
+    found = page_of(database)
+    for number, (statements, expected) in enumerate(ADVICE):
+        own = {
+            f"{index}{number}": {what: name and name.replace("t_", f"t{number}_") for what, name in said.items()}
+            for index, said in expected.items()
+        }
+        own = {
+            index: {what: f"{name}{number}" if name in ("i", "j") else name for what, name in said.items()}
+            for index, said in own.items()
+        }
+        assert advised(found, f"t{number}") == own, statements
+
+
+def test_what_an_unused_index_would_free_is_its_size_and_a_scan_makes_it_used(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE idle (a int, b int) WITH (autovacuum_enabled = off);"
+        "INSERT INTO idle SELECT i, i FROM generate_series(1, 30000) AS i; CREATE INDEX idle_a ON idle (a)",
+        DATABASE,
+    )
+    before = page_of(database)
+    assert before.value("pg_index_unused_bytes", indexrelname="idle_a") == bytes_of(database, "idle_a") > 500_000
+    assert before.samples["pg_index_unused_bytes"][0][0]["indexrelname"] == "idle_a"
+    database.execute("SET enable_seqscan = off; SELECT b FROM idle WHERE a = 7", DATABASE)
+    for _ in range(50):
+        if not page_of(database).series("pg_index_unused_bytes", indexrelname="idle_a"):
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError("still unused")
+
+
+def test_the_index_of_a_partitioned_table_counts_as_one(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE parted (id int, v int) PARTITION BY RANGE (id);"
+        "CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);"
+        "CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (100) TO (200);"
+        "INSERT INTO parted SELECT i, i FROM generate_series(1, 150) AS i;"
+        "CREATE INDEX parted_id ON parted (id); CREATE INDEX parted_v ON parted (v)",
+        DATABASE,
+    )
+    database.execute("SET enable_seqscan = off; SELECT v FROM parted WHERE id = 120", DATABASE)
+    unused = "pg_index_unused_bytes"
+    for _ in range(50):
+        found = page_of(database)
+        if not found.series(unused, indexrelname="parted_id"):
+            break
+        time.sleep(0.2)
+    tables = {had["relname"]: had["indexrelname"] for had, _ in found.series(unused) if "parted" in had["relname"]}
+    assert tables == {"parted": "parted_v"}
+    sizes = sum(bytes_of(database, f"parted_{n}_v_idx") for n in (1, 2))
+    assert found.value(unused, indexrelname="parted_v") == sizes > 0

@@ -1,0 +1,105 @@
+"""Sequences, and the columns whose type ends before they do."""
+
+import pytest
+from databases import DATABASE, own_database, page_of
+from pages import MONITOR
+
+from exporter.demo.cluster import Cluster
+
+database = pytest.fixture(own_database, scope="module")
+
+INTEGER, BIGINT = 2**31 - 1, 2**63 - 1
+
+CASES: list[tuple[str, str, int, str, float]] = [
+    # what is made, the sequence, its last value, the column's type, the share used
+    ("CREATE TABLE owned (id serial)", "owned_id_seq", INTEGER // 2, "integer", 0.5),
+    ("CREATE TABLE short (id smallserial)", "short_id_seq", 32767, "smallint", 1),
+    ("CREATE TABLE long (id bigserial)", "long_id_seq", BIGINT // 4, "bigint", 0.25),
+    ("CREATE TABLE identity (id int GENERATED ALWAYS AS IDENTITY)", "identity_id_seq", INTEGER // 10, "integer", 0.1),
+    (
+        "CREATE SEQUENCE wide; CREATE TABLE narrow (id int DEFAULT nextval('wide'))",
+        "wide",
+        INTEGER * 9 // 10,
+        "integer",
+        0.9,
+    ),
+    (
+        "CREATE TABLE moved (id serial); ALTER TABLE moved ALTER id TYPE bigint",
+        "moved_id_seq",
+        INTEGER // 5,
+        "bigint",
+        0.2,
+    ),
+    (
+        "CREATE DOMAIN key AS smallint; CREATE SEQUENCE keys; CREATE TABLE of_domain (id key DEFAULT nextval('keys'))",
+        "keys",
+        3277,
+        "smallint",
+        0.1,
+    ),
+    (
+        "CREATE SEQUENCE shared; CREATE TABLE roomy (id bigint DEFAULT nextval('shared'))",
+        "shared",
+        16384,
+        "smallint",
+        0.5,
+    ),
+    ("CREATE SEQUENCE alone MAXVALUE 1000", "alone", 400, "", 0.4),
+    ("CREATE SEQUENCE down INCREMENT -1 MINVALUE -100", "down", -30, "", 0.3),
+    ("CREATE SEQUENCE signed MINVALUE -100 START -100 MAXVALUE 100", "signed", 50, "", 0.75),
+    ("CREATE SEQUENCE tens INCREMENT 10 MAXVALUE 1000", "tens", 501, "", 0.5),
+]
+
+
+TIGHT = "CREATE TABLE tight (id smallint DEFAULT nextval('shared'))"
+"""A second column that the same sequence fills, which ends first."""
+
+
+def test_a_sequence_is_measured_against_the_type_of_its_column(database: Cluster) -> None:
+    for statement, name, value, _, _ in CASES:
+        database.execute(
+            f"{statement}; SELECT setval('{name}', {value}); GRANT SELECT ON SEQUENCE {name} TO {MONITOR}", DATABASE
+        )
+    database.execute(TIGHT, DATABASE)
+    found = page_of(database)
+    for _, name, _, data_type, ratio in CASES:
+        assert found.value("pg_sequence_used_ratio", sequencename=name) == pytest.approx(ratio, abs=0.002), name
+        assert found.labels("pg_sequence_used_ratio", sequencename=name)["data_type"] == data_type, name
+    assert found.labels("pg_sequence_used_ratio", sequencename="shared")["relname"] == "tight"
+    assert found.labels("pg_sequence_used_ratio", sequencename="wide") == {
+        "datname": DATABASE,
+        "schemaname": "public",
+        "sequencename": "wide",
+        "relname": "narrow",
+        "attname": "id",
+        "data_type": "integer",
+    }
+    remaining = {"owned_id_seq": INTEGER - INTEGER // 2, "short_id_seq": 0, "down": 70, "tens": 49}
+    for name, left in remaining.items():
+        assert found.value("pg_sequence_remaining_values", sequencename=name) == left
+    assert found.samples["pg_sequence_used_ratio"][0][0]["sequencename"] == "short_id_seq"
+
+
+def test_an_unused_sequence_has_everything_left_and_one_that_cycles_never_ends(database: Cluster) -> None:
+    database.execute(
+        "CREATE SEQUENCE fresh MAXVALUE 50; CREATE SEQUENCE round MAXVALUE 50 CYCLE; CREATE SEQUENCE far CYCLE;"
+        "CREATE TABLE too_narrow (id int DEFAULT nextval('far'));"
+        f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {MONITOR}",
+        DATABASE,
+    )
+    found = page_of(database)
+    assert found.value("pg_sequence_used_ratio", sequencename="fresh") == 0
+    assert found.value("pg_sequence_remaining_values", sequencename="fresh") == 50
+    assert not found.series("pg_sequence_used_ratio", sequencename="round")
+    assert found.value("pg_sequence_used_ratio", sequencename="far") == 0
+
+
+def test_sequences_that_may_not_be_read_are_counted(database: Cluster) -> None:
+    database.execute("CREATE SCHEMA closed; CREATE SEQUENCE closed.a; CREATE TABLE closed.b (id serial)", DATABASE)
+    before = page_of(database)
+    database.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA closed TO {MONITOR}", DATABASE)
+    after = page_of(database)
+    labels = {"datname": DATABASE, "schemaname": "closed"}
+    assert [page.value("pg_schema_unreadable_sequences", **labels) for page in (before, after)] == [2, 0]
+    assert [len(page.series("pg_sequence_used_ratio", **labels)) for page in (before, after)] == [0, 2]
+    assert before.value("pg_schema_sequences", **labels) == 2

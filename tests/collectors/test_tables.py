@@ -1,0 +1,235 @@
+"""Which table is read, written and large, and which lacks a key or an index, on tables made on purpose."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from databases import DATABASE, own_database, page_of, session
+from pages import MONITOR, Page, target, written
+
+from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.demo.cluster import Cluster
+
+database = pytest.fixture(own_database, scope="module")
+
+BLOCK = 8192
+
+
+def page_when(server: Cluster, ready: Callable[[Page], bool], database: str = DATABASE) -> Page:
+    """The first page of which something holds; statistics arrive a little late."""
+    for _ in range(50):
+        if ready(found := page_of(server, database)):
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it is not on the page")
+
+
+def value_of(found: Page, name: str, **labels: str) -> float:
+    """The value of a series, 0 while there is none."""
+    return sum(value for _, value in found.series(name, **labels))
+
+
+def bytes_of(server: Cluster, *relations: str) -> int:
+    """Bytes that the catalog gives these relations."""
+    pages = "SELECT sum(relpages)::bigint FROM pg_class WHERE oid = ANY ($1::text[]::regclass[])"
+    return BLOCK * int(server.value(pages, list(relations), database=DATABASE))
+
+
+def test_rows_read_and_written_are_counted_by_table(database: Cluster, major: int) -> None:
+    database.execute(
+        "CREATE TABLE used (id int PRIMARY KEY, v int) WITH (fillfactor = 50, autovacuum_enabled = off);"
+        "INSERT INTO used SELECT i, 0 FROM generate_series(1, 1000) AS i",
+        DATABASE,
+    )
+    database.execute(
+        "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off;"
+        "SELECT count(*) FROM used; SELECT count(*) FROM used",
+        DATABASE,
+    )
+    database.execute(
+        "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off;"
+        "SELECT v FROM used WHERE id BETWEEN 1 AND 7; UPDATE used SET v = 1 WHERE id <= 20;"
+        "DELETE FROM used WHERE id <= 3",
+        DATABASE,
+    )
+    found = page_when(database, lambda p: value_of(p, "pg_table_deleted_tuples_total", relname="used") == 3)
+    labels = {"datname": DATABASE, "schemaname": "public", "relname": "used"}
+    assert found.value("pg_table_seq_scans_total", **labels) == 3  # one made the index, before there were rows
+    assert found.value("pg_table_seq_tuples_read_total", **labels) == 2000
+    assert found.value("pg_table_index_scans_total", **labels) == 3
+    assert found.value("pg_table_index_tuples_fetched_total", **labels) == 7 + 20 + 3
+    assert found.value("pg_table_inserted_tuples_total", **labels) == 1000
+    assert found.value("pg_table_updated_tuples_total", **labels) == 20
+    assert found.value("pg_table_hot_updated_tuples_total", **labels) == 20
+    newer = ("pg_table_last_seq_scan_timestamp_seconds", "pg_table_last_index_scan_timestamp_seconds")
+    for name in newer:
+        assert [time.time() - value < 60 for _, value in found.series(name, **labels)] == [True] * (major >= 16)
+    assert [v for _, v in found.series("pg_table_newpage_updated_tuples_total", **labels)] == [0] * (major >= 16)
+
+
+def test_the_table_that_a_missing_index_makes_the_server_read_comes_first(database: Cluster) -> None:
+    """Incident 1: nothing but sequential scans of a table with many rows."""
+    database.execute(
+        "CREATE TABLE dashboard AS SELECT i AS id, i % 10 AS tenant_id FROM generate_series(1, 20000) AS i;"
+        "CREATE TABLE written (id int); INSERT INTO written SELECT generate_series(1, 30000)",
+        DATABASE,
+    )
+    database.execute("SELECT count(*) FROM dashboard WHERE tenant_id = 3;" * 5, DATABASE)
+    reads = "pg_table_seq_tuples_read_total"
+    found = page_when(database, lambda p: value_of(p, reads, relname="dashboard") == 100_000)
+    tables = [had["relname"] for had, _ in found.series(reads, datname=DATABASE)]
+    assert tables[0] == "dashboard"
+    assert "written" in tables[:3]
+    assert not found.series("pg_table_index_scans_total", relname="dashboard")
+    assert not [had for had, _ in found.samples[reads] if had["schemaname"] in ("pg_catalog", "information_schema")]
+
+
+def test_blocks_are_counted_by_what_they_belong_to(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE fat (id int PRIMARY KEY, v text) WITH (autovacuum_enabled = off);"
+        "ALTER TABLE fat ALTER COLUMN v SET STORAGE EXTERNAL;"
+        "INSERT INTO fat SELECT i, repeat('x', 10000) FROM generate_series(1, 100) AS i;"
+        "CREATE TABLE slim (id int)",
+        DATABASE,
+    )
+    hit = "pg_table_toast_blocks_hit_total"
+    before = page_when(database, lambda p: value_of(p, hit, relname="fat") > 0)
+    database.execute("SELECT sum(length(v || 'y')) FROM fat", DATABASE)
+    after = page_when(database, lambda p: value_of(p, hit, relname="fat") > value_of(before, hit, relname="fat"))
+    counted = database.query("SELECT * FROM pg_statio_user_tables WHERE relname = 'fat'", database=DATABASE)[0]
+    for ours, theirs in (("heap", "heap"), ("index", "idx"), ("toast", "toast"), ("toast_index", "tidx")):
+        for what in ("read", "hit"):
+            shown = after.value(f"pg_table_{ours}_blocks_{what}_total", relname="fat", datname=DATABASE)
+            assert shown == counted[f"{theirs}_blks_{what}"]
+    assert after.value(hit, relname="fat") - before.value(hit, relname="fat") >= 100
+    assert not after.series(hit, relname="slim")
+
+
+def test_sizes_are_those_of_the_files_after_a_vacuum(database: Cluster) -> None:
+    database.execute(
+        "CREATE SCHEMA sized; CREATE TABLE sized.big (id int PRIMARY KEY, v text);"
+        "ALTER TABLE sized.big ALTER COLUMN v SET STORAGE EXTERNAL;"
+        "INSERT INTO sized.big SELECT i, repeat('x', 4000) FROM generate_series(1, 500) AS i;"
+        "CREATE INDEX ON sized.big (id, left(v, 10));"
+        "CREATE TABLE sized.small AS SELECT 1 AS id; CREATE SEQUENCE sized.s",
+        DATABASE,
+    )
+    database.execute("VACUUM sized.big", DATABASE)
+    database.execute("VACUUM sized.small", DATABASE)
+    found = page_of(database)
+    indexes = bytes_of(database, "sized.big_pkey", "sized.big_id_left_idx")
+    toast = database.value(
+        "SELECT reltoastrelid::regclass::text FROM pg_class WHERE relname = 'big'", database=DATABASE
+    )
+    toasted = bytes_of(database, toast, f"{toast}_index")
+    total = bytes_of(database, "sized.big") + indexes + toasted
+    assert min(indexes, toasted) > 0
+    assert found.value("pg_table_total_size_bytes", relname="big") == total
+    assert found.value("pg_table_index_size_bytes", relname="big") == indexes
+    assert found.value("pg_table_toast_size_bytes", relname="big") == toasted
+    real = database.value("SELECT pg_total_relation_size('sized.big')", database=DATABASE)
+    assert total == pytest.approx(real, abs=20 * BLOCK)  # their maps are not in relpages
+    labels = {"datname": DATABASE, "schemaname": "sized"}
+    tables = bytes_of(database, "sized.big", "sized.small")
+    assert found.value("pg_schema_table_size_bytes", **labels) == tables
+    assert found.value("pg_schema_index_size_bytes", **labels) == indexes
+    assert found.value("pg_schema_toast_size_bytes", **labels) >= toasted
+    assert found.value("pg_schema_tables", **labels) == 2
+    assert found.value("pg_schema_indexes", **labels) == 2
+    assert found.value("pg_schema_sequences", **labels) == 1
+    assert found.value("pg_schema_unreadable_sequences", **labels) == 1
+
+
+KEYS = """
+    CREATE SCHEMA keys;
+    SET search_path = keys;
+    CREATE TABLE parent (a int, b int, PRIMARY KEY (a, b));
+    CREATE TABLE bare (a int, b int, CONSTRAINT without FOREIGN KEY (a, b) REFERENCES parent);
+    CREATE TABLE half (a int, b int, CONSTRAINT half_indexed FOREIGN KEY (a, b) REFERENCES parent);
+    CREATE INDEX ON half (a);
+    CREATE TABLE included (a int, b int, CONSTRAINT only_included FOREIGN KEY (a, b) REFERENCES parent);
+    CREATE INDEX ON included (a) INCLUDE (b);
+    CREATE TABLE partial (a int, b int, CONSTRAINT in_part FOREIGN KEY (a, b) REFERENCES parent);
+    CREATE INDEX ON partial (a, b) WHERE a > 0;
+    CREATE TABLE turned (id int PRIMARY KEY, a int, b int, CONSTRAINT indexed FOREIGN KEY (a, b) REFERENCES parent);
+    CREATE INDEX ON turned (b, a, id);
+    CREATE TABLE split (a int, b int, CONSTRAINT of_the_whole FOREIGN KEY (a, b) REFERENCES parent)
+        PARTITION BY RANGE (a);
+    CREATE TABLE split_1 PARTITION OF split FOR VALUES FROM (0) TO (100);
+    CREATE TABLE split_2 PARTITION OF split FOR VALUES FROM (100) TO (200);
+    INSERT INTO parent SELECT i, i FROM generate_series(1, 150) AS i;
+    INSERT INTO split SELECT i, i FROM generate_series(1, 150) AS i;
+"""
+
+
+def test_foreign_keys_without_an_index_are_counted_and_named(database: Cluster) -> None:
+    """Of a partitioned table the whole is named, with the size of all its partitions."""
+    database.execute(KEYS, DATABASE)
+    database.execute("ANALYZE keys.split", DATABASE)
+    found = page_of(database)
+    without = found.series("pg_foreign_key_without_index_bytes", schemaname="keys")
+    assert {(had["relname"], had["conname"]) for had, _ in without} == {
+        ("bare", "without"),
+        ("half", "half_indexed"),
+        ("included", "only_included"),
+        ("partial", "in_part"),
+        ("split", "of_the_whole"),
+    }
+    assert without[0][0]["relname"] == "split"
+    assert without[0][1] == 2 * BLOCK
+    assert found.value("pg_schema_foreign_keys_without_index", schemaname="keys", datname=DATABASE) == len(without)
+    lacking = found.series("pg_table_without_primary_key_bytes", schemaname="keys")
+    assert {had["relname"] for had, _ in lacking} == {"bare", "half", "included", "partial", "split"}
+    assert found.value("pg_schema_tables_without_primary_key", schemaname="keys", datname=DATABASE) == len(lacking)
+
+
+async def test_bloat_is_estimated_where_it_is_asked_for_and_the_tables_may_be_read(database: Cluster) -> None:
+    database.execute(
+        "CREATE EXTENSION pgstattuple; CREATE TABLE bloated (id int, v text) WITH (autovacuum_enabled = off);"
+        "INSERT INTO bloated SELECT i, repeat('x', 50) FROM generate_series(1, 20000) AS i;"
+        "CREATE TABLE dense AS TABLE bloated; DELETE FROM bloated WHERE id % 5 > 0",
+        DATABASE,
+    )
+    for table in ("bloated", "dense"):
+        database.execute(f"VACUUM ANALYZE {table}", DATABASE)
+    collectors = (c.model_copy(update={"enabled": True}) for c in load(BUILT_IN) if c.name == "table_bloat")
+    estimating = target(database.dsn(DATABASE, MONITOR), Catalog(tuple(collectors)))
+    ratio = "pg_table_bloat_estimate_ratio"
+    assert not written(await estimating.scrape(9.0)).series(ratio, relname="bloated")
+    await estimating.close()
+    database.execute(f"GRANT SELECT ON bloated, dense TO {MONITOR}", DATABASE)
+    collectors = (c.model_copy(update={"enabled": True}) for c in load(BUILT_IN) if c.name == "table_bloat")
+    estimating = target(database.dsn(DATABASE, MONITOR), Catalog(tuple(collectors)))
+    found = written(await estimating.scrape(9.0))
+    await estimating.close()
+    assert not page_of(database).series(ratio)
+    free = database.value("SELECT free_percent / 100 FROM pgstattuple('bloated')", database=DATABASE)
+    assert found.value(ratio, relname="bloated") == pytest.approx(free, abs=0.1)
+    assert found.value(ratio, relname="dense") == pytest.approx(0, abs=0.05)
+    size = database.value("SELECT pg_relation_size('bloated')", database=DATABASE)
+    assert found.value("pg_table_bloat_estimate_bytes", relname="bloated") == pytest.approx(
+        found.value(ratio, relname="bloated") * size
+    )
+
+
+async def test_locked_tables_indexes_and_partitions_are_waited_for_by_nobody(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE locked (id serial PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE locked_1 PARTITION OF locked FOR VALUES FROM (0) TO (9);"
+        "CREATE TABLE emptied (id serial PRIMARY KEY);"
+        f"GRANT SELECT ON SEQUENCE locked_id_seq, emptied_id_seq TO {MONITOR}",
+        DATABASE,
+    )
+    names = ["table_access", "table_sizes", "schemas", "indexes", "index_advice", "sequences"]
+    names += ["foreign_keys_without_index", "tables_without_primary_key"]
+    async with session(database) as client:
+        await client.execute(
+            "BEGIN; ALTER TABLE locked ADD COLUMN v text; TRUNCATE emptied RESTART IDENTITY; REINDEX TABLE locked_1;"
+            "ALTER SEQUENCE locked_id_seq INCREMENT 2"
+        )
+        found = page_of(database)
+        await client.execute("ROLLBACK")
+    for name in names:
+        assert found.value("pgvigil_collector_success", collector=name, datname=DATABASE) == 1, name
+    assert not found.series("pg_sequence_used_ratio", sequencename="locked_id_seq")
+    assert page_of(database).series("pg_sequence_used_ratio", sequencename="locked_id_seq")
