@@ -15,7 +15,7 @@ NAMES.replace({1: "shop"}, {})
 def row(sessions: int, event: tuple[str, str] | None = None, pids: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
     kind, name = event or (None, None)
     found = {"datid": 1, "state": "active", "wait_event_type": kind, "wait_event": name, "sessions": sessions}
-    return {**found, "lock_waiters": list(pids) or None, "max_connections": 100, "seconds": 0.001, **more}
+    return {**found, "lock_waiters": list(pids) or None, "slots": 100, "seconds": 0.001, **more}
 
 
 def waiting(*pids: int) -> dict[str, Any]:
