@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.catalog import Metric
 from exporter.names import Names
-from exporter.samples import Family, Number, Samples, escape
+from exporter.samples import Family, Number, Samples, label_text
 
 SAMPLE = """
 SELECT datid,
@@ -133,7 +133,7 @@ class Sampler:
         self._forget(now)
         self._read_at = now
         seconds = [(_labels(key, names), value) for key, value in self._seconds.items()]
-        locks = [(f'datname="{_database(datid, names)}"', value) for datid, value in self._locks.items()]
+        locks = [(label_text({"datname": _database(datid, names)}), value) for datid, value in self._locks.items()]
         longest = max((seconds for _, seconds in self._longest), default=0.0)
         return Samples(
             (
@@ -152,12 +152,10 @@ def _family(metric: Metric, pairs: Sequence[tuple[str, Number]]) -> Family:
 
 def _labels(key: tuple[Any, ...], names: Names) -> str:
     datid, state, kind, event = key
-    return (
-        f'datname="{_database(datid, names)}",state="{escape(state or "")}"'
-        f',wait_event_type="{escape(kind or "")}",wait_event="{escape(event or "")}"'
-    )
+    values = (_database(datid, names), state or "", kind or "", event or "")
+    return label_text(dict(zip(SESSION_SECONDS.labels, values, strict=True)))
 
 
 def _database(datid: Any, names: Names) -> str:
     [name] = names.text("database", [datid])
-    return escape(name)
+    return name

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 from faults.harness import (
+    VITAL,
     dsn_through,
     exporting,
     failing,
@@ -19,20 +20,12 @@ from faults.harness import (
     until_whole,
     witnessed,
 )
-from pages import MONITOR, Page
+from pages import MONITOR, Page, uncached
 from sessions import until
 
-from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
 from exporter.scrape import Target
 from exporter.watch import WatchOptions
-
-VITAL = {collector.name for collector in load(BUILT_IN) if collector.vital}
-
-
-def uncached() -> Catalog:
-    """The built-in collectors without their caches, so that every page shows how each of them fares."""
-    return Catalog(tuple(collector.model_copy(update={"cache": 0.0}) for collector in load(BUILT_IN)))
 
 
 def ours(server: Cluster) -> set[int]:
