@@ -116,7 +116,7 @@ class Recorder:
         self._incidents: deque[Incident] = deque()
         self._open: dict[Kind, Incident] = {}
         self._ids: Counter[str] = Counter()
-        self.begun: Counter[Kind] = Counter()
+        self.begun: Counter[Kind] = Counter(dict.fromkeys(KINDS, 0))
         """Incidents so far, by kind."""
 
     @property

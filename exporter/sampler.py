@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.catalog import Metric
 from exporter.names import Names
-from exporter.samples import Family, Number, Samples, escape
+from exporter.samples import Family, Number, Samples, label_text
 
 SAMPLE = """
 SELECT datid,
@@ -16,7 +16,9 @@ SELECT datid,
        wait_event,
        count(*) AS sessions,
        array_agg(pid::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
-       current_setting('max_connections')::int AS max_connections,
+       current_setting('max_connections')::int
+         - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
   FROM pg_stat_get_activity(NULL)
  WHERE backend_type = 'client backend'
@@ -72,7 +74,8 @@ class Look:
 
     sessions: int
     """Client sessions, our own connection left out."""
-    max_connections: int
+    slots: int
+    """Connections that anybody may have: max_connections less those reserved."""
     lock_waiters: int
     seconds: float
     """What it took the server."""
@@ -109,9 +112,9 @@ class Sampler:
         self._longest.append((now, longest))
         self._forget(now)
         sessions = sum(row["sessions"] for row in rows)
-        most = max((row["max_connections"] for row in rows), default=0)
+        slots = max((row["slots"] for row in rows), default=0)
         took = max((row["seconds"] for row in rows), default=0.0)
-        return Look(sessions, most, len(waiters), took, longest)
+        return Look(sessions, slots, len(waiters), took, longest)
 
     def _count(self, key: tuple[Hashable, ...], seconds: float) -> None:
         if key not in self._seconds and len(self._seconds) >= MOST_SERIES:
@@ -130,7 +133,7 @@ class Sampler:
         self._forget(now)
         self._read_at = now
         seconds = [(_labels(key, names), value) for key, value in self._seconds.items()]
-        locks = [(f'datname="{_database(datid, names)}"', value) for datid, value in self._locks.items()]
+        locks = [(label_text({"datname": _database(datid, names)}), value) for datid, value in self._locks.items()]
         longest = max((seconds for _, seconds in self._longest), default=0.0)
         return Samples(
             (
@@ -149,12 +152,10 @@ def _family(metric: Metric, pairs: Sequence[tuple[str, Number]]) -> Family:
 
 def _labels(key: tuple[Any, ...], names: Names) -> str:
     datid, state, kind, event = key
-    return (
-        f'datname="{_database(datid, names)}",state="{escape(state or "")}"'
-        f',wait_event_type="{escape(kind or "")}",wait_event="{escape(event or "")}"'
-    )
+    values = (_database(datid, names), state or "", kind or "", event or "")
+    return label_text(dict(zip(SESSION_SECONDS.labels, values, strict=True)))
 
 
 def _database(datid: Any, names: Names) -> str:
     [name] = names.text("database", [datid])
-    return escape(name)
+    return name

@@ -11,7 +11,7 @@ from exporter import costs
 from exporter.attempts import Attempts
 from exporter.bounds import bounded
 from exporter.catalog import Catalog, NameKind
-from exporter.costs import Costs
+from exporter.costs import COLLECTOR, Costs
 from exporter.errors import ConnectError, DatabaseError, QueryError
 from exporter.incidents import Incident
 from exporter.ledger import book, new_ledger
@@ -22,7 +22,7 @@ from exporter.plan import UNKNOWN, Job, Plan, Server, plan, quoted
 from exporter.postgres import Postgres, Session, Vitals
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
 from exporter.sessions import KeptSession, Sessions
-from exporter.statements import COLLECTOR, TEXTS, Texts, statements
+from exporter.statements import TEXTS, Texts, statements
 from exporter.watch import Watch, WatchOptions
 
 _log = logging.getLogger(__name__)
@@ -417,7 +417,8 @@ class Target:
                 raise QueryError("query", f"the query has no column {', '.join(missing)}")
             await self._look_up_names(job, table, session)
             result = self._samples(job, table, attempts)
-            await self._count_costs(job, table, session)
+            if job.collector.name == COLLECTOR:
+                await self._count_costs(job, table, session)
         except DatabaseError as error:
             if error.reason != "connection":
                 self._note_life()
@@ -437,13 +438,17 @@ class Target:
 
     async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
         """Read from the statements that were collected what our own cost the server."""
-        if job.collector.name != costs.COLLECTOR or not self._server or not job.collector.extension:
+        if not self._server or not job.collector.extension:
             return
         now = time.monotonic()
         if missing := self._costs.missing(table, self._role, now):
             schema = quoted(self._server.extensions[job.database][job.collector.extension].schema)
             sql = costs.TEXTS.replace("{schema}", schema)
-            rows = await session.fetch(sql, job.collector.timeout, self._role, missing)
+            try:
+                rows = await session.fetch(sql, job.collector.timeout, self._role, missing)
+            except DatabaseError as error:  # the statements themselves have been collected
+                _log.warning("what our own statements cost is not known: %s", error)
+                return
             self._costs.learn({row["queryid"]: row["query"] for row in rows})
         per_database = {job.collector.name for job in self.plan.jobs if job.collector.scope == "database"}
         self._costs.update(table, self._role, self._names, per_database, now)

@@ -138,6 +138,7 @@ class KeptSession:
 
     async def _ready(self, timeout: float) -> tuple[Session, Vitals]:
         if self._session and self._session.usable:
+            self._leave_login(cancel=True)  # begun while it was stuck
             try:
                 return self._session, await self._session.vitals(timeout)
             except QueryError as error:
@@ -192,11 +193,8 @@ class KeptSession:
         await asyncio.wait([self._login], timeout=self._postgres.connect_timeout)
         login = self._login
         if not login.done():
-            if self._session:  # it is stuck, so this was only to see whether the server hangs
-                login.cancel()
-            if self._session or time.monotonic() - self._login_began_at > _LOGIN_SECONDS:
-                self._budget.leave(login)
-                self._login = None
+            if time.monotonic() - self._login_began_at > _LOGIN_SECONDS:
+                self._leave_login()
             raise ConnectError("timeout", f"no login within {self._postgres.connect_timeout:g} s")
         self._login = None
         try:
@@ -205,12 +203,17 @@ class KeptSession:
             await self._budget.end(None)
             raise
 
+    def _leave_login(self, *, cancel: bool = False) -> None:
+        """Wait no longer for the login under way, if there is one."""
+        login, self._login = self._login, None
+        if login:
+            if cancel:
+                login.cancel()
+            self._budget.leave(login)
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
-        if self._login:
-            self._login.cancel()
-            self._budget.leave(self._login)
-            self._login = None
+        self._leave_login(cancel=True)
         await self._drop()
 
 

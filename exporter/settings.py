@@ -124,7 +124,10 @@ class Settings(Connection, BaseSettings):
         5.0, gt=0, description="Seconds that a session waits for a lock before it is recorded as an incident."
     )
     incident_connections: float = Field(
-        0.9, gt=0, le=1, description="Share of max_connections in use from which it is recorded as an incident."
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of the unreserved connections in use from which it is recorded as an incident.",
     )
     incident_literals: bool = Field(
         False, description="Keep the literals of query texts in incidents, which may be personal data."

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from exporter.costs import COLLECTOR
 from exporter.own import Report
-
-COLLECTOR = "statements"
 
 TEXTS = """
 SELECT DISTINCT ON (queryid)

@@ -40,7 +40,7 @@ class WatchOptions:
     lock_wait: float = 5.0
     """Seconds of waiting for a lock."""
     connections: float = 0.9
-    """Share of max_connections that is in use."""
+    """Share of the connections that anybody may have: max_connections less those reserved."""
     literals: bool = False
     """Whether recorded query texts keep their literals."""
 
@@ -110,8 +110,8 @@ class Watch:
         wrong: dict[Kind, str] = {}
         if look.longest_wait >= self._options.lock_wait:
             wrong["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
-        if look.max_connections and look.sessions >= self._options.connections * look.max_connections:
-            wrong["connections"] = f"{look.sessions} client sessions of {look.max_connections}"
+        if look.slots and look.sessions >= self._options.connections * look.slots:
+            wrong["connections"] = f"{look.sessions} client sessions of {look.slots} that anybody may have"
         if late:
             wrong["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
         return wrong

@@ -68,6 +68,13 @@ def target(dsn: str, collectors: Catalog | None = None, **options: Any) -> Targe
     return Target(collectors or catalog(), Postgres(SecretStr(dsn)), Options(**options))
 
 
+def uncached(*names: str) -> Catalog:
+    """The built-in collectors, of which these, or all of them, read the server at every scrape."""
+    return Catalog(
+        tuple(c.model_copy(update={"cache": 0.0}) if c.name in names or not names else c for c in load(BUILT_IN))
+    )
+
+
 def written(report: Report) -> Page:
     """The page of a report, with the exporter's own metrics of that target."""
     return read(Pages().page(report, own_families(report), negotiate(""), gzip=False).decode())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pages import MONITOR, scraped, target
+from pages import MONITOR, scraped, target, uncached
 
 from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.costs import LOOK_EVERY_SECONDS, Costs
@@ -56,11 +56,6 @@ def test_a_reset_takes_nothing_back() -> None:
     for seconds in (5.0, 0.25):
         costs.update(table((10, 5, 1, seconds)), 10, NAMES, (), now=0)
     assert costs.all["locks", ""].seconds == 6.25
-
-
-def uncached(**changes: object) -> Catalog:
-    collectors = load(BUILT_IN)
-    return Catalog(tuple(each.model_copy(update={"cache": 0.0, **changes}) for each in collectors))
 
 
 @pytest.mark.parametrize("major", [13, 15, 18])

@@ -57,7 +57,7 @@ def test_an_incident_begins_lasts_and_ends(clock: list[float]) -> None:
     }
     recorder.wrong("lock_wait", "again")
     assert [found.summary for found in recorder.incidents] == ["again", "two wait"]
-    assert recorder.begun == {"lock_wait": 2}
+    assert recorder.begun == {"lock_wait": 2, "connections": 0, "down": 0, "late": 0}
     assert len({found.id for found in recorder.incidents}) == 2
 
 

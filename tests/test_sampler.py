@@ -1,9 +1,12 @@
 """Samples of sessions -> counters of session-seconds."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.catalog import load
+from exporter.errors import CatalogError
 from exporter.names import Names
 from exporter.sampler import LOCK_SECONDS, LONGEST, METRICS, MOST_SERIES, SAMPLED, SESSION_SECONDS, Sampler
 from exporter.samples import Samples
@@ -15,7 +18,7 @@ NAMES.replace({1: "shop"}, {})
 def row(sessions: int, event: tuple[str, str] | None = None, pids: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
     kind, name = event or (None, None)
     found = {"datid": 1, "state": "active", "wait_event_type": kind, "wait_event": name, "sessions": sessions}
-    return {**found, "lock_waiters": list(pids) or None, "max_connections": 100, "seconds": 0.001, **more}
+    return {**found, "lock_waiters": list(pids) or None, "slots": 100, "seconds": 0.001, **more}
 
 
 def waiting(*pids: int) -> dict[str, Any]:
@@ -100,5 +103,11 @@ def test_counters_never_fall() -> None:
         before = after
 
 
-def test_every_metric_has_a_help_and_a_lawful_name() -> None:
-    assert all(metric.help and metric.name.startswith("pg_") for metric in METRICS)
+@pytest.mark.parametrize("name", [metric.name for metric in METRICS])
+def test_no_collector_may_take_its_names(name: str, tmp_path: Path) -> None:
+    kind = "counter" if name.endswith("_total") else "gauge"
+    (tmp_path / "own.yaml").write_text(
+        f"name: own\nhelp: Own.\nsql: SELECT 1 AS a\nmetrics: [{{name: {name}, type: {kind}, help: Own., column: a}}]\n"
+    )
+    with pytest.raises(CatalogError, match=name):
+        load(tmp_path)

@@ -415,3 +415,13 @@ async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -
     kept = sum(value for _, value in cut.series(live))
     assert cut.value("pgvigil_collector_truncated_value", metric=live) == total - kept
     assert cut.value("pgvigil_collector_truncated_ratio", metric=live) == pytest.approx(1 - kept / total)
+
+
+async def test_a_page_is_bounded_and_says_what_it_left_off(make: Callable[..., Target]) -> None:
+    whole, cut = await scraped(make()), await scraped(make(max_samples=500))
+    dropped = {labels["collector"]: value for labels, value in cut.series("pgvigil_collector_dropped_samples")}
+    assert dropped["tables"] > 100
+    assert dropped["sessions"] == 0
+    assert {value for _, value in whole.series("pgvigil_collector_dropped_samples")} == {0}
+    collected = [name for name in cut.samples if not name.startswith(("pgvigil_", "pg_up"))]
+    assert 400 < sum(len(cut.samples[name]) for name in collected) <= 500

@@ -18,6 +18,9 @@ from exporter.watch import WatchOptions
 BUDGET = 5
 """Backends of ours at most, whatever happens."""
 
+VITAL = {collector.name for collector in load(BUILT_IN) if collector.vital}
+"""The collectors that have to be there whatever happens."""
+
 WATCH = WatchOptions(interval=0.5, lock_wait=1.0)
 
 
@@ -277,8 +280,3 @@ async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = 10.0)
 async def both(of: Target) -> list[Page]:
     """The pages of two scrapes, one with a time limit of 10 s and one of 2 s."""
     return [(await timed(of, timeout)).page for timeout in (9.5, 1.5)]
-
-
-def uncached(name: str = "statements") -> Catalog:
-    """The built-in collectors, of which one is read at every scrape."""
-    return Catalog(tuple(c.model_copy(update={"cache": 0}) if c.name == name else c for c in load(BUILT_IN)))

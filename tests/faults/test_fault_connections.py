@@ -10,30 +10,22 @@ from typing import Any
 
 import asyncpg
 import pytest
-from faults.harness import WATCH, eventually, exporting, failing, reason, timed, until_whole, witnessed
-from pages import MONITOR, Page
+from faults.harness import VITAL, WATCH, eventually, exporting, failing, reason, timed, until_whole, witnessed
+from pages import MONITOR, Page, uncached
 from pydantic import SecretStr
 from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
 from exporter.postgres import Postgres
 from exporter.scrape import Options, Target
 
 TERMINATING_SECONDS = 20 if os.environ.get("CI") == "true" else 60
 
-VITAL = {collector.name for collector in load(BUILT_IN) if collector.vital}
-
 RESERVED: Sequence[tuple[int, Mapping[str, str]]] = [
     (13, {"superuser_reserved_connections": "3"}),
     (18, {"superuser_reserved_connections": "0"}),
     (18, {"superuser_reserved_connections": "2", "reserved_connections": "3"}),
 ]
-
-
-def uncached() -> Catalog:
-    """The built-in collectors without their caches, so that every page shows how each of them fares."""
-    return Catalog(tuple(collector.model_copy(update={"cache": 0.0}) for collector in load(BUILT_IN)))
 
 
 async def down_because(dsn: str, why: str) -> None:

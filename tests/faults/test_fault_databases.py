@@ -11,8 +11,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from faults.harness import both, exporting, failing, timed, uncached, until_whole, witnessed
-from pages import MONITOR, Page, read
+from faults.harness import both, exporting, failing, timed, until_whole, witnessed
+from pages import MONITOR, Page, read, uncached
 from serving import serving
 from sessions import client, until, waiting
 
@@ -174,7 +174,7 @@ async def test_pg_stat_statements_may_go_and_return(
     cluster: Callable[..., Cluster], major: int, quick_facts: None
 ) -> None:
     server = cluster(major)
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         before = await until_whole(watched)
         server.execute("DROP EXTENSION pg_stat_statements")
         for found in await both(watched):
@@ -197,7 +197,7 @@ async def test_pg_stat_statements_may_be_old_and_updated(
     server = cluster(major)
     newest = str(server.value("SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'"))
     server.execute("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.7'")
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         too_old = await until_whole(watched)
         for _ in range(300):
             server.value("SELECT 1")
@@ -222,7 +222,7 @@ async def test_pg_stat_statements_may_move_to_another_schema_and_another_databas
     server = cluster()
     server.execute("CREATE DATABASE tools")
     server.execute('CREATE SCHEMA "My Tools"; GRANT USAGE ON SCHEMA "My Tools" TO pgvigil')
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         before = await until_whole(watched)
         server.execute('ALTER EXTENSION pg_stat_statements SET SCHEMA "My Tools"')
         await timed(watched, 1.5)
@@ -264,7 +264,7 @@ async def test_no_counter_of_the_ledger_falls_when_statistics_are_reset(
 ) -> None:
     server = cluster(major)
     pages = []
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         for reset in ("pg_stat_reset()", "pg_stat_statements_reset()", "pg_stat_reset_shared('bgwriter')") * 2:
             for i in range(5):
                 server.value(f"SELECT {', '.join(['1'] * (i + 1))}")
@@ -300,7 +300,7 @@ async def test_grants_that_are_revoked_cost_what_they_gave_and_return(
     server = cluster(major)
     for _ in range(20):
         server.value("SELECT count(*) FROM pg_class WHERE relkind = 'r'")
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         before = await until_whole(watched)
         server.execute("REVOKE pg_monitor FROM pgvigil")
         without = await both(watched)
@@ -325,7 +325,7 @@ async def test_five_thousand_statements_with_evictions_add_up_and_nothing_falls(
 ) -> None:
     server = cluster(major, {"pg_stat_statements.max": "500"})
     pages: list[Page] = []
-    async with exporting(server.dsn(user=MONITOR), uncached()) as watched, witnessed(server):
+    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
         await until_whole(watched)
         async with client(server, "shop") as shop:
             for batch in range(10):

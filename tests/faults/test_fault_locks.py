@@ -12,11 +12,11 @@ from typing import Any
 import asyncpg
 import pytest
 from faults.harness import BUDGET, Witness, eventually, exporting, failing, reason, timed, until_whole, witnessed
-from pages import MONITOR, Page, read
+from pages import MONITOR, Page, read, uncached
 from serving import serving
 from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 
 both_ends = pytest.mark.parametrize("major", [13, 18])
@@ -179,11 +179,6 @@ SELECT l.pid
    AND coalesce(a.usesysid, 0) = 0
 """
 """Backends of our role, and those that wait for a lock before they know whose they are: only we log in meanwhile."""
-
-
-def uncached() -> Catalog:
-    """The built-in collectors, each of which reads the server at every scrape."""
-    return Catalog(tuple(collector.model_copy(update={"cache": 0.0}) for collector in load(BUILT_IN)))
 
 
 @asynccontextmanager

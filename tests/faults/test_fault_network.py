@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 from faults.harness import (
+    VITAL,
     dsn_through,
     exporting,
     failing,
@@ -19,20 +20,12 @@ from faults.harness import (
     until_whole,
     witnessed,
 )
-from pages import MONITOR, Page
+from pages import MONITOR, Page, uncached
 from sessions import until
 
-from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
 from exporter.scrape import Target
 from exporter.watch import WatchOptions
-
-VITAL = {collector.name for collector in load(BUILT_IN) if collector.vital}
-
-
-def uncached() -> Catalog:
-    """The built-in collectors without their caches, so that every page shows how each of them fares."""
-    return Catalog(tuple(collector.model_copy(update={"cache": 0.0}) for collector in load(BUILT_IN)))
 
 
 def ours(server: Cluster) -> set[int]:
@@ -83,11 +76,15 @@ async def test_a_server_is_stopped_for_three_seconds(cluster: Callable[..., Clus
 
 
 async def test_a_server_is_stopped_for_twelve_seconds(cluster: Callable[..., Cluster]) -> None:
-    """No page is late, and no backend ever joins those that hang."""
-    server = cluster()
+    """No page is late, and no crowd of logins waits for the server to come to."""
+    server = cluster(18, {"log_connections": "on"})
+
+    def logins() -> int:
+        return (server.folder / "server.log").read_text().count(f"connection authorized: user={MONITOR}")
+
     async with witnessed(server, every=0.01), exporting(server.dsn(user=MONITOR), uncached()) as running:
         await until_whole(running)
-        before = ours(server)
+        before, known = ours(server), logins()
         with stopped(server):
             over = time.monotonic() + 12
             await down(running, "hung", 1.5)
@@ -98,6 +95,7 @@ async def test_a_server_is_stopped_for_twelve_seconds(cluster: Callable[..., Clu
                 await asyncio.sleep(0.5)
         await until_whole(running, scrapes=11)  # within ten seconds, less than two scrapes are apart
         await until(lambda: len(ours(server)) == len(before))
+        assert logins() - known <= 2
 
 
 async def test_an_exporter_starts_while_the_server_is_stopped(cluster: Callable[..., Cluster]) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
-from faults.harness import both, eventually, exporting, failing, reason, timed, uncached, until_whole, witnessed
-from pages import MONITOR, Page, read
+from faults.harness import both, eventually, exporting, failing, reason, timed, until_whole, witnessed
+from pages import MONITOR, Page, read, uncached
 from serving import serving
 from sessions import client, until
 
@@ -207,7 +207,7 @@ async def test_another_major_version_behind_the_same_address(
     old = cluster(first)
     for name in ("one", "two"):
         old.execute(f"CREATE DATABASE {name}")
-    async with exporting(old.dsn(user=MONITOR), uncached()) as target:
+    async with exporting(old.dsn(user=MONITOR), uncached("statements")) as target:
         before = await until_whole(target)
         await asyncio.to_thread(old.stop)
         await timed(target, 1.5)
