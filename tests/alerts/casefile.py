@@ -12,8 +12,15 @@ from exporter.catalog import StrictLoader, explain
 
 CASES = Path(__file__).parent / "cases"
 
-Values = Annotated[str, BeforeValidator(str)]
-"""Values of a series in promtool's notation; a bare number is one sample."""
+
+def _values(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is a number to YAML, which reads 0x20 as 32: put it in quotes")
+    return value
+
+
+Values = Annotated[str, BeforeValidator(_values)]
+"""Values of a series in promtool's notation."""
 
 
 class CaseError(Exception):
@@ -42,6 +49,8 @@ class Case(_Strict):
     at: Duration
     interval: Duration = "1m"
     page: str = ""
+    beside: Mapping[str, str] = {}
+    """Other servers that are scraped too: instance -> page. A selector picks from all; `instance` tells them apart."""
     series: Mapping[str, Values] = {}
     without: tuple[str, ...] = ()
     extra: Mapping[str, Values] = {}

@@ -151,7 +151,8 @@ def _tests(file: str, entry: Entry, rules: Rules, errors: list[str]) -> Iterator
 def _input(case: Case, page: str, needs: Needs) -> dict[str, str]:
     """The series of the page that the alert reads, with the case's values, and what the case adds."""
     times = math.ceil(_seconds(case.at) / _seconds(case.interval)) + 1
-    there = [series for series in series_of(page) if series.name in needs.metrics]
+    shown = [*series_of(page), *(one for where, other in case.beside.items() for one in series_of(other, where))]
+    there = [series for series in shown if series.name in needs.metrics]
     values = {str(series): f"{series.value}x{times}" for series in there}
     for selector, own in case.series.items():
         values |= {str(series): own for series in _picked(selector, there, page, needs)}

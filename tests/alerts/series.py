@@ -43,14 +43,15 @@ LABEL = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*")')
 
 
 @cache
-def series_of(page: str) -> tuple[Series, ...]:
-    """The series of a golden page, as Prometheus has them after a scrape."""
+def series_of(page: str, instance: str = TARGET["instance"]) -> tuple[Series, ...]:
+    """The series of a golden page, as Prometheus has them after a scrape of that instance."""
     file = FOLDER / f"{page}.prom"
     if not file.is_file():
         raise ValueError(f"page {page}: there is none in tests/alerts/golden")
+    target = TARGET | {"instance": instance}
     lines = (line for line in file.read_text("utf-8").splitlines() if not line.startswith("#"))
     found = (match for line in lines if (match := LINE.fullmatch(line)))
-    return tuple(Series(one["name"], labels_of(one["labels"] or "") | TARGET, one["value"]) for one in found)
+    return tuple(Series(one["name"], labels_of(one["labels"] or "") | target, one["value"]) for one in found)
 
 
 def labels_of(text: str) -> dict[str, str]:
