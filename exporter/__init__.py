@@ -1,7 +1,9 @@
 """pgvigil, the PostgreSQL exporter for Prometheus: the map of the package, in the order data flows.
 
 errors      every exception this package raises, the tree drawn on top
+documents   YAML that people write, strictly read
 settings    every setting with default and meaning; alone in reading environment and configuration file
+queries     postgres_exporter's custom queries -> collector files of our own format (pure)
 catalog     the declarative format of collectors, and load(folders)
 collectors/ the built-in collectors, one YAML file a subject; README.md is the generated metrics reference
 plan        catalog x server facts -> jobs, or the reason why a collector is skipped (pure)

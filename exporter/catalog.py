@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from exporter import queries
+from exporter.documents import StrictLoader, explain
 from exporter.errors import CatalogError
 
 BUILT_IN = Path(__file__).parent / "collectors"
@@ -140,6 +142,8 @@ class Collector(_Fact):
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
     ledger: LedgerKey | None = None
+    search_path: Literal["pg_catalog", "role"] = "pg_catalog"
+    lenient: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -205,6 +209,8 @@ class Catalog:
     """All collectors: built-in and own are alike here."""
 
     collectors: tuple[Collector, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know of files that had to be translated."""
 
     def __iter__(self) -> Iterator[Collector]:
         return iter(self.collectors)
@@ -214,15 +220,86 @@ class Catalog:
         return {collector.name: collector for collector in self}[name]
 
 
-def load(*folders: Path) -> Catalog:
-    """Read every `*.yaml` of the folders; the first thing wrong is a CatalogError with file, place and remedy."""
-    read = [(file, _read(file)) for folder in folders for file in _files(folder)]
-    names = [(file, name) for file, collector in read for name in _names(collector)]
+def _is_enabled(collector: Collector) -> bool:
+    return collector.enabled
+
+
+def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Catalog:
+    """Read every `*.yaml` of the folders; the first thing wrong is a CatalogError with file, place and remedy.
+
+    Args:
+        folders: where the files are.
+        runs: tells whether a collector is switched on; what is off leaves its names to postgres_exporter's queries.
+
+    """
+    files = [_read(file) for folder in folders for file in _files(folder)]
+    read = [(file.path, collector) for file in files if not file.translated for collector in file.collectors]
+    names = [(path, name) for path, collector in read for name in _names(collector)]
     _refuse_twice("collector", (collector.name for _, collector in read))
     _refuse_twice("metric", (name for _, name in names))
     _refuse_our_own(name for _, name in names)
     _refuse_one_family(names)
-    return Catalog(tuple(collector for _, collector in read))
+    return _beside(Catalog(tuple(collector for _, collector in read)), [f for f in files if f.translated], runs)
+
+
+def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector], bool]) -> Catalog:
+    """Add the translated collectors, without what would be on the page twice.
+
+    A metric of ours that is on the page stays, since alert rules and dashboards read it as we label it. A compatibility
+    name yields: its metric is there under its own name, and who wrote a query wants just that.
+    """
+    owners = {_family(n): c.name for c in ours if runs(c) for m in c.metrics for n in (m.name, m.total) if n}
+    taken = {collector.name for collector in ours}
+    places: dict[str, str] = {}
+    added: list[Collector] = []
+    notes: list[str] = []
+    for place, made in ((f"{file.path.name}: {m.name}", m) for file in files for m in file.collectors):
+        kept, left_out = _parted(made, owners)
+        notes += [f"{place}: left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
+        if kept:
+            _refuse_declared(places, kept, place)
+            name = f"{made.name}_queries" if made.name in taken else made.name
+            added.append(made.model_copy(update={"name": name, "metrics": kept}))
+            taken.add(name)
+    collectors = (*(_less(collector, places) for collector in ours), *added)
+    return Catalog(collectors, (*(note for file in files for note in file.notes), *notes))
+
+
+def _parted(made: Collector, owners: Mapping[str, str]) -> tuple[tuple[Metric, ...], dict[str, list[str]]]:
+    """Part the metrics of a translated collector into those to keep, and the names of the others by reason."""
+    kept = []
+    left_out: dict[str, list[str]] = {}
+    for metric in made.metrics:
+        if owner := owners.get(_family(metric.name)):
+            left_out.setdefault(f"our collector {owner} has that name, or one that differs by _total only", []).append(
+                metric.name
+            )
+        elif _is_our_own(metric.name):
+            left_out.setdefault("the exporter itself has it", []).append(metric.name)
+        else:
+            kept.append(metric)
+    return tuple(kept), left_out
+
+
+def _refuse_declared(places: dict[str, str], metrics: Iterable[Metric], place: str) -> None:
+    """Remember where each family of the translated files is declared, and refuse it at a second place."""
+    for metric in metrics:
+        if (family := _family(metric.name)) in places:
+            raise CatalogError(
+                f"{place}: {metric.name}: {places[family]} has that name already, or it differs by _total only"
+            )
+        places[family] = place
+
+
+def _less(collector: Collector, families: Collection[str]) -> Collector:
+    """Take from a collector the compatibility names that somebody else serves."""
+    if not any(metric.also and _family(metric.also) in families for metric in collector.metrics):
+        return collector
+    metrics = tuple(
+        metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
+        for metric in collector.metrics
+    )
+    return collector.model_copy(update={"metrics": metrics})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -247,8 +324,12 @@ def _refuse_twice(what: str, names: Iterable[str]) -> None:
 
 def _refuse_our_own(names: Iterable[str]) -> None:
     for name in names:
-        if _family(name) in _OUR_OWN or name.startswith(_OUR_PREFIXES):
+        if _is_our_own(name):
             raise CatalogError(f"metric {name}: the exporter's own; choose another name")
+
+
+def _is_our_own(name: str) -> bool:
+    return _family(name) in _OUR_OWN or name.startswith(_OUR_PREFIXES)
 
 
 def _refuse_one_family(names: Iterable[tuple[Path, str]]) -> None:
@@ -266,43 +347,30 @@ def _family(name: str) -> str:
     return name.removesuffix("_total")
 
 
-def _read(file: Path) -> Collector:
+@dataclass(frozen=True)
+class _File:
+    """What one file holds: a collector of ours, or the collectors that postgres_exporter's queries became."""
+
+    path: Path
+    collectors: tuple[Collector, ...]
+    translated: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _read(file: Path) -> _File:
     try:
-        data = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
+        text = file.read_text("utf-8")
+        data = yaml.load(text, StrictLoader)  # noqa: S506  # it is a SafeLoader
+        if queries.recognised(data):
+            made = queries.translated(file.name, text)
+            return _File(file, tuple(map(Collector.model_validate, made.collectors)), True, made.notes)
+        if not isinstance(data, dict):
+            raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
+        return _File(file, (Collector.model_validate(data),))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogError(f"{file.name}: line {line}: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CatalogError(f"{file.name}: cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
-    try:
-        return Collector.model_validate(data)
     except ValidationError as error:
         raise CatalogError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
-
-
-def explain(error: ValidationError) -> list[str]:
-    """Say each thing that pydantic found wrong as `place: what is wrong`."""
-    lines = []
-    for found in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in found["loc"])
-        message = found["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
-    return lines
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys are plain and different."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise yaml.MarkedYAMLError(problem="a key must be plain", problem_mark=key_node.start_mark)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is written twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CatalogError(f"{file.name}: cannot be read: {error}") from error

@@ -113,6 +113,8 @@ class Checkup:
     trials: tuple[Trial, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    notes: tuple[str, ...] = ()
+    """What became of collector files that had to be translated."""
 
     @property
     def exit_code(self) -> int:
@@ -135,7 +137,7 @@ async def _checkup(name: str, connection: Connection, settings: Settings, catalo
         postgres = postgres_of(connection, settings)
         facts = await _facts(postgres, extensions)
         found = findings(facts, extensions, settings.max_connections_per_target)
-        return await _tried(Checkup(name, facts, found), postgres, settings, catalog)
+        return await _tried(Checkup(name, facts, found, notes=catalog.notes), postgres, settings, catalog)
     except ConnectError as error:
         return Checkup(name, error=f"{error}\n{_ADVICE.get(error.reason, _OTHER_ADVICE)}")
     except PgvigilError as error:
@@ -213,11 +215,13 @@ async def _lacking(jobs: Iterable[Job], postgres: Postgres) -> dict[tuple[str, s
 
 async def _lack(job: Job, session: Session) -> str:
     try:
-        types = await session.columns(job.sql)
+        types = await session.columns(job.sql, job.collector.search_path)
     except DatabaseError as error:
         return str(error)
     if missing := missing_columns(job, list(types)):
         return f"the query has no column {', '.join(missing)}"
+    if job.collector.lenient:
+        return ""
     wrong = {m.column: types[m.column] for m in job.metrics if types[m.column] not in _NUMBERS}
     return ", ".join(f"column {column} is of type {of}, which is no number" for column, of in wrong.items())
 
@@ -250,6 +254,7 @@ def written(checkup: Checkup) -> str:
         [f"{name}{server}; database {facts.database}, role {facts.role}"],
         [line for finding in checkup.findings for line in _finding(finding)],
         ["Collectors", *_trials(checkup.trials), *(_line("skipped", n, why) for n, why in checkup.skipped.items())],
+        ["Collector files", *(line for note in checkup.notes for line in _note(note))] if checkup.notes else [],
         _remedy(checkup.findings, facts),
         [_verdict(checkup)],
     ]
@@ -259,6 +264,10 @@ def written(checkup: Checkup) -> str:
 def _finding(finding: Finding) -> Iterator[str]:
     yield f"  {finding.level:<9}{finding.what}"
     yield from textwrap.wrap(finding.advice, 110, initial_indent=" " * 11, subsequent_indent=" " * 11)
+
+
+def _note(note: str) -> list[str]:
+    return textwrap.wrap(note, 118, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _line(mark: str, collector: str, text: str) -> str:

@@ -19,6 +19,11 @@ from exporter.plan import Extension, signed
 
 APPLICATION_NAME = "pgvigil"
 
+PINNED = "pg_catalog"
+"""The search_path of all but queries that ask for the role's own, so that nobody can redirect them."""
+
+_PATHS = {PINNED: PINNED, "role": "DEFAULT"}
+
 GUARD_RAILS = {
     "default_transaction_isolation": "'read committed'",
     "default_transaction_deferrable": "off",
@@ -27,7 +32,7 @@ GUARD_RAILS = {
     "lock_timeout": "'100ms'",
     "idle_in_transaction_session_timeout": "'10s'",
     "jit": "off",
-    "search_path": "pg_catalog",
+    "search_path": PINNED,
     "max_parallel_workers_per_gather": "0",
     "work_mem": "'4MB'",
 }
@@ -89,7 +94,7 @@ class Session:
         self._connection = connection
         self.pid: int = connection.get_server_pid()
         """The process id of our backend."""
-        self._statement_timeout = 0.0
+        self._set: dict[str, str] = {"search_path": PINNED}
         self._pending: asyncio.Task[Any] | None = None
         self._awaited = False
         self._asked_at = 0.0
@@ -97,7 +102,9 @@ class Session:
         self.trips = 0
         """How often the latest query went to the server and back."""
 
-    async def fetch(self, sql: str, timeout: float, *args: Any, patience: float | None = None) -> list[Any]:
+    async def fetch(
+        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
+    ) -> list[Any]:
         """Run one query and return the driver's records; QueryError says why there are none.
 
         Args:
@@ -105,22 +112,32 @@ class Session:
             timeout: seconds after which the server ends it.
             args: its parameters.
             patience: seconds after which a server that does not answer counts as stuck; a little more than the timeout.
+            search_path: `pg_catalog`, or `role` for the one that the role has in this database.
 
         """
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
-        self.trips = 1 + (sql not in self._prepared) + (timeout != self._statement_timeout)
-        if timeout != self._statement_timeout:
-            limit = f"SET statement_timeout = {max(1, round(timeout * 1000))}"
-            await self._answered(self._connection.execute(limit), patience)
-            self._statement_timeout = timeout
+        wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
+        changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
+        self.trips = 1 + (sql not in self._prepared) + bool(changed)
+        if changed:
+            await self._change(changed, patience)
         rows: list[Any] = await self._answered(self._connection.fetch(sql, *args), patience)
         self._prepared.add(sql)
         return rows
 
-    async def columns(self, sql: str) -> dict[str, str]:
+    async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
+        if self._set.get("search_path") != (path := _PATHS[search_path]):
+            await self._change({"search_path": path}, 5.0 + _PATIENCE_SECONDS)
         statement = await self._answered(self._connection.prepare(sql), 5.0 + _PATIENCE_SECONDS)
         return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
+
+    async def _change(self, values: Mapping[str, str], patience: float) -> None:
+        """Change what the session is set to; until the server has confirmed it, nothing is known of it."""
+        for name in values:
+            self._set.pop(name, None)
+        await self._answered(self._connection.execute(_set(values)), patience)
+        self._set |= values
 
     async def _answered(self, question: Coroutine[Any, Any, Any], patience: float) -> Any:
         """Wait for an answer; the driver's own time limit would open a second connection to cancel the query."""

@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from exporter.catalog import LabelName, StrictLoader, explain
+from exporter.catalog import LabelName
+from exporter.documents import StrictLoader, explain
 from exporter.errors import ValuesError
 
 RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"

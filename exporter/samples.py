@@ -1,8 +1,10 @@
 """Rows -> samples, column by column: NULL, label text, numbers. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -57,7 +59,7 @@ def columns(rows: Sequence[Any]) -> Columns:
 
 def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
     """List the columns that the collector declares and its query lacks."""
-    own = [metric.column for metric in job.metrics]
+    own = [] if job.collector.lenient else [metric.column for metric in job.metrics]
     extra = [label for metric in job.metrics for label in metric.labels]
     key = [*job.collector.ledger.key, job.collector.ledger.rank] if job.collector.ledger else []
     wanted = dict.fromkeys([*job.collector.labels, *extra, *own, *key])
@@ -69,6 +71,8 @@ def samples(job: Job, table: Columns, names: Names) -> Samples:
     if not table:
         return Samples(tuple(Family(metric, (), ()) for metric in job.metrics))
     rows = len(next(iter(table.values())))
+    if job.collector.lenient:
+        table = _leniently(job, table, rows)
     texts = label_texts(job.collector, table, names)
     values, malformed = numbers(job.metrics, table)
     rejected = Counter({"malformed": len(malformed)} if malformed else {})
@@ -193,6 +197,46 @@ def numbers(metrics: Sequence[Metric], table: Columns) -> tuple[dict[str, Sequen
 def _converted(value: Any) -> Number | None:
     convert = _CONVERT.get(type(value))
     return convert(value) if convert else value
+
+
+def _leniently(job: Job, table: Columns, rows: int) -> Columns:
+    """Read the columns as whatever number they stand for; one that is missing gives no sample."""
+    values = {m.column: [*map(_any_number, table.get(m.column, [None] * rows))] for m in job.metrics}
+    labels = {
+        label: [_seconds(v) if isinstance(v, date) else v for v in table[label]] for label in job.collector.labels
+    }
+    return {**table, **values, **labels}
+
+
+def _any_number(value: Any) -> Number | None:
+    """Read text as a number, a time as whole Unix seconds, an interval as seconds; None for anything else."""
+    if type(value) in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, date):
+        return _seconds(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool | Decimal):
+        return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _label(value: Any) -> Any:
+    return _seconds(value) if isinstance(value, date) else value
+
+
+_INFINITY = {datetime.max.replace(tzinfo=UTC): math.inf, datetime.min.replace(tzinfo=UTC): -math.inf}
+"""By what the driver writes for it."""
+
+
+def _seconds(value: date) -> Number:
+    """Turn a date or a time, which is UTC unless it says otherwise, into whole Unix seconds."""
+    moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return _INFINITY[moment] if moment in _INFINITY else math.floor(moment.timestamp())
 
 
 def _cut(job: Job, table: Columns, rows: int) -> tuple[int, tuple[Rest, ...]]:

@@ -412,7 +412,7 @@ class Target:
         attempts = self._of(job)
         attempts.begin()
         try:
-            rows = await session.fetch(job.sql, job.collector.timeout)
+            rows = await session.fetch(job.sql, job.collector.timeout, search_path=job.collector.search_path)
             attempts.book(len(rows), self._rtt * session.trips)
             table = columns(rows)
             if table and (missing := missing_columns(job, list(table))):

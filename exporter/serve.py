@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import logging
 import os
 import socket
 from collections.abc import Iterable
@@ -18,12 +19,14 @@ from exporter.scrape import Options, Target
 from exporter.settings import Connection, Settings
 from exporter.watch import WatchOptions
 
+_log = logging.getLogger(__name__)
+
 
 def catalog_of(settings: Settings) -> Catalog:
     """Load the built-in collectors, those of compatibility where asked for, and the user's, as the settings say."""
     compatible = [COMPATIBILITY] if settings.compatibility_names else []
     own = [settings.collectors_dir] if settings.collectors_dir else []
-    return settings.applied_to(load(BUILT_IN, *compatible, *own))
+    return settings.applied_to(load(BUILT_IN, *compatible, *own, runs=settings.runs))
 
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
@@ -59,6 +62,8 @@ def postgres_of(connection: Connection, settings: Settings) -> Postgres:
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
     catalog = catalog_of(settings)
+    for note in catalog.notes:
+        _log.info("%s", note)
     listener = _listener(settings)
     config = uvicorn.Config(
         create_app(targets_of(settings, catalog), settings),

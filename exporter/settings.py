@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from exporter.catalog import Catalog, StrictLoader, explain
+from exporter.catalog import Catalog, Collector
+from exporter.documents import StrictLoader, explain
 from exporter.errors import SettingsError
 
 PREFIX = "PGVIGIL_"
@@ -174,7 +176,12 @@ class Settings(Connection, BaseSettings):
         for name in (*self.disable, *self.collectors):
             if name not in known:
                 raise SettingsError(f"{name}: no such collector{_nearest(name, known)}")
-        return Catalog(tuple(collector.model_copy(update=self._changes(collector.name)) for collector in catalog))
+        changed = tuple(collector.model_copy(update=self._changes(collector.name)) for collector in catalog)
+        return replace(catalog, collectors=changed)
+
+    def runs(self, collector: Collector) -> bool:
+        """Tell whether a collector is switched on."""
+        return bool(self._changes(collector.name).get("enabled", collector.enabled))
 
     def _changes(self, name: str) -> dict[str, object]:
         found = self.collectors.get(name)

@@ -190,3 +190,23 @@ async def test_a_hostile_search_path_cannot_redirect_a_query(cluster: Callable[.
     assert not vitals.in_recovery
     assert "hostile" not in directory.databases.values()
     assert row["n"] >= 3
+
+
+async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it_pinned_again(
+    cluster: Callable[..., Cluster],
+) -> None:
+    server = cluster()
+    server.execute(f"CREATE SCHEMA app; ALTER ROLE {MONITOR} SET search_path = app, public")
+    path = "SELECT current_setting('search_path') AS path"
+
+    async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
+        found = [(await session.fetch(path, 5, search_path=name))[0]["path"] for name in ("role", "role", "pg_catalog")]
+        assert found == ["app, public", "app, public", "pg_catalog"]
+        with pytest.raises(QueryError):
+            await session.fetch("SELECT 1 / 0", 5, search_path="role")
+        assert (await session.vitals(5)).database == "postgres"
+        assert (await session.fetch(path, 5))[0]["path"] == "pg_catalog"
+        assert session.trips == 1
+        with pytest.raises(QueryError):
+            await session.columns("SELECT * FROM pg_stat_statements")
+        assert "calls" in await session.columns("SELECT * FROM pg_stat_statements", "role")

@@ -1,5 +1,7 @@
 """Rows -> samples: NULL, numbers, labels, bad rows, limits."""
 
+import math
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -49,6 +51,37 @@ def test_a_label_is_escaped_text(value: object, text: str) -> None:
 )
 def test_a_value_is_a_number_or_none(value: object, number: object) -> None:
     assert pairs(job(), [{"x": "v", "a": value}]) == [('x="v"', number)]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1),
+        (True, 1),
+        (Decimal("2.5"), 2.5),
+        ("2.5", 2.5),
+        (b"3", 3),
+        ("many", None),
+        (None, None),
+        ([1], None),
+        (timedelta(minutes=1, milliseconds=500), 60.5),
+        (datetime(2024, 2, 3, 4, 5, 6, 999999, tzinfo=UTC), 1706933106),
+        (datetime(2024, 2, 3, 5, 5, 6, tzinfo=timezone(timedelta(hours=1))), 1706933106),
+        (datetime(2024, 2, 3, 4, 5, 6), 1706933106),  # noqa: DTZ001  # a timestamp without time zone
+        (date(2024, 2, 3), 1706918400),
+        (datetime.max.replace(tzinfo=UTC), math.inf),
+        (datetime.min.replace(tzinfo=UTC), -math.inf),
+    ],
+)
+def test_leniently_whatever_stands_for_a_number_is_one(value: object, number: object) -> None:
+    assert pairs(job(lenient=True), [{"x": "v", "a": value}]) == [('x="v"', number)]
+
+
+def test_leniently_a_column_may_be_missing_and_a_time_is_a_label() -> None:
+    made = job(lenient=True)
+    assert missing_columns(made, ["x"]) == []
+    assert missing_columns(made, ["a"]) == ["x"]
+    assert pairs(made, [{"x": date(2024, 2, 3)}]) == [('x="1706918400"', None)]
 
 
 def test_the_first_of_two_rows_with_the_same_labels_stays_and_the_other_is_counted() -> None:
