@@ -17,7 +17,8 @@ _HEAD = """# From postgres_exporter's names to ours
 Written by `pgvigil reference --diff postgres_exporter`. With `compatibility_names` every name below is served with
 postgres_exporter's labels, but for those under *Not served*; the names in the column *ours* are there without it as
 well. A counter of theirs whose name does not end with `_total` is untyped, since OpenMetrics knows no such counters.
-*where* is the flag of postgres_exporter that switches it on, or the releases that had it.
+*where* is the flag of postgres_exporter that switches it on, the releases that had it, or `public rules`: names that
+widespread alert rules ask for, and that come from queries of their authors only.
 """
 
 
@@ -31,7 +32,7 @@ class Theirs:
     since: str
     until: str
     where: str
-    """`default`, a flag, or the releases that had it."""
+    """`default`, a flag, the releases that had it, or `public rules`: rules ask for it and no release has it."""
     ours: str
     """Our name for it, where neither `also` nor the name itself tells."""
     difference: str
