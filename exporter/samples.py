@@ -201,23 +201,21 @@ def _converted(value: Any) -> Number | None:
 
 def _leniently(job: Job, table: Columns, rows: int) -> Columns:
     """Read the columns as whatever number they stand for; one that is missing gives no sample."""
-    values = {m.column: [*map(_any_number, table.get(m.column, [None] * rows))] for m in job.metrics}
-    labels = {
-        label: [_seconds(v) if isinstance(v, date) else v for v in table[label]] for label in job.collector.labels
-    }
+    values = {m.column: _any_numbers(table.get(m.column, [None] * rows)) for m in job.metrics}
+    labels = {label: [_label(value) for value in table[label]] for label in job.collector.all_labels}
     return {**table, **values, **labels}
+
+
+def _any_numbers(values: Sequence[Any]) -> Sequence[Number | None]:
+    return values if set(map(type, values)) <= _PLAIN else [_any_number(value) for value in values]
 
 
 def _any_number(value: Any) -> Number | None:
     """Read text as a number, a time as whole Unix seconds, an interval as seconds; None for anything else."""
-    if type(value) in _PLAIN:
-        return value  # type: ignore[no-any-return]
     if isinstance(value, date):
         return _seconds(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bool | Decimal):
-        return float(value)
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -11,13 +11,17 @@ from typing import Any
 import httpx
 import pytest
 from bench.exporters import PROGRAM, running, theirs
-from pages import MONITOR, Page, page
+from pages import MONITOR, Page, page, target
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from serving import run, serving
 
-from exporter.catalog import BUILT_IN, Catalog, Collector, Metric, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, Collector, Metric, load
 from exporter.demo.cluster import HOST, Cluster
 from exporter.errors import CatalogError
+from exporter.own import own_families
+from exporter.page import Pages
 from exporter.plan import Server, plan
+from exporter.render import negotiate
 
 FILE = Path(__file__).parent / "queries.yaml"
 
@@ -293,6 +297,19 @@ def test_the_file_works_on_a_real_server(major: int, cluster: Callable[..., Clus
     assert ("only_old_here" in found.samples, "only_new_here" in found.samples) == (major < 18, major >= 18)
     everywhere = {labels["datname"]: value for labels, value in found.series("everywhere_tables")}
     assert everywhere == {"postgres": 2, "till": 0}
+
+
+async def test_openmetrics_has_no_quarrel_with_their_names(server18: Cluster, tmp_path: Path) -> None:
+    """With and without the collectors of compatibility; prometheus-client's parser refuses what clashes."""
+    for folders in ((BUILT_IN,), (BUILT_IN, COMPATIBILITY)):
+        watched = target(server18.dsn(user=MONITOR), loaded(tmp_path, FILE.read_text("utf-8"), *folders))
+        report = await watched.scrape(20)
+        await watched.close()
+        form = negotiate("application/openmetrics-text; version=1.0.0")
+        text = Pages(compatibility_names=True).page(report, own_families(report), form, gzip=False).decode()
+        families = {family.name: family.type for family in text_string_to_metric_families(text)}
+        assert (families["spread_size_bucket"], families["odd_values_left_total"]) == ("unknown", "unknown")
+        assert families["odd_values_done"] == "counter"
 
 
 def _assert_odd_values(found: Page, here: str) -> None:
