@@ -257,10 +257,11 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
         kept, left_out = _parted(made, owners)
         notes += [f"{place}: left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
         if kept:
-            _refuse_declared(places, kept, place)
             name = f"{made.name}_queries" if made.name in taken else made.name
             added.append(made.model_copy(update={"name": name, "metrics": kept}))
             taken.add(name)
+            if runs(added[-1]):
+                _refuse_declared(places, kept, place)
     collectors = (*(_less(collector, places) for collector in ours), *added)
     return Catalog(collectors, (*(note for file in files for note in file.notes), *notes))
 
