@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, load
 from exporter.errors import PgvigilError, SettingsError
 from exporter.grants import ROLE, grants
 from exporter.logs import configure
@@ -93,8 +93,14 @@ def grants_command(config: Path | None, role: str) -> None:
 
 @cli.command("reference")
 @click.option("--check", is_flag=True, help="Write nothing; fail when the file is out of date.")
-def reference_command(check: bool) -> None:
-    """Write exporter/collectors/README.md from the built-in collectors."""
+@click.option("--diff", type=click.Choice(["postgres_exporter"]), help="Print its names with ours and how they differ.")
+def reference_command(check: bool, diff: str | None) -> None:
+    """Write exporter/collectors/README.md from the built-in collectors, or print the names of another exporter."""
+    if diff:
+        from exporter.compatibility import difference
+
+        click.echo(difference(load(BUILT_IN), load(COMPATIBILITY)), nl=False)
+        return
     file, text = BUILT_IN / "README.md", reference(load(BUILT_IN))
     if check and (not file.is_file() or file.read_text("utf-8") != text):
         raise click.ClickException(f"{file} is out of date; run: pgvigil reference")

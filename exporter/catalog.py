@@ -14,6 +14,9 @@ from exporter.errors import CatalogError
 
 BUILT_IN = Path(__file__).parent / "collectors"
 
+COMPATIBILITY = BUILT_IN / "compatibility"
+"""Collectors that are loaded with compatibility_names only: what postgres_exporter shows with other labels or units."""
+
 _OUR_OWN = (
     "pg_up",
     "pg_up_reason",
@@ -22,7 +25,10 @@ _OUR_OWN = (
     "pg_lock_wait_sampled_seconds",
     "pg_lock_wait_longest_recent_seconds",
 )
-"""Families that come from code, beside all that begin with pgvigil_."""
+"""Families that come from code."""
+
+_OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_collector_")
+"""What the names of all others that come from code begin with."""
 
 Version = tuple[int, ...]
 """A server's or an extension's version, as numbers: (17,), (1, 11)."""
@@ -241,7 +247,7 @@ def _refuse_twice(what: str, names: Iterable[str]) -> None:
 
 def _refuse_our_own(names: Iterable[str]) -> None:
     for name in names:
-        if _family(name) in _OUR_OWN or name.startswith(("pgvigil_", "process_", "python_")):
+        if _family(name) in _OUR_OWN or name.startswith(_OUR_PREFIXES):
             raise CatalogError(f"metric {name}: the exporter's own; choose another name")
 
 

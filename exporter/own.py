@@ -66,8 +66,8 @@ class Report:
 
 
 @cache
-def _metric(name: str, kind: str, text: str, *labels: str) -> Metric:
-    return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels})
+def _metric(name: str, kind: str, text: str, *labels: str, also: str | None = None) -> Metric:
+    return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels, "also": also})
 
 
 _JOB = ("collector", "datname")
@@ -176,9 +176,12 @@ INCIDENTS = _metric(
     "kind",
 )
 SCRAPE_SECONDS = _metric(
-    "pgvigil_scrape_duration_seconds", "gauge", "Time this scrape took, in seconds, until the page was put together."
+    "pgvigil_scrape_duration_seconds",
+    "gauge",
+    "Time this scrape took, in seconds, until the page was put together.",
+    also="pg_exporter_last_scrape_duration_seconds",
 )
-SCRAPES = _metric("pgvigil_scrapes_total", "counter", "Scrapes answered so far.")
+SCRAPES = _metric("pgvigil_scrapes_total", "counter", "Scrapes answered so far.", also="pg_exporter_scrapes_total")
 SESSIONS = _metric(
     "pgvigil_connections",
     "gauge",
@@ -212,6 +215,24 @@ OWN = (
     BUILD,
 )
 
+LAST_ERROR = _metric(
+    "pg_exporter_last_scrape_error",
+    "gauge",
+    "1 when PostgreSQL did not answer during this scrape or a collector's newest result is not on this page, else 0.",
+)
+THEIR_SUCCESS = _metric(
+    "pg_scrape_collector_success", "gauge", "The least pgvigil_collector_success of the collector.", "collector"
+)
+THEIR_DURATION = _metric(
+    "pg_scrape_collector_duration_seconds",
+    "gauge",
+    "Sum of pgvigil_collector_duration_seconds over the collector's databases.",
+    "collector",
+)
+
+COMPATIBLE = (LAST_ERROR, THEIR_SUCCESS, THEIR_DURATION)
+"""What postgres_exporter says of itself under names that fit none of ours; only with compatibility_names."""
+
 
 def own_families(report: Report) -> list[Family]:
     """Say how the scrape went."""
@@ -237,6 +258,21 @@ def own_families(report: Report) -> list[Family]:
         Family(SCRAPE_SECONDS, [""], [report.seconds]),
         Family(SCRAPES, [""], [report.scrapes]),
         Family(SESSIONS, [""], [report.sessions]),
+    ]
+
+
+def compatibility_families(report: Report) -> list[Family]:
+    """Say how the scrape went as postgres_exporter does, which knows no databases in it."""
+    success: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for job in report.jobs:
+        success[job.collector] = min(success.get(job.collector, 1), int(job.success))
+        seconds[job.collector] = seconds.get(job.collector, 0.0) + (job.duration or 0.0)
+    labels = [label_text({"collector": collector}) for collector in success]
+    return [
+        Family(LAST_ERROR, [""], [int(not report.up or not all(success.values()))]),
+        Family(THEIR_SUCCESS, labels, [*success.values()]),
+        Family(THEIR_DURATION, labels, [*seconds.values()]),
     ]
 
 

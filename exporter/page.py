@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from exporter.own import JobStatus, Report
+from exporter.own import JobStatus, Report, compatibility_families
 from exporter.render import Block, Format, block, gzipped, identity
 from exporter.samples import Family, Samples
 
@@ -22,17 +22,21 @@ class Pages:
             if known and _same(known[0], results):
                 kept.append(known[1])
             else:
-                made = block(self._families(results), form.openmetrics)
+                made = block(
+                    self._twinned(family for result in results for family in result.families), form.openmetrics
+                )
                 self._blocks[name, form.openmetrics] = (results, made)
                 fresh.append(made)
-        return _joined(kept, [*fresh, block(own, form.openmetrics)], form, gzip)
+        if self._compatibility_names:
+            own = [*own, *compatibility_families(report)]
+        return _joined(kept, [*fresh, block(self._twinned(own), form.openmetrics)], form, gzip)
 
-    def _families(self, results: Iterable[Samples]) -> Iterable[Family]:
-        for result in results:
-            for family in result.families:
-                yield family
-                if self._compatibility_names and (twin := family.metric.twin()):
-                    yield Family(twin, family.labels, family.values)
+    def _twinned(self, families: Iterable[Family]) -> Iterable[Family]:
+        """Let each family be followed by the same one under postgres_exporter's name, where that is asked for."""
+        for family in families:
+            yield family
+            if self._compatibility_names and (twin := family.metric.twin()):
+                yield Family(twin, family.labels, family.values)
 
 
 def page_of(families: Iterable[Family], form: Format, gzip: bool) -> bytes:

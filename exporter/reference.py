@@ -13,7 +13,9 @@ _HEAD = """# Metrics reference
 Written by `pgvigil reference` from the collector files beside it; a test fails when it is out of date.
 
 Every collector of scope *database* runs in each database that the role may connect to, and adds the label `datname`.
-*also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`.
+*also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`. With it the
+collectors in `compatibility/` run too, which serve what has other labels or units there; `pgvigil reference --diff
+postgres_exporter` lists every name of postgres_exporter with ours.
 """
 
 _SAMPLER = (

@@ -75,8 +75,8 @@ def samples(job: Job, table: Columns, names: Names) -> Samples:
     families: list[Family] = []
     for group in _groups(job.metrics).values():
         labels = _joined(job, group[0], texts, rows)
-        keep = _unique(labels, malformed)
-        rejected["duplicate"] += rows - len(malformed) - (rows - len(malformed) if keep is None else len(keep))
+        keep, duplicates = _unique(labels, malformed, [values[metric.column] for metric in group])
+        rejected["duplicate"] += duplicates
         if keep is not None:
             labels = [labels[i] for i in keep]
         families += [
@@ -150,15 +150,22 @@ def _joined(job: Job, metric: Metric, texts: Mapping[str, list[str]], rows: int)
     return [",".join(row) for row in zip(*parts, strict=True)] if parts else [""] * rows
 
 
-def _unique(labels: Sequence[str], malformed: set[int]) -> list[int] | None:
-    """Select the rows to keep, the first of each label set; None for all of them."""
+def _unique(
+    labels: Sequence[str], malformed: set[int], values: Sequence[Sequence[Number | None]]
+) -> tuple[list[int] | None, int]:
+    """Select the rows to keep, the first of each label set, None for all of them; and count the others.
+
+    A row without any value here gives no sample, so it is no duplicate of one that does.
+    """
     if not malformed and len(set(labels)) == len(labels):
-        return None
+        return None, 0
+    telling = [
+        i for i, row in enumerate(zip(*values, strict=True)) if i not in malformed and any(v is not None for v in row)
+    ]
     first: dict[str, int] = {}
-    for i, text in enumerate(labels):
-        if i not in malformed:
-            first.setdefault(text, i)
-    return list(first.values())
+    for i in telling:
+        first.setdefault(labels[i], i)
+    return list(first.values()), len(telling) - len(first)
 
 
 def _pick(values: Sequence[Number | None], keep: Sequence[int]) -> list[Number | None]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import uvicorn
 
 from exporter.app import create_app
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
 from exporter.errors import PortInUseError
 from exporter.postgres import Postgres
 from exporter.scrape import Options, Target
@@ -20,9 +20,10 @@ from exporter.watch import WatchOptions
 
 
 def catalog_of(settings: Settings) -> Catalog:
-    """Load the built-in collectors and the user's, changed as the settings say."""
+    """Load the built-in collectors, those of compatibility where asked for, and the user's, as the settings say."""
+    compatible = [COMPATIBILITY] if settings.compatibility_names else []
     own = [settings.collectors_dir] if settings.collectors_dir else []
-    return settings.applied_to(load(BUILT_IN, *own))
+    return settings.applied_to(load(BUILT_IN, *compatible, *own))
 
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:

@@ -93,7 +93,11 @@ class Settings(Connection, BaseSettings):
     disable: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (), description="Names of collectors to switch off, separated by commas."
     )
-    compatibility_names: bool = Field(False, description="Serve postgres_exporter's names beside ours.")
+    compatibility_names: bool = Field(
+        False,
+        description="Serve postgres_exporter's names beside ours;"
+        " `pgvigil reference --diff postgres_exporter` lists them.",
+    )
     scrape_timeout: float = Field(10.0, gt=0, description="Seconds for a page when the scraper does not say.")
     scrape_timeout_offset: float = Field(
         0.5, ge=0, description="Seconds before the scraper's time limit at which the page is sent."

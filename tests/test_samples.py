@@ -57,6 +57,21 @@ def test_the_first_of_two_rows_with_the_same_labels_stays_and_the_other_is_count
     assert found.rejected == {"duplicate": 1}
 
 
+def test_a_row_that_gives_no_sample_is_no_duplicate() -> None:
+    """So rows that carry the states of a thing may carry its other values once."""
+    metrics = [
+        {"name": "pg_a", "type": "gauge", "help": "A.", "column": "a"},
+        {"name": "pg_b", "type": "gauge", "help": "B.", "column": "b", "labels": ["state"]},
+    ]
+    rows: Columns = {"x": ["u", "u"], "state": ["on", "off"], "a": [None, 7], "b": [0, 1]}
+    found = samples(job(metrics=metrics), rows, Names())
+    assert [(family.labels, family.values) for family in found.families] == [
+        (['x="u"'], [7]),
+        (['x="u",state="on"', 'x="u",state="off"'], [0, 1]),
+    ]
+    assert found.rejected == {}
+
+
 def test_a_row_with_a_value_that_is_no_number_costs_that_row_only() -> None:
     found = samples(job(), {"x": ["u", "v"], "a": ["many", 2]}, Names())
     assert (found.families[0].labels, found.families[0].values) == (['x="v"'], [2])

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_parser
 from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
 from exporter.demo.cluster import Cluster
 from exporter.own import own_families
 from exporter.page import Pages
@@ -53,8 +53,8 @@ async def test_every_collector_succeeds_on_a_healthy_server(server: Cluster) -> 
 
 
 async def test_both_formats_say_the_same(server: Cluster) -> None:
-    """One report of a real server, read back by both of prometheus-client's parsers."""
-    watched = target(server.dsn(user=MONITOR))
+    """One report of a real server with all there is, read back by both of prometheus-client's parsers."""
+    watched = target(server.dsn(user=MONITOR), load(BUILT_IN, COMPATIBILITY))
     report = await watched.scrape(9)
     await watched.close()
     found = []

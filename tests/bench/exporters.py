@@ -23,7 +23,7 @@ QUERIES = Path("/usr/share/doc/prometheus-postgres-exporter/examples/queries.yam
 
 COLLECTORS = Path(__file__).parent / "collectors"
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 
 # What Prometheus 2.42 sends.
 _HEADERS = {

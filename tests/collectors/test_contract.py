@@ -6,7 +6,7 @@ import pytest
 from pages import MONITOR
 from pydantic import SecretStr
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
 from exporter.demo.cluster import Cluster
 from exporter.plan import Extension, Job, Server, plan
 from exporter.postgres import Postgres
@@ -20,7 +20,7 @@ LABELS = {"text", "name", "varchar", "bool", "int2", "int4", "int8", "oid", "oid
 
 def jobs(version: tuple[int, ...], extensions: Mapping[str, Extension]) -> list[Job]:
     """Every job that could run on this version, on a primary or a standby, those that are off by default included."""
-    catalog = Catalog(tuple(collector.model_copy(update={"enabled": True}) for collector in load(BUILT_IN)))
+    catalog = Catalog(tuple(c.model_copy(update={"enabled": True}) for c in load(BUILT_IN, COMPATIBILITY)))
     servers = [
         Server(version, in_recovery, "postgres", ("postgres",), {"postgres": extensions})
         for in_recovery in (False, True)
@@ -69,7 +69,8 @@ async def test_statements_follow_the_version_of_the_extension_not_of_the_server(
 
 
 def test_every_metric_is_on_the_newest_supported_version_or_says_until_when() -> None:
-    extensions = {name: Extension((99,), "public") for c in load(BUILT_IN) if (name := c.extension)}
+    extensions = {name: Extension((99,), "public") for c in load(BUILT_IN, COMPATIBILITY) if (name := c.extension)}
     newest = {metric.name for job in jobs((18,), extensions) for metric in job.metrics}
-    every = {metric.name for collector in load(BUILT_IN) for metric in collector.metrics if not metric.until}
+    collectors = load(BUILT_IN, COMPATIBILITY)
+    every = {metric.name for collector in collectors for metric in collector.metrics if not metric.until}
     assert every - newest == set()
