@@ -47,7 +47,8 @@ async def _demo(listen: str, seconds: float | None) -> None:
         with _listener(settings, console) as listener:
             say(console, "Starting PostgreSQL ...")
             with shop.cluster:
-                shop.open()
+                shop.furnish()
+                shop.neglect()
                 async with _exporter(settings, listener), _workload(shop):
                     say(console, *_where_to_look(_address(listener), shop))
                     await _watch(_address(listener), console, stop, seconds)

@@ -63,7 +63,7 @@ def test_amtool_accepts_it(amtool: Path) -> None:
     ("receiver", "labels"),
     [
         ("page", {"alertname": "PostgreSQLDown", **CRITICAL}),
-        ("page", {"alertname": "PostgreSQLExporterVanished", **CRITICAL, "component": "exporter"}),
+        ("page", {"alertname": "PostgreSQLExporterStale", **CRITICAL, "component": "exporter"}),
         ("ticket", {"alertname": "PostgreSQLIndexInvalid", **WARNING, "datname": "shop"}),
         ("nobody", {"alertname": "PostgreSQLRestarted", **WARNING, "severity": "info"}),
         ("dead-mans-switch", {"alertname": "PostgreSQLWatchdog", "severity": "info"}),
@@ -198,10 +198,10 @@ def test_the_dead_mans_switch_hears_the_watchdog(quick: tuple[Alertmanager, Page
 
 DOWN = {"alertname": "PostgreSQLDown", **CRITICAL}
 BLIND = {
-    "alertname": "PostgreSQLExporterVanished",
+    "alertname": "PostgreSQLExporterStale",
     **CRITICAL,
     "component": "exporter",
-    "alert_family": "exporter_blind",
+    "alert_family": "blind",
 }
 LOCKS = {"alert_family": "locks", "datname": "shop"}
 

@@ -1,0 +1,142 @@
+"""Plays one incident live and measures it: seconds from its cause to PagerDuty, the culprit, and the end of it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from alerting import Event
+from incidents.stage import Stage
+
+from exporter.demo.incidents import Culprit, Incident, Scene
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An alert that an incident has to bring about."""
+
+    alert: str
+    within: float
+    """Seconds from the cause to the event."""
+    names: Sequence[str]
+    """What of the culprit the event has to say, by kind of name."""
+    receiver: str = "page"
+    resolves_within: float = 150.0
+    """Seconds from the cure to the resolve event."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one expected alert."""
+
+    number: int
+    title: str
+    alert: str
+    receiver: str
+    within: float
+    how: str
+    """`live` or `replayed`."""
+    seconds: float | None
+    """From the cause to the event; None when none came in time."""
+    missing: Sequence[str]
+    """What of the culprit the event does not say."""
+    resolved: float | None
+    """Seconds from the cure to the resolve event; None when none came in time."""
+    summary: str = ""
+    """What PagerDuty was told first of all."""
+
+    @property
+    def caught(self) -> bool:
+        """Whether it was in time, named the culprit, and ended."""
+        return (
+            self.seconds is not None and self.seconds <= self.within and not self.missing and self.resolved is not None
+        )
+
+
+@dataclass
+class Story:
+    """An incident of the demo's, and what has to come of it."""
+
+    incident: Incident
+    expected: Sequence[Expected]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+async def play(story: Story, stage: Stage) -> list[Outcome]:
+    """Play it on a shop of its own, from the day before to the last resolve event."""
+    async with stage.shop(story.settings) as played:
+        scene = Scene(played.shop)
+        try:
+            await story.incident.prepare(scene)
+            await stage.scraped(played.address, times=5)
+            began = time.time()
+            culprit = await story.incident.cause(scene)
+            events = await asyncio.gather(
+                *(
+                    stage.event(each.alert, played.address, since=began, seconds=2 * each.within)
+                    for each in story.expected
+                )
+            )
+            for each, event in zip(story.expected, events, strict=True):
+                say(f"{story.incident.number}: {each.alert}: {_told(event, began)}")
+            cured = time.time()
+            await story.incident.cure(scene)
+            ends = await asyncio.gather(
+                *(until_resolved(stage, event, each, cured) for event, each in zip(events, story.expected, strict=True))
+            )
+        finally:
+            await scene.clear()
+    return [
+        outcome(story.incident, each, "live", culprit, event, event.at - began if event else 0.0, end)
+        for each, event, end in zip(story.expected, events, ends, strict=True)
+    ]
+
+
+def say(line: str) -> None:
+    """Tell whoever waits how it goes."""
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def _told(event: Event | None, began: float) -> str:
+    return f"after {event.at - began:.1f} s: {event.payload['summary']}" if event else "nothing came"
+
+
+def outcome(
+    incident: Incident,
+    expected: Expected,
+    how: str,
+    culprit: Culprit,
+    event: Event | None,
+    seconds: float,
+    resolved: float | None,
+) -> Outcome:
+    """Judge one expected alert by the event that came, so many seconds after the cause."""
+    missing = [f"{name}={culprit[name]}" for name in expected.names if event and culprit[name] not in event.text]
+    if event and event.receiver != expected.receiver:
+        missing.append(f"receiver={expected.receiver}")
+    return Outcome(
+        number=incident.number,
+        title=incident.title,
+        alert=expected.alert,
+        receiver=expected.receiver,
+        within=expected.within,
+        how=how,
+        seconds=round(seconds, 1) if event else None,
+        missing=missing,
+        resolved=resolved,
+        summary=str(event.payload["summary"]) if event else "",
+    )
+
+
+async def until_resolved(stage: Stage, event: Event | None, expected: Expected, cured: float) -> float | None:
+    """Seconds from the cure to the resolve event of the same incident."""
+    if event is None:
+        return None
+    give_up = cured + expected.resolves_within
+    while time.time() < give_up:
+        for each in stage.pagerduty.events:
+            if each.dedup_key == event.dedup_key and each.action == "resolve" and each.at >= cured:
+                return round(each.at - cured, 1)
+        await asyncio.sleep(0.2)
+    return None

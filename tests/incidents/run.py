@@ -1,0 +1,107 @@
+"""Plays the incidents and prints what came of them: uv run python tests/incidents/run.py [--only 3,4]."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from alerting import Event
+from incidents.load import DATABASE, at_work
+from incidents.play import Outcome, Story, play, say
+from incidents.replay import Recorded, play_tapes, record_all, served, write_past
+from incidents.stage import HEALTHY, Stage, new_server, stage
+from incidents.stories import LIVE, REPLAYED
+
+from exporter.demo.cluster import Cluster
+from exporter.demo.shop import MONITOR
+
+CONTROL = {**HEALTHY, "autovacuum_naptime": "1min", "max_slot_wal_keep_size": "-1", "wal_level": "replica"}
+
+AFTER_A_RESTART = ["--rules.alert.for-grace-period=0s"]
+"""An alert whose time was up before the restart does not wait again."""
+
+
+async def run(
+    stories: Sequence[Story], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
+) -> tuple[list[Outcome], list[Event]]:
+    """Play all beside a healthy server; gives what came of them, and what was said of the healthy one."""
+    with new_server(on.folder / "control", CONTROL) as server:
+        async with at_work(server, jobs=control_seconds > 0), on.watched(_dsn(server)) as control:
+            until = time.time() + control_seconds
+            with served(tapes) as address:
+                replaying = asyncio.create_task(play_tapes(tapes, on, address))
+                outcomes = [outcome for story in stories for outcome in await play(story, on)]
+                outcomes += await replaying
+            while time.time() < until:
+                say(f"control: {(until - time.time()) / 60:.0f} more minutes")
+                await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
+            return outcomes, [event for event in on.pagerduty.events if event.source == control]
+
+
+def _dsn(server: Cluster) -> str:
+    return server.dsn(DATABASE, MONITOR, server.password)
+
+
+def table(outcomes: Sequence[Outcome], false: Sequence[Event], minutes: float) -> str:
+    """The outcomes as a Markdown table."""
+    pages = [event.alertname for event in false if event.receiver == "page" and event.action == "trigger"]
+    tickets = [event.alertname for event in false if event.receiver == "ticket" and event.action == "trigger"]
+    rows = [
+        "| # | alert | to | seconds to PagerDuty | culprit named | resolved after | false pages in control | how |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for each in sorted(outcomes, key=lambda outcome: outcome.number):
+        named = "yes" if each.seconds is not None and not each.missing else "no: " + ", ".join(each.missing)
+        seconds = "none" if each.seconds is None else f"{each.seconds:.0f} (≤ {each.within:.0f})"
+        resolved = "no" if each.resolved is None else f"{each.resolved:.0f} s"
+        rows.append(
+            f"| {each.number} | {each.alert} | {each.receiver} | {seconds} | {named} | {resolved} | {len(pages)} "
+            f"| {each.how} |"
+        )
+    said = (
+        f"Control: {minutes:.0f} minutes, pages: {', '.join(pages) or 'none'}; tickets: {', '.join(tickets) or 'none'}."
+    )
+    return "\n".join([*rows, "", said, ""])
+
+
+def main() -> int:
+    """Exit 0 when every incident was caught and nobody was paged for the healthy server."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="numbers of incidents, with commas; none for the control alone")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file as well")
+    parser.add_argument("--control-minutes", type=float, default=0.0, help="run the healthy control at least so long")
+    asked = parser.parse_args()
+    numbers = None if asked.only is None else {int(each) for each in asked.only.split(",") if each.isdigit()}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays behind
+    live = [story for story in LIVE if numbers is None or story.incident.number in numbers]
+    replayed = [story for story in REPLAYED if numbers is None or story.incident.number in numbers]
+    started = time.time()
+    with tempfile.TemporaryDirectory(prefix="pgvigil-incidents-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the servers run as another user
+        tapes = asyncio.run(record_all(replayed, folder))
+        if tapes:
+            say("writing the past of those that are replayed")
+            write_past(tapes, folder)
+        with stage(folder, *(AFTER_A_RESTART if tapes else ())) as on:
+            began = time.time()
+            outcomes, false = asyncio.run(run(live, tapes, on, control_seconds=60 * asked.control_minutes))
+            problems = on.alertmanager.problems
+    text = table(outcomes, false, (time.time() - began) / 60)
+    say(f"{(time.time() - started) / 60:.0f} minutes in all")
+    print(text)
+    print("\n".join(problems), file=sys.stderr)
+    if asked.markdown:
+        asked.markdown.write_text(text)
+    paged = any(event.receiver == "page" for event in false)
+    return 0 if all(outcome.caught for outcome in outcomes) and not paged else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What has to come of each incident: which alert, within what time, naming whom."""
+
+from collections.abc import Sequence
+
+from incidents.play import Expected, Story
+from incidents.replay import DAY, HOUR, MINUTE, Replay
+
+from exporter.demo.incidents import INCIDENTS
+
+_BY_NUMBER = {incident.number: incident for incident in INCIDENTS}
+
+LIVE: Sequence[Story] = (
+    Story(
+        _BY_NUMBER[3],
+        [
+            Expected(
+                "PostgreSQLLockQueueBehindAccessExclusive", 30, ["relation", "pid", "usename", "application_name"]
+            ),
+        ],
+    ),
+    Story(
+        _BY_NUMBER[4],
+        [Expected("PostgreSQLLockQueue", 30, ["relation", "pid", "usename", "application_name", "state"])],
+    ),
+    Story(
+        _BY_NUMBER[1],
+        [
+            Expected("PostgreSQLConnectionsAtLimit", 60, ["rolname", "application_name"], resolves_within=300),
+            Expected("PostgreSQLStatementDominates", 120, ["queryid", "relname"], "ticket", resolves_within=1200),
+        ],
+    ),
+)
+
+REPLAYED: Sequence[Replay] = (
+    Replay(
+        _BY_NUMBER[2],
+        [
+            Expected("PostgreSQLStatementSlower", 10 * MINUTE, ["queryid", "usename"], "ticket", 30 * MINUTE),
+            Expected(
+                "PostgreSQLStatementSlowerThanLastWeek", 25 * MINUTE, ["queryid", "usename"], "ticket", 40 * MINUTE
+            ),
+        ],
+        before=8 * DAY,
+        after=30 * MINUTE,
+    ),
+    Replay(
+        _BY_NUMBER[6],
+        [Expected("PostgreSQLReplicationSlotSoonLost", 4 * HOUR, ["slot_name"], resolves_within=10 * MINUTE)],
+        before=HOUR,
+        after=4 * HOUR,
+        moving=["pg_replication_slots_retained_bytes", "pg_replication_slots_safe_wal_size_bytes"],
+        settings={"max_slot_wal_keep_size": "64GB"},
+    ),
+    Replay(
+        _BY_NUMBER[8],
+        [Expected("PostgreSQLStaleStatistics", 70 * MINUTE, ["relname"], "ticket", 8 * MINUTE)],
+        before=HOUR,
+        after=90 * MINUTE,
+        apart=1,
+    ),
+    Replay(
+        _BY_NUMBER[9],
+        [
+            Expected("PostgreSQLArchiveFailing", 10 * MINUTE, [], "ticket", 20 * MINUTE),
+            Expected("PostgreSQLArchiveBacklogOld", 75 * MINUTE, [], resolves_within=5 * MINUTE),
+        ],
+        before=HOUR,
+        after=80 * MINUTE,
+        apart=70,  # three attempts, then a minute's rest
+        moving=["pg_archiver_ready_oldest_age_seconds", "pg_archiver_last_archived_age_seconds"],
+    ),
+    Replay(
+        _BY_NUMBER[10],
+        [
+            Expected("PostgreSQLSequenceEndsWithinDays", 4 * HOUR, ["sequencename", "relname", "attname"]),
+        ],
+        before=8 * HOUR,
+        after=4 * HOUR,
+        moving=["pg_sequence_used_ratio", "pg_sequence_remaining_values"],
+    ),
+    Replay(
+        _BY_NUMBER[11],
+        [
+            Expected("PostgreSQLIndexInvalid", 15 * MINUTE, ["indexrelname", "relname"], "ticket", 8 * MINUTE),
+            Expected("PostgreSQLIndexDuplicate", 65 * MINUTE, ["duplicate"], "nobody", 8 * MINUTE),
+        ],
+        before=HOUR,
+        after=90 * MINUTE,
+        apart=1,
+    ),
+)
