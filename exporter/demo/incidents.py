@@ -9,11 +9,14 @@ from typing import Any
 import asyncpg
 
 from exporter.demo.shop import DATABASE, Shop
+from exporter.errors import SettingsError
 
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What may happen to a session in an incident: terminated, timed out, not let in."""
 
 AGAIN_AFTER = 1.0
+BEGINS_AFTER = 15.0
+LASTS = 120.0
 
 Session = Any
 """An asyncpg connection."""
@@ -102,6 +105,31 @@ class Incident:
     cure: Callable[[Scene], Coroutine[Any, Any, None]]
     prepare: Callable[[Scene], Coroutine[Any, Any, None]] = _nothing
     """What happened the day before."""
+
+
+def incident_of(name: str) -> Incident:
+    """The incident of that name."""
+    for incident in INCIDENTS:
+        if incident.name == name:
+            return incident
+    names = ", ".join(incident.name for incident in INCIDENTS)
+    raise SettingsError(f"--incident: no incident is named {name!r}; there are {names}")
+
+
+async def perform(incident: Incident, shop: Shop, tell: Callable[..., None]) -> None:
+    """Play an incident from the day before to its cure, and tell when it begins and when it is over."""
+    scene = Scene(shop)
+    try:
+        with suppress(*TROUBLE):
+            await incident.prepare(scene)
+            await asyncio.sleep(BEGINS_AFTER)
+            culprit = await incident.cause(scene)
+            tell("", "It has begun. To be found out:", *(f"  {name}={value}" for name, value in culprit.items()), "")
+            await asyncio.sleep(LASTS)
+            await incident.cure(scene)
+            tell("", "It is cured.", "")
+    finally:
+        await scene.clear()
 
 
 # 1. A dashboard's query that no index serves; who gets no answer asks three times more, until nobody can log in.

@@ -3,8 +3,10 @@
 import asyncio
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 from alerting import Event
 from incidents.stage import Stage
@@ -54,6 +56,18 @@ class Outcome:
         )
 
 
+class Titled(Protocol):
+    """An incident, of the demo's or of our own."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the list of incidents."""
+
+    @property
+    def title(self) -> str:
+        """What happened."""
+
+
 @dataclass
 class Story:
     """An incident of the demo's, and what has to come of it."""
@@ -65,31 +79,41 @@ class Story:
 
 async def play(story: Story, stage: Stage) -> list[Outcome]:
     """Play it on a shop of its own, from the day before to the last resolve event."""
+    incident = story.incident
     async with stage.shop(story.settings) as played:
         scene = Scene(played.shop)
         try:
-            await story.incident.prepare(scene)
+            await incident.prepare(scene)
             await stage.scraped(played.address, times=5)
-            began = time.time()
-            culprit = await story.incident.cause(scene)
-            events = await asyncio.gather(
-                *(
-                    stage.event(each.alert, played.address, since=began, seconds=2 * each.within)
-                    for each in story.expected
-                )
-            )
-            for each, event in zip(story.expected, events, strict=True):
-                say(f"{story.incident.number}: {each.alert}: {_told(event, began)}")
-            cured = time.time()
-            await story.incident.cure(scene)
-            ends = await asyncio.gather(
-                *(until_resolved(stage, event, each, cured) for event, each in zip(events, story.expected, strict=True))
-            )
+            cause, cure = partial(incident.cause, scene), partial(incident.cure, scene)
+            return await measured(stage, incident, story.expected, played.address, cause, cure)
         finally:
             await scene.clear()
+
+
+async def measured(
+    stage: Stage,
+    incident: Titled,
+    expected: Sequence[Expected],
+    instance: str,
+    cause: Callable[[], Awaitable[Culprit]],
+    cure: Callable[[], Awaitable[None]],
+) -> list[Outcome]:
+    """Cause it, wait for what is expected, cure it, wait for the end."""
+    say(f"{incident.number}: {incident.title}")
+    began = time.time()
+    culprit = await cause()
+    waits = (stage.event(each.alert, instance, since=began, seconds=2 * each.within) for each in expected)
+    events = await asyncio.gather(*waits)
+    for each, event in zip(expected, events, strict=True):
+        say(f"{incident.number}: {each.alert}: {_told(event, began)}")
+    cured = time.time()
+    await cure()
+    pairs = list(zip(expected, events, strict=True))
+    ends = await asyncio.gather(*(until_resolved(stage, event, each, cured) for each, event in pairs))
     return [
-        outcome(story.incident, each, "live", culprit, event, event.at - began if event else 0.0, end)
-        for each, event, end in zip(story.expected, events, ends, strict=True)
+        outcome(incident, each, "live", culprit, event, event.at - began if event else 0.0, end)
+        for (each, event), end in zip(pairs, ends, strict=True)
     ]
 
 
@@ -103,7 +127,7 @@ def _told(event: Event | None, began: float) -> str:
 
 
 def outcome(
-    incident: Incident,
+    incident: Titled,
     expected: Expected,
     how: str,
     culprit: Culprit,

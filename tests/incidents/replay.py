@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 from alerting import Event
-from incidents.play import Expected, Outcome, outcome, until_resolved
+from alerts.ruleset import ALERTS, Needs, load
+from incidents.play import Expected, Outcome, outcome, say, until_resolved
 from incidents.stage import HEALTHY, JOB, PASSWORD, Prometheus, Stage, new_server, prometheus, promtool
 from incidents.tape import Recorder, Tape, openmetrics
-from incidents.wanted import metrics_of, rule_file_of
 
 from exporter.demo.incidents import Culprit, Incident, Scene
 from exporter.demo.shop import MONITOR, Shop
@@ -27,6 +27,7 @@ STEP = 60.0
 """Seconds between the scrapes of the past."""
 FINE = 15.0
 """Seconds between the evaluations of the past."""
+ALWAYS = frozenset({"pg_up", "pgvigil_scrapes_total"})
 AT_ONCE = 2
 """Recordings made at once."""
 PATIENCE = 120.0
@@ -94,7 +95,7 @@ async def record(story: Replay, folder: Path, path: str) -> Recorded:
     """Play the incident on a server of its own, and record its pages before, during and after."""
     settings = {**HEALTHY, **story.settings}
     server = new_server(folder / f"recorded{path}", settings)
-    names = metrics_of(each.alert for each in story.expected)
+    names = ALWAYS.union(*(_needs(each).metrics for each in story.expected))
     try:
         await asyncio.to_thread(server.__enter__)
         shop = Shop(server, PASSWORD)
@@ -116,6 +117,12 @@ async def record(story: Replay, folder: Path, path: str) -> Recorded:
         await asyncio.to_thread(server.remove)
     recorder.tape.cause, recorder.tape.cure = 1, 2
     return Recorded(story, recorder.tape, culprit, path)
+
+
+def _needs(expected: Expected) -> Needs:
+    """The metrics and rule files that an alert lives on."""
+    rules = load()
+    return rules.needs(rules.alerts[expected.alert])
 
 
 async def record_all(stories: Sequence[Replay], folder: Path) -> list[Recorded]:
@@ -168,8 +175,9 @@ def write_past(tapes: Sequence[Recorded], folder: Path) -> None:
     nobody = "127.0.0.1:9"
     with prometheus(folder, nobody) as past:
         for tape in tapes:
-            for file in sorted({rule_file_of(each.alert) for each in tape.story.expected}):
-                _recording_rules(file, tape, past, folder)
+            subjects = dict.fromkeys(subject for each in tape.story.expected for subject in _needs(each).subjects)
+            for subject in subjects:
+                _recording_rules(ALERTS / "rules" / f"{subject}.yml", tape, past, folder)
     with prometheus(folder, nobody) as past:
         _blocks(_pending(tapes, past), folder)
 
@@ -260,6 +268,7 @@ async def _seen(each: Expected, tape: Recorded, on: Stage) -> tuple[Event | None
             return None, 0.0
         await asyncio.sleep(0.2)
     fired = time.time()
+    say(f"{tape.story.incident.number}: {each.alert} fires")
     due = tape.since[each.alert] + rule["duration"] if each.alert in tape.since else fired
     if each.receiver == "nobody":
         return _as_event(firing[0], fired), due - began

@@ -6,12 +6,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from alerting import Event
+from incidents.links import LINKS
 from incidents.load import DATABASE, at_work
 from incidents.play import Outcome, Story, play, say
 from incidents.replay import Recorded, play_tapes, record_all, served, write_past
@@ -27,21 +28,31 @@ AFTER_A_RESTART = ["--rules.alert.for-grace-period=0s"]
 """An alert whose time was up before the restart does not wait again."""
 
 
+Played = Callable[[Stage], Awaitable[list[Outcome]]]
+"""An incident that brings its own servers."""
+
+
 async def run(
-    stories: Sequence[Story], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
+    stories: Sequence[Story], links: Sequence[Played], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
 ) -> tuple[list[Outcome], list[Event]]:
     """Play all beside a healthy server; gives what came of them, and what was said of the healthy one."""
     with new_server(on.folder / "control", CONTROL) as server:
         async with at_work(server, jobs=control_seconds > 0), on.watched(_dsn(server)) as control:
             until = time.time() + control_seconds
             with served(tapes) as address:
-                replaying = asyncio.create_task(play_tapes(tapes, on, address))
-                outcomes = [outcome for story in stories for outcome in await play(story, on)]
-                outcomes += await replaying
+                played = await asyncio.gather(
+                    _one_by_one(stories, on), play_tapes(tapes, on, address), *(link(on) for link in links)
+                )
             while time.time() < until:
                 say(f"control: {(until - time.time()) / 60:.0f} more minutes")
                 await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
+            outcomes = [outcome for each in played for outcome in each]
             return outcomes, [event for event in on.pagerduty.events if event.source == control]
+
+
+async def _one_by_one(stories: Sequence[Story], on: Stage) -> list[Outcome]:
+    """Those that count in seconds, so that none takes another's."""
+    return [outcome for story in stories for outcome in await play(story, on)]
 
 
 def _dsn(server: Cluster) -> str:
@@ -81,6 +92,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays behind
     live = [story for story in LIVE if numbers is None or story.incident.number in numbers]
     replayed = [story for story in REPLAYED if numbers is None or story.incident.number in numbers]
+    links = [link for number, link in LINKS.items() if numbers is None or number in numbers]
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="pgvigil-incidents-") as name:
         folder = Path(name)
@@ -91,7 +103,7 @@ def main() -> int:
             write_past(tapes, folder)
         with stage(folder, *(AFTER_A_RESTART if tapes else ())) as on:
             began = time.time()
-            outcomes, false = asyncio.run(run(live, tapes, on, control_seconds=60 * asked.control_minutes))
+            outcomes, false = asyncio.run(run(live, links, tapes, on, control_seconds=60 * asked.control_minutes))
             problems = on.alertmanager.problems
     text = table(outcomes, false, (time.time() - began) / 60)
     say(f"{(time.time() - started) / 60:.0f} minutes in all")
