@@ -103,7 +103,10 @@ async def measured(
     say(f"{incident.number}: {incident.title}")
     began = time.time()
     culprit = await cause()
-    waits = (stage.event(each.alert, instance, since=began, seconds=2 * each.within) for each in expected)
+    waits = (
+        stage.event(each.alert, instance, names_of(each, culprit), since=began, seconds=2 * each.within)
+        for each in expected
+    )
     events = await asyncio.gather(*waits)
     for each, event in zip(expected, events, strict=True):
         say(f"{incident.number}: {each.alert}: {_told(event, began)}")
@@ -115,6 +118,11 @@ async def measured(
         outcome(incident, each, "live", culprit, event, event.at - began if event else 0.0, end)
         for (each, event), end in zip(pairs, ends, strict=True)
     ]
+
+
+def names_of(expected: Expected, culprit: Culprit) -> list[str]:
+    """What the event has to say of the culprit."""
+    return [culprit[name] for name in expected.names]
 
 
 def say(line: str) -> None:

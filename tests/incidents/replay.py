@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from alerting import Event
 from alerts.ruleset import ALERTS, Needs, load
-from incidents.play import Expected, Outcome, outcome, say, until_resolved
+from incidents.play import Expected, Outcome, names_of, outcome, say, until_resolved
 from incidents.stage import HEALTHY, JOB, PASSWORD, Prometheus, Stage, new_server, prometheus, promtool
 from incidents.tape import Recorder, Tape, openmetrics
 
@@ -27,6 +27,8 @@ STEP = 60.0
 """Seconds between the scrapes of the past."""
 FINE = 15.0
 """Seconds between the evaluations of the past."""
+ONE_BLOCK = "--max-block-duration=720h"
+"""Promtool reads all of its input once for each block."""
 ALWAYS = frozenset({"pg_up", "pgvigil_scrapes_total"})
 AT_ONCE = 2
 """Recordings made at once."""
@@ -187,13 +189,13 @@ def _blocks(lines: Iterator[str], folder: Path) -> None:
     with file.open("w") as out:
         out.writelines(lines)
         out.write("# EOF\n")
-    _promtool("create-blocks-from", "openmetrics", "--quiet", str(file), str(folder / "data"))
+    _promtool("create-blocks-from", ONE_BLOCK, "openmetrics", "--quiet", str(file), str(folder / "data"))
 
 
 def _recording_rules(file: Path, tape: Recorded, past: Prometheus, folder: Path) -> None:
     start = tape.end - tape.tape.begin(tape.tape.cure) + 10 * MINUTE
     options = [f"--start={start:.0f}", f"--end={tape.end:.0f}", f"--url={past.url}", "--eval-interval=60s"]
-    _promtool("create-blocks-from", "rules", *options, f"--output-dir={folder / 'data'}", str(file))
+    _promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", str(file))
 
 
 def _promtool(*arguments: str) -> None:
@@ -272,7 +274,7 @@ async def _seen(each: Expected, tape: Recorded, on: Stage) -> tuple[Event | None
     due = tape.since[each.alert] + rule["duration"] if each.alert in tape.since else fired
     if each.receiver == "nobody":
         return _as_event(firing[0], fired), due - began
-    event = await on.event(each.alert, tape.instance, since=0, seconds=PATIENCE)
+    event = await on.event(each.alert, tape.instance, names_of(each, tape.culprit), since=0, seconds=PATIENCE)
     return event, due - began + max(event.at - fired, 0.0) if event else 0.0
 
 

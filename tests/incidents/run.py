@@ -6,7 +6,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -17,9 +19,8 @@ from incidents.load import DATABASE, at_work
 from incidents.play import Outcome, Story, play, say
 from incidents.replay import Recorded, play_tapes, record_all, served, write_past
 from incidents.stage import HEALTHY, Stage, new_server, stage
-from incidents.stories import LIVE, REPLAYED
+from incidents.stories import QUICK, REPLAYED, SLOW
 
-from exporter.demo.cluster import Cluster
 from exporter.demo.shop import MONITOR
 
 CONTROL = {**HEALTHY, "autovacuum_naptime": "1min", "max_slot_wal_keep_size": "-1", "wal_level": "replica"}
@@ -33,30 +34,34 @@ Played = Callable[[Stage], Awaitable[list[Outcome]]]
 
 
 async def run(
-    stories: Sequence[Story], links: Sequence[Played], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
+    stories: Sequence[Story], others: Sequence[Played], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
 ) -> tuple[list[Outcome], list[Event]]:
     """Play all beside a healthy server; gives what came of them, and what was said of the healthy one."""
+    async with healthy(on, jobs=control_seconds > 0) as control:
+        until = time.time() + control_seconds
+        with served(tapes) as address:
+            played = await asyncio.gather(
+                _one_by_one(stories, on), play_tapes(tapes, on, address), *(other(on) for other in others)
+            )
+        while time.time() < until:
+            say(f"control: {(until - time.time()) / 60:.0f} more minutes")
+            await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
+        outcomes = [outcome for each in played for outcome in each]
+        return outcomes, [event for event in on.pagerduty.events if event.source == control]
+
+
+@asynccontextmanager
+async def healthy(on: Stage, *, jobs: bool) -> AsyncIterator[str]:
+    """A healthy server under load beside the others; gives its instance."""
     with new_server(on.folder / "control", CONTROL) as server:
-        async with at_work(server, jobs=control_seconds > 0), on.watched(_dsn(server)) as control:
-            until = time.time() + control_seconds
-            with served(tapes) as address:
-                played = await asyncio.gather(
-                    _one_by_one(stories, on), play_tapes(tapes, on, address), *(link(on) for link in links)
-                )
-            while time.time() < until:
-                say(f"control: {(until - time.time()) / 60:.0f} more minutes")
-                await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
-            outcomes = [outcome for each in played for outcome in each]
-            return outcomes, [event for event in on.pagerduty.events if event.source == control]
+        dsn = server.dsn(DATABASE, MONITOR, server.password)
+        async with at_work(server, jobs=jobs), on.watched(dsn) as control:
+            yield control
 
 
 async def _one_by_one(stories: Sequence[Story], on: Stage) -> list[Outcome]:
-    """Those that count in seconds, so that none takes another's."""
+    """None takes another's seconds."""
     return [outcome for story in stories for outcome in await play(story, on)]
-
-
-def _dsn(server: Cluster) -> str:
-    return server.dsn(DATABASE, MONITOR, server.password)
 
 
 def table(outcomes: Sequence[Outcome], false: Sequence[Event], minutes: float) -> str:
@@ -90,7 +95,8 @@ def main() -> int:
     asked = parser.parse_args()
     numbers = None if asked.only is None else {int(each) for each in asked.only.split(",") if each.isdigit()}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays behind
-    live = [story for story in LIVE if numbers is None or story.incident.number in numbers]
+    quick = [story for story in QUICK if numbers is None or story.incident.number in numbers]
+    slow = [partial(play, story) for story in SLOW if numbers is None or story.incident.number in numbers]
     replayed = [story for story in REPLAYED if numbers is None or story.incident.number in numbers]
     links = [link for number, link in LINKS.items() if numbers is None or number in numbers]
     started = time.time()
@@ -103,7 +109,9 @@ def main() -> int:
             write_past(tapes, folder)
         with stage(folder, *(AFTER_A_RESTART if tapes else ())) as on:
             began = time.time()
-            outcomes, false = asyncio.run(run(live, links, tapes, on, control_seconds=60 * asked.control_minutes))
+            outcomes, false = asyncio.run(
+                run(quick, [*slow, *links], tapes, on, control_seconds=60 * asked.control_minutes)
+            )
             problems = on.alertmanager.problems
     text = table(outcomes, false, (time.time() - began) / 60)
     say(f"{(time.time() - started) / 60:.0f} minutes in all")

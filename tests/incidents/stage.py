@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,9 @@ PROMTOOL = ("promtool", "it comes with Prometheus")
 JOB = "postgresql"
 EVERY = "5s"
 """How often Prometheus scrapes and evaluates."""
+
+OTHERS_MAY_FOLLOW = 10.0
+"""Seconds within which all that is found at once has been told."""
 
 PASSWORD = "open sesame"  # of servers that live for minutes on loopback
 HEALTHY: Mapping[str, str] = {
@@ -169,14 +172,16 @@ class Stage:
             await asyncio.sleep(0.5)
 
     async def event(
-        self, alertname: str, instance: str, action: str = "trigger", *, since: float, seconds: float
+        self, alertname: str, instance: str, says: Collection[str] = (), *, since: float, seconds: float
     ) -> Event | None:
-        """The first event about an alert of an instance; None when there is none in time."""
+        """The first event about an alert of an instance that says all that; failing that, the first; None for none."""
         give_up = time.time() + seconds
         while True:
-            for event in self.pagerduty.about(alertname, action, since):
-                if event.source == instance:
-                    return event
+            found = [e for e in self.pagerduty.about(alertname, since=since) if e.source == instance]
+            if telling := [event for event in found if all(each in event.text for each in says)]:
+                return telling[0]
+            if found and time.time() > found[0].at + OTHERS_MAY_FOLLOW:
+                return found[0]
             if time.time() > give_up:
                 return None
             await asyncio.sleep(0.1)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from incidents.play import Expected, Story
 from incidents.replay import DAY, HOUR, MINUTE, Replay
+from incidents.wraparound import drop_the_slot_and_freeze, forget_a_slot_for_years
 
 from exporter.demo.incidents import INCIDENTS
 
 _BY_NUMBER = {incident.number: incident for incident in INCIDENTS}
 
-LIVE: Sequence[Story] = (
+QUICK: Sequence[Story] = (
     Story(
         _BY_NUMBER[3],
         [
@@ -30,6 +31,15 @@ LIVE: Sequence[Story] = (
         ],
     ),
 )
+"""Those that count in seconds: one after the other, so that none takes another's."""
+
+SLOW: Sequence[Story] = (
+    Story(
+        _BY_NUMBER[5],
+        [Expected("PostgreSQLIdleInTransaction", 360, ["pid", "usename", "application_name"], "ticket", 600)],
+    ),
+)
+"""Those that count in minutes, and may be played beside others."""
 
 REPLAYED: Sequence[Replay] = (
     Replay(
@@ -42,6 +52,18 @@ REPLAYED: Sequence[Replay] = (
         ],
         before=8 * DAY,
         after=30 * MINUTE,
+    ),
+    Replay(
+        _BY_NUMBER[5],
+        [
+            Expected("PostgreSQLXidFailsafeReached", 3 * MINUTE, ["datname", "slot_name"], "page", 5 * MINUTE),
+            Expected("PostgreSQLXminHorizonHeld", 20 * MINUTE, ["slot_name", "holder"], "ticket", 8 * MINUTE),
+        ],
+        before=7 * HOUR,
+        after=30 * MINUTE,
+        apart=1,
+        cause=forget_a_slot_for_years,
+        cure=drop_the_slot_and_freeze,
     ),
     Replay(
         _BY_NUMBER[6],

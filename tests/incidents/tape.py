@@ -134,7 +134,10 @@ class Recorder:
 
     async def _once(self, of: Target) -> Recording:
         page = written(await of.scrape(9.0))
-        found = read(page.text, time.time())
+        return self.wanted(read(page.text, time.time()))
+
+    def wanted(self, found: Recording) -> Recording:
+        """A recording without the metrics that do not matter."""
         kept = {series: value for series, value in found.values.items() if series[0] in self.names}
         return Recording(found.at, kept, found.counters)
 
