@@ -26,6 +26,7 @@ page        one page from the blocks of all collectors, each rendered once
 app         the HTTP routes, nothing else
 serve       puts the parts together and runs them
 reference   catalog -> Markdown (pure)
+rules       the alert rules with a person's values in them (pure, but for reading them)
 findings    what a server lacks for us to work well, and the SQL that mends it (pure)
 check       asks a server for its findings and tries every collector
 grants      the SQL of a least-privilege role (pure)

@@ -15,6 +15,7 @@ from exporter.own import own_families
 from exporter.page import Pages
 from exporter.reference import reference
 from exporter.render import negotiate
+from exporter.rules import Values, built_in, read_values, rule_files
 from exporter.serve import catalog_of, serve, targets_of
 from exporter.settings import Settings, load_settings
 
@@ -100,6 +101,17 @@ def reference_command(check: bool) -> None:
         raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
     if not check:
         file.write_text(text, "utf-8")
+
+
+@cli.command("rules")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--values", type=click.Path(path_type=Path, dir_okay=False), help="Thresholds, labels, links ... (YAML).")
+def rules_command(folder: Path, values: Path | None) -> None:
+    """Write the alert rules for Prometheus to FOLDER, with your own values in them."""
+    files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
 
 
 def _settings(config: Path | None) -> Settings:

@@ -3,6 +3,7 @@
 PgvigilError
 ├── SettingsError          a setting, a variable or the configuration file is wrong
 ├── CatalogError           a collector file is wrong
+├── ValuesError            the values that the alert rules are to have are wrong
 ├── PortInUseError         somebody else listens where we should
 ├── ClusterError           a server of our own (demo, tests) did not do as it was told
 └── DatabaseError          PostgreSQL did not do what was asked; `reason` says why in one word
@@ -38,6 +39,10 @@ class SettingsError(PgvigilError):
 
 class CatalogError(PgvigilError):
     """A collector file is wrong: `file: place: what is wrong`."""
+
+
+class ValuesError(PgvigilError):
+    """The values that the alert rules are to have are wrong: `file: place: what is wrong`."""
 
 
 class PortInUseError(PgvigilError):

@@ -1,0 +1,154 @@
+"""The alert rules with a person's values in them, changed as text, so that comments, order and other lines stay.
+
+A rule file is written so that three regular expressions find all there is to change, here and in the Helm chart:
+
+- an alert is what stands from its `- alert: NAME` to the next line that is indented by six columns or less;
+- a threshold is the number right before its comment, `> 0.8  # ratio: why`: `\\b[0-9][0-9.e]*( +# ratio: )`;
+- its severity, its `for` and its labels are lines of their own: `severity: warning`, `for: 5m`, `labels:`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from exporter.catalog import LabelName, StrictLoader, explain
+from exporter.errors import ValuesError
+
+RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
+DASHBOARDS = "https://grafana.example.com"
+"""What links begin with as long as nobody says otherwise."""
+
+ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
+THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
+NAME = "[a-z][a-z0-9_]*"
+_RULE = re.compile(r"^ {6}- ", re.MULTILINE)
+_HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
+_LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
+_SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
+
+_OURS = {"alertname", "alert_family", "component", "instance", "job", "severity"}
+
+
+def _added(name: str) -> str:
+    if name in _OURS:
+        raise ValueError(f"{name}: every alert has this label already")
+    return name
+
+
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"(\d+(ms|[smhdwy]))+|0", text):
+        raise ValueError(f"{text!r} is no duration: write 30s, 10m or 1h30m")
+    return text
+
+
+def _finite(number: int | float) -> int | float:
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+Number = Annotated[int | float, AfterValidator(_finite)]
+_SPECIAL: Mapping[str, TypeAdapter[str]] = {
+    "for": TypeAdapter(Annotated[str, AfterValidator(_duration)]),
+    "severity": TypeAdapter(Literal["critical", "warning", "info"]),
+}
+_NUMBER: TypeAdapter[int | float] = TypeAdapter(Number, config=ConfigDict(strict=True))
+
+
+class Values(BaseModel):
+    """What a person may say about the rules, in a file or as values of the Helm chart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runbook_base_url: str = Field(RUNBOOKS, alias="runbookBaseUrl")
+    dashboard_base_url: str = Field(DASHBOARDS, alias="dashboardBaseUrl")
+    disable: tuple[str, ...] = ()
+    labels: Mapping[Annotated[LabelName, AfterValidator(_added)], str] = {}
+    overrides: Mapping[str, Mapping[str, str | int | float]] = {}
+
+
+def read_values(file: Path) -> Values:
+    """Read a file of values; what is wrong with it is a ValuesError that names file and place."""
+    try:
+        data = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
+        return Values.model_validate({} if data is None else data)
+    except ValidationError as error:
+        raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValuesError(f"{file.name}: cannot be read: {error}") from error
+
+
+def built_in() -> Path:
+    """Find the rules that come with us: beside this module when installed, one folder up in a checkout."""
+    here = Path(__file__).parent
+    installed = here / "alerts" / "rules"
+    return installed if installed.is_dir() else here.parent / "alerts" / "rules"
+
+
+def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str, str]:
+    """Write the rules with these values: file name -> text. A file that is left without a rule is left out.
+
+    Values that fit no rule are a ValuesError that says where they come from.
+    """
+    texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.yml"))}
+    found = {alert["name"]: alert[0] for text in texts.values() for alert in ALERT.finditer(text)}
+    if errors := list(_mistakes(values, found)):
+        raise ValuesError("\n".join(f"{source}: {error}" for error in errors))
+    changed = {name: ALERT.sub(lambda alert: _changed(alert, values), text) for name, text in texts.items()}
+    return {
+        name: text.rstrip("\n") + "\n" for name, text in changed.items() if re.search("^ {6}- ", text, re.MULTILINE)
+    }
+
+
+def thresholds(alert: str) -> list[str]:
+    """Name the thresholds of an alert's text."""
+    return [found["name"] for found in re.finditer(THRESHOLD.format(name=NAME), alert)]
+
+
+def _mistakes(values: Values, alerts: Mapping[str, str]) -> Iterator[str]:
+    for place, names in (("disable", values.disable), ("overrides", values.overrides)):
+        yield from (f"{place}.{name}: {_unknown('alert', alerts)}" for name in names if name not in alerts)
+    for name, override in values.overrides.items():
+        for key, value in override.items():
+            if name in alerts and (wrong := _mistake(key, value, thresholds(alerts[name]))):
+                yield f"overrides.{name}.{key}: {wrong}"
+
+
+def _mistake(key: str, value: object, known: list[str]) -> str:
+    if key not in _SPECIAL and key not in known:
+        return _unknown("threshold", ("for", "severity", *known))
+    try:
+        _SPECIAL.get(key, _NUMBER).validate_python(value)
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return ""
+
+
+def _unknown(what: str, known: Iterable[str]) -> str:
+    return f"no such {what}; there are: {', '.join(sorted(known))}"
+
+
+def _changed(alert: re.Match[str], values: Values) -> str:
+    """The text of one alert as these values want it."""
+    if alert["name"] in values.disable:
+        return ""
+    text = alert[0].replace(f"{RUNBOOKS}/", f"{values.runbook_base_url.rstrip('/')}/")
+    text = text.replace(f"{DASHBOARDS}/", f"{values.dashboard_base_url.rstrip('/')}/")
+    for key, value in values.overrides.get(alert["name"], {}).items():
+        text = _overridden(text, key, value)
+    added = "".join(f"          {name}: {json.dumps(value)}\n" for name, value in values.labels.items())
+    return _SEVERITY.sub(lambda line: added + line[0], text)
+
+
+def _overridden(text: str, key: str, value: object) -> str:
+    if key == "severity":
+        return _SEVERITY.sub(rf"\g<1>{value}", text)
+    if key == "for":
+        return _HOLD.sub(rf"\g<1>{value}", text) if _HOLD.search(text) else _LABELS.sub(f"        for: {value}\n", text)
+    return re.sub(THRESHOLD.format(name=key), rf"{value}\g<comment>", text)

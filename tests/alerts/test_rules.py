@@ -1,0 +1,312 @@
+"""What every alert rule and every case of one has to keep."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from alerts.casefile import CASES, CaseError, Entry, read
+from alerts.golden import FOLDER as GOLDEN
+from alerts.labels import SCRAPED, Known, LabelError, comparisons, exported
+from alerts.ruleset import ALERTS, Rule, load
+from alerts.series import series_of
+from pages import MONITOR, page
+
+from alerts import generate
+from exporter.demo.cluster import Cluster
+from exporter.rules import ALERT, DASHBOARDS, NAME, RUNBOOKS, THRESHOLD, thresholds
+
+RULES = load()
+KNOWN = Known(RULES.records)
+TEXTS = {file.name: file.read_text("utf-8") for file in sorted((ALERTS / "rules").glob("*.yml"))}
+BLOCKS = {found["name"]: found[0] for text in TEXTS.values() for found in ALERT.finditer(text)}
+CASE_FILES = sorted(CASES.glob("*.yml"))
+
+WATCHDOG = {"PostgreSQLWatchdog"}
+"""What always fires, has no instance, and no case in which it is silent."""
+
+DASHBOARD_UIDS = {
+    "pg-alerts",
+    "pg-exporter",
+    "pg-fleet",
+    "pg-instance",
+    "pg-locks",
+    "pg-queries",
+    "pg-query-detail",
+    "pg-replication",
+    "pg-storage",
+    "pg-vacuum",
+    "pg-wal-io",
+}
+
+NOT_IN_ALERTS = {"irate", "topk", "bottomk"}  # the first sees two samples, the others change their labels as they go
+
+NOT_IN_2_42 = {
+    "double_exponential_smoothing",
+    "histogram_avg",
+    "histogram_stddev",
+    "histogram_stdvar",
+    "holt_winters",  # has another name in 3
+    "info",
+    "limit_ratio",
+    "limitk",
+    "mad_over_time",
+    "sort_by_label",
+    "sort_by_label_desc",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+}
+
+ALL = [*RULES.alerts.values(), *RULES.records.values()]
+every_rule = pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
+every_alert = pytest.mark.parametrize("alert", RULES.alerts.values(), ids=lambda alert: alert.name)
+
+Tool = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def promtool(tool: Tool) -> Path:
+    return tool("promtool", "it comes with Prometheus")
+
+
+# What Prometheus says.
+
+
+def test_promtool_finds_nothing_wrong_with_the_rules(promtool: Path) -> None:
+    files = [str(file) for file in sorted((ALERTS / "rules").glob("*.yml"))]
+    done = subprocess.run(
+        [promtool, "check", "rules", "--lint=all", "--lint-fatal", *files], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ALERTS / "tests").glob("*.yml")), ids=lambda file: file.stem)
+def test_the_rule_tests_pass(file: Path, promtool: Path) -> None:
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", CASE_FILES, ids=lambda file: file.stem)
+def test_the_rule_tests_are_what_the_cases_say(file: Path) -> None:
+    for name, text in generate.generated(file.stem, generate.remembered).items():
+        assert (ALERTS / "tests" / name).read_text("utf-8") == text, "run: uv run python tests/alerts/generate.py"
+
+
+def test_no_rule_test_is_left_over() -> None:
+    subjects = {file.stem for file in CASE_FILES}
+    assert {file.stem.rsplit("_", 1)[0] for file in (ALERTS / "tests").glob("*.yml")} - subjects == set()
+
+
+# Cases.
+
+
+@pytest.fixture(scope="module")
+def entries() -> list[Entry]:
+    return [entry for file in CASE_FILES for entry in read(file)]
+
+
+@every_alert
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: Rule, entries: list[Entry]) -> None:
+    own = [entry for entry in entries if entry.alert == alert.name]
+    assert any(entry.fires for entry in own)
+    assert any(entry.silent for entry in own) or alert.name in WATCHDOG
+
+
+@pytest.mark.parametrize("file", CASE_FILES, ids=lambda file: file.stem)
+def test_no_case_is_of_an_unknown_alert(file: Path) -> None:
+    assert {entry.alert for entry in read(file)} - RULES.alerts.keys() == set()
+
+
+# Expressions.
+
+
+@every_rule
+def test_every_metric_and_label_exists_and_both_sides_of_an_operator_match(rule: Rule) -> None:
+    labels = KNOWN.of(promql_parser.parse(rule.expr)) or frozenset()
+    assert labels >= SCRAPED or rule.name in WATCHDOG or not rule.alerting, "job and instance have to stay"
+
+
+@every_rule
+def test_only_functions_are_used_that_do_what_they_should_in_all_versions(rule: Rule) -> None:
+    words = set(re.findall(r"[a-z_0-9]+", re.sub(r"#.*", "", rule.expr)))
+    assert words & (NOT_IN_ALERTS | NOT_IN_2_42) == set()
+
+
+@every_rule
+def test_ranges_hold_four_scrapes_a_minute_apart(rule: Rule) -> None:
+    """A rate over less is empty, or of two samples, where one scrapes every minute."""
+    called: list[str] = []
+
+    def visit(part: promql_parser.Expr) -> None:
+        if isinstance(part, promql_parser.MatrixSelector) and part.range.total_seconds() < 300:
+            called.append(str(part))
+
+    promql_parser.walk(promql_parser.parse(rule.expr), visit)
+    assert called == []
+
+
+@pytest.mark.parametrize("record", RULES.records.values(), ids=lambda record: record.name)
+def test_recorded_series_are_named_by_level_metric_and_operation(record: Rule) -> None:
+    assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", record.name)
+    assert "_total:" not in record.name
+    assert any(record.name in rule.mentioned for rule in ALL), "unused"
+
+
+# Thresholds.
+
+
+@every_alert
+def test_each_comment_in_an_expression_names_the_number_before_it(alert: Rule) -> None:
+    """That is how `pgvigil rules` and the Helm chart find it."""
+    lines = [line for line in alert.expr.splitlines() if "#" in line and not line.lstrip().startswith("#")]
+    for line in lines:
+        assert re.search(THRESHOLD.format(name=NAME) + r"\S", line), line
+    names = thresholds(BLOCKS[alert.name])
+    assert len(set(names)) == len(names) == len(lines)
+    assert {"for", "severity"} & set(names) == set()
+
+
+@every_alert
+def test_each_number_compared_with_can_be_changed_unless_it_is_a_state(alert: Rule) -> None:
+    commented = {float(found["number"]) for found in re.finditer(THRESHOLD.format(name=NAME), alert.expr)}
+    for comparison in comparisons(promql_parser.parse(alert.expr)):
+        numbers = {
+            side.val for side in (comparison.lhs, comparison.rhs) if isinstance(side, promql_parser.NumberLiteral)
+        }
+        assert numbers <= commented | {0, 1}, comparison.prettify()
+
+
+# Names, texts and links, by the conventions of Prometheus mixins and ours.
+
+
+@every_alert
+def test_names_labels_and_texts_follow_the_conventions(alert: Rule) -> None:
+    assert re.fullmatch(r"PostgreSQL([A-Z][a-z0-9]+)+", alert.name)
+    assert alert.labels.keys() == {"severity", "component", "alert_family"}
+    assert alert.labels["severity"] in {"critical", "warning", "info"}
+    assert alert.labels["component"] in {"postgresql", "exporter"}
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", alert.labels["alert_family"])
+    assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
+    assert re.fullmatch(r"[A-Z][^{}]*\.", alert.annotations["summary"])
+    assert "{{" in alert.annotations["description"] or alert.name in WATCHDOG
+
+
+@every_alert
+def test_links_lead_to_a_runbook_and_a_dashboard(alert: Rule) -> None:
+    assert alert.annotations["runbook_url"] == f"{RUNBOOKS}/{alert.name}.md"
+    assert (ALERTS / "runbooks" / f"{alert.name}.md").is_file()
+    link = re.fullmatch(re.escape(DASHBOARDS) + r"/d/([a-z-]+)(\?.*)?", alert.annotations["dashboard_url"])
+    assert link
+    assert link[1] in DASHBOARD_UIDS
+
+
+LABEL = re.compile(r"\$labels\.(\w+)")
+QUERY = re.compile(
+    r'printf\s+"((?:[^"\\]|\\.)*)"[^|}]*\|\s*query|"((?:[^"\\]|\\.)*)"\s*\|\s*query|query\s+"((?:[^"\\]|\\.)*)"'
+)
+
+
+@every_alert
+def test_annotations_use_labels_that_the_alert_has(alert: Rule) -> None:
+    had = (KNOWN.of(promql_parser.parse(alert.expr)) or frozenset()) | alert.labels.keys()
+    used = {label for text in alert.annotations.values() for label in LABEL.findall(text)}
+    assert used - had == set()
+    assert "$value" not in str(alert.labels), "a value in a label is another alert each time"
+
+
+@every_alert
+def test_queries_in_annotations_use_metrics_and_labels_that_exist(alert: Rule) -> None:
+    text = alert.annotations["description"]
+    queries = [next(filter(None, found)) for found in QUERY.findall(text)]
+    assert len(queries) == len(re.findall(r'\| *query\b|query "', text)), "a query that this test cannot read"
+    for query in queries:
+        KNOWN.of(promql_parser.parse(re.sub(r"%q|\\?[\"']%[sv]\\?[\"']", '"x"', query).replace('\\"', '"')))
+
+
+def test_an_alert_and_its_twin_share_a_family_for_inhibition() -> None:
+    """A critical alert silences the warnings of its family, so a family that is alone has one severity."""
+    families: dict[str, set[str]] = {}
+    for alert in RULES.alerts.values():
+        families.setdefault(alert.labels["alert_family"], set()).add(alert.labels["component"])
+    assert {family for family, components in families.items() if len(components) > 1} == set()
+
+
+def test_each_file_has_one_group_of_its_name() -> None:
+    for name, text in TEXTS.items():
+        [group] = yaml.safe_load(text)["groups"]
+        assert f"{group['name']}.yml" == name
+        assert group.keys() <= {"name", "rules", "interval"}
+
+
+def test_every_alert_is_written_so_that_it_can_be_changed_as_text() -> None:
+    assert BLOCKS.keys() == RULES.alerts.keys()
+    assert len(RULES.alerts) == sum(text.count("- alert: ") for text in TEXTS.values()), "a name is used twice"
+    for name, block in BLOCKS.items():
+        assert block.count("\n        labels:\n          severity: ") == 1, name
+
+
+# Golden pages.
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.prom")), ids=lambda file: file.stem)
+def test_golden_pages_have_only_metrics_and_labels_of_the_catalog(file: Path) -> None:
+    for series in series_of(file.stem):
+        assert series.name in exported(), f"{series}: record the pages anew: uv run python tests/alerts/golden.py"
+        assert series.labels.keys() - SCRAPED <= exported()[series.name], series
+
+
+def test_a_page_of_today_has_the_labels_of_the_golden_ones(server18: Cluster) -> None:
+    """The golden pages are recorded by hand; this is what notices that they are of another exporter."""
+    old = {series.name for file in GOLDEN.glob("*18.prom") for series in series_of(file.stem)}
+    found = page(server18.dsn(user=MONITOR))
+    for name, series in found.samples.items():
+        for labels, _ in series:
+            assert labels.keys() == exported()[name], name
+    missing = {name for name in found.samples if name not in old}
+    assert missing == set(), "record the pages anew: uv run python tests/alerts/golden.py"
+
+
+# The checks themselves.
+
+
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        ("pg_conections_used > 1", "no such metric"),
+        ('pg_lock_entries{state="x"}', "no such label"),
+        ("sum by (relname) (pg_lock_entries)", "no such label"),
+        ("pg_replication_slots_active / pg_replication_slots", r"no on\(\) or ignoring\(\)"),
+        ("pg_replication_slots_active / on (slot_name) pg_replication_slots", "no such label"),
+        ("pg_up * on (job, instance) group_left (cluster_name) pg_up", "no such label"),
+        ("pg_up * ignoring (datname) pg_database_connections", None),
+        ("pg_up / pg_connections_used", None),
+        ("pg_up * on (job, instance) group_left (cluster_name) pg_server_info", None),
+    ],
+)
+def test_the_labels_of_an_expression_are_worked_out(expression: str, wrong: str | None) -> None:
+    if wrong is None:
+        assert Known().of(promql_parser.parse(expression))
+        return
+    with pytest.raises(LabelError, match=wrong):
+        Known().of(promql_parser.parse(expression))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("- alert: A\n  fires: [{name: a, at: 1m, serie: {}}]", "fires.0.serie: Extra inputs"),
+        ("- alert: A\n  fires: [{name: a, at: soon}]", "'soon' is no duration"),
+        ("- alert: A\n  silent: [{name: a, at: 1m, says: [x]}]", "a silent case says nothing"),
+        ("- alert: A\n  silent: [{name: a, at: 1m}, {name: a, at: 2m}]", "two cases have one name"),
+        ("- alert: A\n  alert: B", "written twice"),
+    ],
+)
+def test_a_case_file_that_is_wrong_says_where(text: str, wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "locks.yml").write_text(text)
+    with pytest.raises(CaseError, match=wrong) as raised:
+        read(tmp_path / "locks.yml")
+    assert str(raised.value).startswith("locks.yml: ")
