@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 
-from pages import MONITOR, Page, scraped, target
+from pages import MONITOR, Page, page, scraped, target
+from sessions import client, waiting
 
 from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
 
 CALLS = "pg_statements_calls_total"
 SECONDS = "pg_statements_exec_seconds_total"
+QUERY_ID = "SELECT query_id::text FROM pg_stat_activity WHERE pid = $1"
 
 
 def only_statements(limit: int = 100) -> Catalog:
@@ -138,3 +140,27 @@ async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Cal
     assert found.value("pg_statements_entries_max") == 100
     assert totals == sorted(totals)
     assert totals[-1] >= 4 * 60 * 0.7
+
+
+async def test_a_statement_that_many_are_at_is_seen_before_it_ends(major: int, server: Cluster) -> None:
+    """Two sessions run it for seconds and a third waits for a row; what takes less than 5 seconds is not there."""
+    server.execute("CREATE TABLE busy_test AS SELECT 1 AS id")
+    text = "SELECT pg_sleep(60) AS busy_test"
+    async with client(server, "locker") as locker, client(server, "one") as one, client(server, "two") as two:
+        await locker.execute("BEGIN; UPDATE busy_test SET id = 2")
+        running = [asyncio.create_task(each.execute(text)) for each in (one, two)]
+        async with waiting(server, "victim", "UPDATE busy_test SET id = 3"):
+            await asyncio.sleep(5.2)
+            found = page(server.dsn(user=MONITOR))
+            run = server.value(QUERY_ID, one.get_server_pid()) if major >= 14 else ""
+        for each, task in zip((one, two), running, strict=True):
+            each.terminate()
+            await asyncio.gather(task, return_exceptions=True)
+    server.execute("DROP TABLE busy_test")
+    if major < 14:
+        assert not found.series("pg_statement_running_sessions")
+        return
+    assert found.value("pg_statement_running_sessions", queryid=run, usename="postgres", datname="postgres") == 2
+    assert found.value("pg_statement_lock_waiting_sessions", queryid=run) == 0
+    assert 5 < found.value("pg_statement_longest_running_seconds", queryid=run) < 60
+    assert sorted(value for _, value in found.series("pg_statement_lock_waiting_sessions")) == [0, 1]
