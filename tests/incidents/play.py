@@ -75,6 +75,8 @@ class Story:
     incident: Incident
     expected: Sequence[Expected]
     settings: Mapping[str, str] = field(default_factory=dict)
+    scrapes: int = 3
+    """How many scrapes Prometheus has before it begins."""
 
 
 async def play(story: Story, stage: Stage) -> list[Outcome]:
@@ -84,7 +86,7 @@ async def play(story: Story, stage: Stage) -> list[Outcome]:
         scene = Scene(played.shop)
         try:
             await incident.prepare(scene)
-            await stage.scraped(played.address, times=5)
+            await stage.scraped(played.address, times=story.scrapes)
             cause, cure = partial(incident.cause, scene), partial(incident.cure, scene)
             return await measured(stage, incident, story.expected, played.address, cause, cure)
         finally:

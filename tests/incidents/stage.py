@@ -163,8 +163,9 @@ class Stage:
             self.prometheus.leave(address)
             await asyncio.to_thread(exporter.__exit__, None, None, None)
 
-    async def scraped(self, instance: str, times: int = 3, seconds: float = 60.0) -> None:
+    async def scraped(self, instance: str, times: int = 3) -> None:
         """Wait until an instance has been scraped so many times."""
+        seconds = 60.0 + 5 * times
         give_up = time.monotonic() + seconds
         asked = f'count_over_time(pg_up{{instance="{instance}"}}[10m]) >= {times}'
         while not await asyncio.to_thread(self.prometheus.query, asked):

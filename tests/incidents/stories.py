@@ -29,6 +29,7 @@ QUICK: Sequence[Story] = (
             Expected("PostgreSQLConnectionsAtLimit", 60, ["rolname", "application_name"], resolves_within=300),
             Expected("PostgreSQLStatementDominates", 120, ["queryid", "relname"], "ticket", resolves_within=1200),
         ],
+        scrapes=30,  # what is new is only known of a server that has been watched for two minutes
     ),
 )
 """Those that count in seconds: one after the other, so that none takes another's."""
