@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from exporter.demo.shop import DATABASE, Shop
+from exporter.demo.shop import DATABASE, MONITOR, Shop
 from exporter.errors import SettingsError
 
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -47,14 +47,14 @@ class Scene:
         finally:
             session.terminate()
 
-    def start(self, work: Coroutine[Any, Any, object]) -> None:
+    def start(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
         """Let something go on; trouble ends it, and so does the end of the scene."""
-        self._at_work.append(asyncio.create_task(_until_trouble(work)))
+        self._at_work.append(asyncio.create_task(_until_trouble(work, arguments)))
 
     def crowd(self, people: int, role: str, application: str, sql: str, *, pause: float = 0.0) -> None:
         """People who run a statement again and again, each in a session of their own; whoever is thrown out returns."""
         for _ in range(people):
-            self.start(self._again_and_again(role, application, sql, pause))
+            self.start(self._again_and_again, role, application, sql, pause)
 
     async def terminate(self, application: str) -> None:
         """End the sessions of an application, after sending home those who would return."""
@@ -82,9 +82,9 @@ class Scene:
             await asyncio.sleep(AGAIN_AFTER)
 
 
-async def _until_trouble(work: Coroutine[Any, Any, object]) -> None:
+async def _until_trouble(work: Callable[..., Coroutine[Any, Any, object]], arguments: Sequence[object]) -> None:
     with suppress(*TROUBLE):
-        await work
+        await work(*arguments)
 
 
 async def _nothing(_: Scene) -> None:
@@ -142,7 +142,7 @@ DASHBOARD_QUERY = """
 
 async def _deploy_the_dashboard(scene: Scene) -> Culprit:
     scene.crowd(4, "web", "dashboard", DASHBOARD_QUERY)
-    scene.start(_retries(scene))
+    scene.start(_retries, scene)
     return {
         "rolname": "web",
         "application_name": "dashboard",
@@ -210,7 +210,7 @@ LOGIN = "SELECT tenant_id FROM users WHERE id = 7"
 async def _migrate(scene: Scene) -> Culprit:
     migration = await scene.session("deploy", "migration")
     pid = migration.get_server_pid()
-    scene.start(migration.execute(REWRITE))
+    scene.start(migration.execute, REWRITE)
     scene.crowd(8, "web", "web", LOGIN, pause=0.5)
     return {"pid": str(pid), "usename": "deploy", "application_name": "migration", "relation": "users"}
 
@@ -323,6 +323,7 @@ async def _keep_every_event(scene: Scene) -> None:
     await scene.owner("CREATE TABLE events (id serial PRIMARY KEY, happened_at timestamptz NOT NULL DEFAULT now())")
     await scene.owner("SELECT setval('events_id_seq', 1700000000)")
     await scene.owner("GRANT ALL ON events, events_id_seq TO web")
+    await scene.owner(f"GRANT SELECT ON events_id_seq TO {MONITOR}")  # without it nobody knows how far it is
 
 
 async def _take_in_events(scene: Scene) -> Culprit:

@@ -26,6 +26,8 @@ class Expected:
     receiver: str = "page"
     resolves_within: float = 150.0
     """Seconds from the cure to the resolve event."""
+    after: float | None = None
+    """Of what is replayed: seconds from the cause to the present, if not those of the replay."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from alerting import Event
 from alerts.ruleset import ALERTS, Needs, load
 from incidents.play import Expected, Outcome, names_of, outcome, say, until_resolved
 from incidents.stage import HEALTHY, JOB, PASSWORD, Prometheus, Stage, new_server, prometheus, promtool
-from incidents.tape import Recorder, Tape, openmetrics
+from incidents.tape import Phase, Recorder, Tape, openmetrics
 
 from exporter.demo.incidents import Culprit, Incident, Scene
 from exporter.demo.shop import MONITOR, Shop
@@ -29,6 +29,8 @@ FINE = 15.0
 """Seconds between the evaluations of the past."""
 ONE_BLOCK = "--max-block-duration=720h"
 """Promtool reads all of its input once for each block."""
+LAYERS = 2
+"""Recording rules that use others see nothing before the others' past is there."""
 ALWAYS = frozenset({"pg_up", "pgvigil_scrapes_total"})
 AT_ONCE = 2
 """Recordings made at once."""
@@ -93,7 +95,7 @@ class Recorded:
         self.end = self.cured
 
 
-async def record(story: Replay, folder: Path, path: str) -> Recorded:
+async def record(story: Replay, folder: Path, path: str) -> list[Recorded]:
     """Play the incident on a server of its own, and record its pages before, during and after."""
     settings = {**HEALTHY, **story.settings}
     server = new_server(folder / f"recorded{path}", settings)
@@ -117,8 +119,16 @@ async def record(story: Replay, folder: Path, path: str) -> Recorded:
             await scene.clear()
     finally:
         await asyncio.to_thread(server.remove)
-    recorder.tape.cause, recorder.tape.cure = 1, 2
-    return Recorded(story, recorder.tape, culprit, path)
+    return list(_tapes(story, recorder.phases, culprit, path))
+
+
+def _tapes(story: Replay, phases: Sequence[Phase], culprit: Culprit, path: str) -> Iterator[Recorded]:
+    """One tape for each present: a page that is due later would silence the ticket that is due now."""
+    before, during, cured = phases
+    for number, after in enumerate(dict.fromkeys(each.after or story.after for each in story.expected)):
+        expected = [each for each in story.expected if (each.after or story.after) == after]
+        tape = Tape([before, replace(during, seconds=after), cured], cause=1, cure=2)
+        yield Recorded(replace(story, expected=expected), tape, culprit, f"{path}{'abc'[number]}")
 
 
 def _needs(expected: Expected) -> Needs:
@@ -131,11 +141,11 @@ async def record_all(stories: Sequence[Replay], folder: Path) -> list[Recorded]:
     """Record some at a time."""
     few = asyncio.Semaphore(AT_ONCE)
 
-    async def one(story: Replay) -> Recorded:
+    async def one(story: Replay) -> list[Recorded]:
         async with few:
             return await record(story, folder, f"{story.incident.number}")
 
-    return list(await asyncio.gather(*map(one, stories)))
+    return [tape for tapes in await asyncio.gather(*map(one, stories)) for tape in tapes]
 
 
 @contextmanager
@@ -175,11 +185,10 @@ def write_past(tapes: Sequence[Recorded], folder: Path) -> None:
         steps = [STEP * number for number in range(int(length / STEP), -1, -1)]
         _blocks(openmetrics(tape.instance, JOB, tape.tape, tape.end, steps), folder)
     nobody = "127.0.0.1:9"
-    with prometheus(folder, nobody) as past:
-        for tape in tapes:
-            subjects = dict.fromkeys(subject for each in tape.story.expected for subject in _needs(each).subjects)
-            for subject in subjects:
-                _recording_rules(ALERTS / "rules" / f"{subject}.yml", tape, past, folder)
+    for _ in range(LAYERS):
+        with prometheus(folder, nobody) as past:
+            for tape in tapes:
+                _recording_rules(tape, past, folder)
     with prometheus(folder, nobody) as past:
         _blocks(_pending(tapes, past), folder)
 
@@ -192,10 +201,12 @@ def _blocks(lines: Iterator[str], folder: Path) -> None:
     _promtool("create-blocks-from", ONE_BLOCK, "openmetrics", "--quiet", str(file), str(folder / "data"))
 
 
-def _recording_rules(file: Path, tape: Recorded, past: Prometheus, folder: Path) -> None:
+def _recording_rules(tape: Recorded, past: Prometheus, folder: Path) -> None:
     start = tape.end - tape.tape.begin(tape.tape.cure) + 10 * MINUTE
     options = [f"--start={start:.0f}", f"--end={tape.end:.0f}", f"--url={past.url}", "--eval-interval=60s"]
-    _promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", str(file))
+    subjects = dict.fromkeys(subject for each in tape.story.expected for subject in _needs(each).subjects)
+    files = [str(ALERTS / "rules" / f"{subject}.yml") for subject in subjects]
+    _promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", *files)
 
 
 def _promtool(*arguments: str) -> None:

@@ -84,7 +84,7 @@ REPLAYED: Sequence[Replay] = (
     Replay(
         _BY_NUMBER[9],
         [
-            Expected("PostgreSQLArchiveFailing", 10 * MINUTE, [], "ticket", 20 * MINUTE),
+            Expected("PostgreSQLArchiveFailing", 25 * MINUTE, [], "ticket", 25 * MINUTE, after=30 * MINUTE),
             Expected("PostgreSQLArchiveBacklogOld", 75 * MINUTE, [], resolves_within=5 * MINUTE),
         ],
         before=HOUR,

@@ -65,9 +65,9 @@ class Phase:
 class Tape:
     """The phases of one incident in order; the incident begins with the phase `cause` and is over with `cure`."""
 
-    phases: list[Phase] = field(default_factory=list)
-    cause: int = 0
-    cure: int = 0
+    phases: list[Phase]
+    cause: int
+    cure: int
 
     def begin(self, phase: int) -> float:
         """Seconds from the start of the tape to that of a phase."""
@@ -118,7 +118,7 @@ class Recorder:
     dsn: str
     names: frozenset[str]
     """The metrics that matter."""
-    tape: Tape = field(default_factory=Tape)
+    phases: list[Phase] = field(default_factory=list)
 
     async def record(self, seconds: float, *, apart: float, moving: Sequence[str] = ()) -> None:
         """Two pages, so many seconds apart, to be played for a time."""
@@ -130,7 +130,7 @@ class Recorder:
             second = await self._once(of)
         finally:
             await of.close()
-        self.tape.phases.append(Phase(first, second, seconds, frozenset(moving)))
+        self.phases.append(Phase(first, second, seconds, frozenset(moving)))
 
     async def _once(self, of: Target) -> Recording:
         page = written(await of.scrape(9.0))
