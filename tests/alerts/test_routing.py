@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from alerting import (
     ALERTMANAGER,
+    ALERTS,
     HINT,
     ROUTING,
     Alertmanager,
@@ -25,6 +27,29 @@ Tool = Callable[..., Path]
 WHERE = {"job": "postgresql", "instance": "db1:9187"}
 CRITICAL = {"severity": "critical", "component": "postgresql", **WHERE}
 WARNING = {"severity": "warning", "component": "postgresql", **WHERE}
+
+NO_CULPRIT = {
+    "alert_family",
+    "client_addr",
+    "command",
+    "component",
+    "conflict",
+    "data_type",
+    "duplicate_of",
+    "held_mode",
+    "host",
+    "locktype",
+    "mode",
+    "phase",
+    "reason",
+    "slot_type",
+    "state",
+    "system_identifier",
+    "wait_event",
+    "wait_event_type",
+    "wal_status",
+}
+"""Labels that change while the culprit is the same, or that tell nothing more about who it is."""
 
 SAYS = {
     "summary": "Sessions wait behind a lock.",
@@ -162,6 +187,40 @@ def test_another_culprit_is_another_incident(quick: tuple[Alertmanager, PagerDut
     manager.post(*({"alertname": "PostgreSQLX", **CRITICAL, **culprit} for culprit in culprits))
     _until(lambda: len(stub.events) >= len(culprits))
     assert len({event.dedup_key for event in stub.events}) == len(culprits)
+
+
+@pytest.mark.parametrize(
+    ("family", "members"),
+    [
+        ("xid_wraparound", [{"datname": "shop"}, {"datname": "template0"}]),
+        ("multixact_wraparound", [{"datname": "shop"}, {"datname": "template0"}]),
+        (
+            "primaries",
+            [{"system_identifier": "7", "instance": "db1:9187"}, {"system_identifier": "7", "instance": "db2"}],
+        ),
+    ],
+)
+def test_what_hits_all_at_once_is_one_incident(
+    quick: tuple[Alertmanager, PagerDuty], family: str, members: list[dict[str, str]]
+) -> None:
+    manager, stub = quick
+    manager.post(*({"alertname": "PostgreSQLX", "alert_family": family, **CRITICAL, **each} for each in members))
+    event = stub.wait("PostgreSQLX")
+    time.sleep(2)
+    assert len({each.dedup_key for each in stub.events}) == 1
+    _is_whole(event)
+    assert all(value in event.payload["custom_details"]["firing"] for each in members for value in each.values())
+
+
+def test_each_label_of_an_alert_either_names_the_culprit_or_does_not() -> None:
+    """A label that is new has to be put among those of group_by, or among those that may change."""
+    files = [yaml.safe_load(file.read_text()) for file in sorted((ALERTS / "tests").glob("*.yml"))]
+    checks = [check for file in files for test in file["tests"] for check in test["alert_rule_test"]]
+    fired = [alert for check in checks for alert in check.get("exp_alerts", [])]
+    assert fired
+    grouped = set(routing()["route"]["group_by"])
+    assert {label for alert in fired for label in alert["exp_labels"]} <= grouped | NO_CULPRIT
+    assert not grouped & NO_CULPRIT
 
 
 def test_the_resolve_event_ends_the_same_incident(quick: tuple[Alertmanager, PagerDuty]) -> None:
