@@ -47,6 +47,8 @@ async def run(
             say(f"control: {(until - time.time()) / 60:.0f} more minutes")
             await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
         outcomes = [outcome for each in played for outcome in each]
+        for line in sorted({f"{event.source}: {event.alertname} to {event.receiver}" for event in on.pagerduty.events}):
+            say(f"told: {line}")
         return outcomes, [event for event in on.pagerduty.events if event.source == control]
 
 
