@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -184,13 +184,17 @@ def write_past(tapes: Sequence[Recorded], folder: Path) -> None:
         tape.began = tape.end - length + tape.tape.begin(tape.tape.cause)
         steps = [STEP * number for number in range(int(length / STEP), -1, -1)]
         _blocks(openmetrics(tape.instance, JOB, tape.tape, tape.end, steps), folder)
-    nobody = "127.0.0.1:9"
     for _ in range(LAYERS):
-        with prometheus(folder, nobody) as past:
+        with _past(folder) as past:
             for tape in tapes:
                 _recording_rules(tape, past, folder)
-    with prometheus(folder, nobody) as past:
+    with _past(folder) as past:
         _blocks(_pending(tapes, past), folder)
+
+
+def _past(folder: Path) -> AbstractContextManager[Prometheus]:
+    """A Prometheus to ask about the past: it evaluates nothing, or it would note that alerts began just now."""
+    return prometheus(folder, "127.0.0.1:9", evaluation_interval="1y")
 
 
 def _blocks(lines: Iterator[str], folder: Path) -> None:

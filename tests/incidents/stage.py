@@ -92,13 +92,15 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, alertmanager_address: str, *flags: str) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, alertmanager_address: str, *flags: str, evaluation_interval: str = EVERY
+) -> Iterator[Prometheus]:
     """A Prometheus with our rules; it scrapes nothing yet. Blocks of the past may lie in folder/data."""
     address, targets, log = f"127.0.0.1:{free_port()}", folder / "targets.json", folder / "prometheus.log"
     if not targets.exists():
         targets.write_text("[]")
     config = {
-        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
+        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": evaluation_interval},
         "rule_files": [str(ALERTS / "rules" / "*.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager_address]}]}]},
         "scrape_configs": [
