@@ -172,7 +172,7 @@ async def _roll_the_dashboard_back(scene: Scene) -> None:
 # 2. A search that an index served, until the planner thought better of it.
 
 SEARCH = "SELECT count(*) FROM titles WHERE lower(name) LIKE 'title 77%'"
-TITLES = 300_000
+TITLES = 1_000_000
 
 
 async def _search_well(scene: Scene) -> None:

@@ -46,10 +46,8 @@ REPLAYED: Sequence[Replay] = (
     Replay(
         _BY_NUMBER[2],
         [
-            Expected("PostgreSQLStatementSlower", 10 * MINUTE, ["queryid", "usename"], "ticket", 30 * MINUTE),
-            Expected(
-                "PostgreSQLStatementSlowerThanLastWeek", 25 * MINUTE, ["queryid", "usename"], "ticket", 40 * MINUTE
-            ),
+            Expected("PostgreSQLStatementSlower", 10 * MINUTE, ["queryid"], "ticket", 30 * MINUTE, 12 * MINUTE),
+            Expected("PostgreSQLStatementSlowerThanLastWeek", 25 * MINUTE, ["queryid"], "ticket", 40 * MINUTE),
         ],
         before=8 * DAY,
         after=30 * MINUTE,
