@@ -53,13 +53,14 @@ def scrape(config: Path | None, target: str) -> None:
 @cli.command("demo")
 @click.option("--listen", default="127.0.0.1:9187", show_default=True, help="Where to serve; when taken, a free port.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this time.")
-def demo_command(listen: str, seconds: float | None) -> None:
+@click.option("--incident", metavar="NAME", help="Play one incident, such as migration; a wrong name lists them all.")
+def demo_command(listen: str, seconds: float | None, incident: str | None) -> None:
     """Start a PostgreSQL that is in trouble, and the exporter beside it, until Ctrl-C."""
     try:
         from exporter.demo.run import demo
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the demo needs {error.name}: pip install 'pgvigil[demo]'") from error
-    demo(listen, seconds)
+    demo(listen, seconds, incident)
 
 
 @cli.command("check")

@@ -78,6 +78,11 @@ END
 --   ALTER SYSTEM SET reserved_connections = {connections};
 --   GRANT pg_use_reserved_connections TO {role};
 
+-- Recommended: see how much of its numbers each sequence has given out (pg_schema_unreadable_sequences counts those
+-- that cannot be read). In each database, for each schema with sequences and each role that creates some:
+--   GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role};
+--   ALTER DEFAULT PRIVILEGES FOR ROLE owner_of_the_schema GRANT SELECT ON SEQUENCES TO {role};
+
 -- Recommended: measure the time that reading and writing takes.
 --   ALTER SYSTEM SET track_io_timing = 'on';
 --   SELECT pg_reload_conf();

@@ -92,12 +92,12 @@ def cluster() -> Iterator[Callable[..., Cluster]]:
 
 
 @pytest.fixture(scope="session")
-def tool() -> Callable[[str, str], Path]:
-    """Finds a program: tool("promtool", "it comes with Prometheus")."""
+def tool() -> Callable[..., Path]:
+    """Finds a program: tool("promtool", "it comes with Prometheus", *other names of it)."""
 
-    def path_of(name: str, hint: str) -> Path:
+    def path_of(name: str, hint: str, *also: str) -> Path:
         try:
-            return program(name, hint)
+            return program(name, hint, *also)
         except MissingError as missing:
             _do_without(missing)
 

@@ -38,12 +38,12 @@ def build(major: int) -> Build:
         raise MissingError(f"PostgreSQL {major}: {_reason(error)}") from error
 
 
-def program(name: str, hint: str) -> Path:
-    """A program on the PATH; the hint says where to get it."""
-    path = shutil.which(name)
-    if path is None:
-        raise MissingError(f"{name}: not on the PATH; {hint}")
-    return Path(path)
+def program(name: str, hint: str, *also: str) -> Path:
+    """A program on the PATH, or one of its other names; the hint says where to get it."""
+    for path in map(shutil.which, (name, *also)):
+        if path:
+            return Path(path)
+    raise MissingError(f"{name}: not on the PATH; {hint}")
 
 
 def cache() -> Path:

@@ -7,10 +7,12 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from rich.console import Console
@@ -18,9 +20,10 @@ from rich.console import Console
 from exporter.app import create_app
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
+from exporter.demo.incidents import BEGINS_AFTER, LASTS, Incident, incident_of, perform
 from exporter.demo.screen import Finding, Page, findings, read
 from exporter.demo.shop import MONITOR, Shop, new_shop
-from exporter.demo.workload import everybody
+from exporter.demo.workload import everybody, usual
 from exporter.errors import PortInUseError
 from exporter.logs import configure
 from exporter.serve import catalog_of, targets_of
@@ -33,12 +36,12 @@ PAGE_SECONDS = 10.0
 COLLECTORS = '{"tables": {"cache": 10}, "statements": {"cache": 5}}'
 
 
-def demo(listen: str, seconds: float | None) -> None:
+def demo(listen: str, seconds: float | None, incident: str | None = None) -> None:
     """Run until Ctrl-C, or for some seconds, and leave nothing behind."""
-    asyncio.run(_demo(listen, seconds))
+    asyncio.run(_demo(listen, seconds, incident_of(incident) if incident else None))
 
 
-async def _demo(listen: str, seconds: float | None) -> None:
+async def _demo(listen: str, seconds: float | None, incident: Incident | None) -> None:
     stop, console = _told_to_stop(), Console()
     with tempfile.TemporaryDirectory(prefix="pgvigil-demo-") as folder:
         shop = new_shop(Path(folder), free_port())
@@ -47,9 +50,12 @@ async def _demo(listen: str, seconds: float | None) -> None:
         with _listener(settings, console) as listener:
             say(console, "Starting PostgreSQL ...")
             with shop.cluster:
-                shop.open()
-                async with _exporter(settings, listener), _workload(shop):
+                shop.furnish()
+                if not incident:
+                    shop.neglect()
+                async with _exporter(settings, listener), _workload(_work(shop, incident, console)):
                     say(console, *_where_to_look(_address(listener), shop))
+                    say(console, *_what_is_played(incident))
                     await _watch(_address(listener), console, stop, seconds)
             say(console, "Stopped; nothing is left behind.")
 
@@ -111,10 +117,24 @@ async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterato
         await serving
 
 
+def _work(shop: Shop, incident: Incident | None, console: Console) -> list[Coroutine[Any, Any, None]]:
+    """What goes on: the usual trouble, or the one incident that was asked for."""
+    if not incident:
+        return everybody(shop)
+    return [*usual(shop), perform(incident, shop, partial(say, console))]
+
+
+def _what_is_played(incident: Incident | None) -> list[str]:
+    if not incident:
+        return []
+    plan = f"It begins in {BEGINS_AFTER:.0f} seconds and is cured {LASTS:.0f} seconds later. Look for:"
+    return [f"Incident {incident.number}. {incident.title}", plan, *(f"  {line}" for line in incident.look_for), ""]
+
+
 @asynccontextmanager
-async def _workload(shop: Shop) -> AsyncIterator[None]:
+async def _workload(works: list[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in everybody(shop)]
+        tasks = [group.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()

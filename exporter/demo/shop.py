@@ -16,6 +16,8 @@ SETTINGS: Mapping[str, str] = {
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_utility": "off",  # a migration that waited long is not an expensive statement
     "track_io_timing": "on",
+    "archive_mode": "on",
+    "archive_command": "true",  # backups are somebody else's matter
     "wal_level": "logical",
     "max_slot_wal_keep_size": "512MB",  # all the WAL that the slot nobody reads may keep on the person's disk
     "max_wal_size": "128MB",
@@ -100,15 +102,18 @@ class Shop:
         """The libpq URI of the shop for one of its roles."""
         return self.cluster.dsn(DATABASE, user, self.password)
 
-    def open(self) -> None:
-        """Fill the server, which runs and is empty."""
+    def furnish(self) -> None:
+        """Fill the server, which runs and is empty, with roles and tables."""
         self.cluster.execute(ROLES.format(password=self.password))
         self.cluster.execute(f"CREATE DATABASE {DATABASE} OWNER deploy")
+        for step in ("CREATE EXTENSION pg_stat_statements", f"SET ROLE deploy; {TABLES}"):
+            self.cluster.execute(step, DATABASE)
+
+    def neglect(self) -> None:
+        """Do what was done to it over the years."""
         for step in (
-            "CREATE EXTENSION pg_stat_statements",
             # Whoever fed the search engine from this slot has been switched off.
             f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')",
-            f"SET ROLE deploy; {TABLES}",
             *[BUSY_NIGHT] * 5,
             "SELECT pg_stat_statements_reset()",
         ):

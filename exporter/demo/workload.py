@@ -32,11 +32,15 @@ Work = Callable[[Session], Coroutine[Any, Any, None]]
 
 def everybody(shop: Shop) -> list[Coroutine[Any, Any, None]]:
     """All that goes on in the shop, to be run at once."""
+    return [*usual(shop), pile_ups(shop)]
+
+
+def usual(shop: Shop) -> list[Coroutine[Any, Any, None]]:
+    """All of it but the pile-ups."""
     return [
         *(_again_and_again(shop, "web", "web", visits) for _ in range(WEB_SESSIONS)),
         _again_and_again(shop, "billing", "billing", open_orders),
         _again_and_again(shop, "billing", "price-import", price_import),
-        pile_ups(shop),
     ]
 
 

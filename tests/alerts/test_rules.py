@@ -12,7 +12,7 @@ from alerts.casefile import CASES, CaseError, Entry, read
 from alerts.golden import FOLDER as GOLDEN
 from alerts.labels import SCRAPED, Known, LabelError, comparisons, exported
 from alerts.ruleset import ALERTS, Rule, load
-from alerts.series import series_of
+from alerts.series import TARGET, Series, series_of
 from pages import MONITOR, page
 
 from alerts import generate
@@ -27,6 +27,9 @@ CASE_FILES = sorted(CASES.glob("*.yml"))
 
 WATCHDOG = {"PostgreSQLWatchdog"}
 """What always fires, has no instance, and no case in which it is silent."""
+
+ON_TEST_SERVERS = {"PostgreSQLFsyncOff", "PostgreSQLFullPageWritesOff"}
+"""What is rightly said of the servers that golden pages come from: they need not outlive a crash."""
 
 DASHBOARD_UIDS = {
     "pg-alerts",
@@ -310,3 +313,21 @@ def test_a_case_file_that_is_wrong_says_where(text: str, wrong: str, tmp_path: P
     with pytest.raises(CaseError, match=wrong) as raised:
         read(tmp_path / "locks.yml")
     assert str(raised.value).startswith("locks.yml: ")
+
+
+@pytest.mark.parametrize("golden", ["healthy18", "standby18"])
+def test_a_server_at_peace_fires_nothing(golden: str, promtool: Path, tmp_path: Path) -> None:
+    """Its page as it stands, for longer than any alert waits; the watchdog shows that alerts can be seen here."""
+    values = {str(each): f"{each.value}x550" for each in series_of(golden)}
+    values |= {str(Series("up", TARGET, "")): "1x550", str(Series("pgvigil_scrapes_total", TARGET, "")): "0+4x550"}
+    series = [{"series": each, "values": value} for each, value in values.items()]
+    expected = [{"eval_time": "9h", "alertname": name, "exp_alerts": []} for name in RULES.alerts]
+    content = {
+        "rule_files": [str(ALERTS / "rules" / name) for name in TEXTS],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": expected}],
+    }
+    file = tmp_path / "peace.yml"
+    file.write_text(yaml.safe_dump(content), "utf-8")
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert set(re.findall(r"alertname: (\w+),", done.stdout + done.stderr)) == WATCHDOG | ON_TEST_SERVERS

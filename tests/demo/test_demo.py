@@ -19,6 +19,7 @@ import psutil
 import pytest
 from pages import Page, read
 
+from exporter.demo.incidents import INCIDENTS
 from exporter.demo.shop import SLOT
 
 SECONDS = 30
@@ -167,3 +168,30 @@ def test_without_the_extra_the_error_names_it() -> None:
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install 'pgvigil[demo]'" in done.stderr
+
+
+def test_an_incident_is_played_alone_and_told_of(temporary: Path) -> None:
+    with running(temporary, "--listen", "127.0.0.1:0", "--seconds", "30", "--incident", "migration") as demo:
+        give_up = time.monotonic() + 28
+        while not (roots := demo.page().series("pg_lock_blocker_blocked_sessions")):
+            assert time.monotonic() < give_up
+            time.sleep(0.5)
+        assert {labels["application_name"] for labels, _ in roots} == {"migration"}
+        rest, _ = demo.process.communicate(timeout=20)
+        assert "The one-shot migration" in rest
+        assert "It has begun" in rest
+        assert f"pid={roots[0][0]['pid']}" in rest
+    assert not list(temporary.iterdir())
+
+
+def test_a_wrong_name_lists_the_incidents() -> None:
+    command = [sys.executable, "-m", "exporter", "demo", "--incident", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "'nonsense'; there are friday-deploy, black-friday, migration" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_incidents_are_told_apart() -> None:
+    assert len({incident.name for incident in INCIDENTS}) == len(INCIDENTS)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", incident.name) for incident in INCIDENTS)
