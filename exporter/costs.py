@@ -17,9 +17,13 @@ SELECT queryid,
        right(query, 100) AS query
   FROM {schema}.pg_stat_statements(true)
  WHERE userid = $1::oid
-   AND queryid = ANY ($2::bigint[])
+   AND queryid = ANY ($2::text[]::bigint[])
 """
-"""Reads the file of texts, so it runs only when a statement of ours turns up that is not known yet."""
+"""Reads the file of texts, so it runs only when a statement of ours turns up that is not known yet.
+
+The ids come as texts: the driver knows what an array of text is, and would ask the server in the same transaction what
+one of bigint is.
+"""
 
 LOOK_EVERY_SECONDS = 300.0
 """How often statements of our role that are not ours may be asked for again."""

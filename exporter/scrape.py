@@ -150,7 +150,9 @@ class Target:
         if job and missing and self._server and job.collector.extension:
             schema = self._server.extensions[job.database][job.collector.extension].schema
             async with self._sessions.borrowed(job.database) as session:
-                rows = await session.fetch(TEXTS.replace("{schema}", quoted(schema)), _FACTS_TIMEOUT, missing)
+                rows = await session.fetch(
+                    TEXTS.replace("{schema}", quoted(schema)), _FACTS_TIMEOUT, [*map(str, missing)]
+                )
             self._texts.learn({row["queryid"]: row["query"] for row in rows})
         return self._texts
 
@@ -445,7 +447,7 @@ class Target:
             schema = quoted(self._server.extensions[job.database][job.collector.extension].schema)
             sql = costs.TEXTS.replace("{schema}", schema)
             try:
-                rows = await session.fetch(sql, job.collector.timeout, self._role, missing)
+                rows = await session.fetch(sql, job.collector.timeout, self._role, [*map(str, missing)])
             except DatabaseError as error:  # the statements themselves have been collected
                 _log.warning("what our own statements cost is not known: %s", error)
                 return

@@ -12,7 +12,7 @@ SELECT DISTINCT ON (queryid)
        queryid,
        left(query, 20000) AS query
   FROM {schema}.pg_stat_statements(true)
- WHERE queryid = ANY ($1::bigint[])
+ WHERE queryid = ANY ($1::text[]::bigint[])
 """
 """Reads the file of texts, so it runs only when a person asks for texts that are not known yet."""
 

@@ -105,7 +105,8 @@ async def test_an_absurdly_low_budget_slows_the_expensive_down_and_spares_the_vi
     vital = {collector.name for collector in load(BUILT_IN) if collector.vital}
     interval = {labels["collector"]: value for labels, value in found.series("pgvigil_collector_interval_seconds")}
     age = {labels["collector"]: value for labels, value in found.series("pgvigil_collector_age_seconds")}
-    assert interval["tables"] > 15
-    assert age["tables"] > 0.6
+    slowed = {name for name, seconds in interval.items() if seconds > 15}
+    assert len(slowed) > 5
+    assert all(age[name] > 0.6 for name in slowed)
     assert all(interval[name] == 0 and age[name] < 0.2 for name in vital)
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}

@@ -201,7 +201,7 @@ async def test_the_way_there_and_back_takes_half_a_second(cluster: Callable[...,
         assert reason(page) == ""
         assert failing(page) & VITAL
         assert page.value("pgvigil_collector_age_seconds", collector="lock_blockers") > 0
-        for _ in range(2):
+        for _ in range(4):
             page = (await timed(running, 9.5)).page
             assert reason(page) == ""
             assert failing(page).isdisjoint(VITAL)
@@ -211,9 +211,9 @@ async def test_the_way_there_and_back_takes_half_a_second(cluster: Callable[...,
 
 
 def held_back(page: Page) -> dict[str, float]:
-    """The collectors that run less often because of what they cost, and the seconds between their runs."""
+    """The collectors held back for five minutes or more: one slow answer does not do that, latency does."""
     intervals = page.series("pgvigil_collector_interval_seconds")
-    return {labels["collector"]: value for labels, value in intervals if value}
+    return {labels["collector"]: value for labels, value in intervals if value >= 300}
 
 
 async def test_an_exporter_starts_where_the_way_is_long(cluster: Callable[..., Cluster]) -> None:

@@ -186,7 +186,7 @@ async def test_a_scrape_a_second_through_all_faults_needs_no_more_of_anything(cl
     )
     assert log == ""
     assert len(latencies) == round(SECONDS)
-    assert latencies[-1] < 2
+    assert latencies[int(len(latencies) * 0.99)] < 2
     assert set(happened) == {fault.__name__ for fault in FAULTS}
     assert soak.states["whole"] > len(latencies) / 3
     assert growth < MOST_GROWTH
