@@ -61,7 +61,7 @@ class Watch:
         self._errors: dict[str, int] = {}
         self._message = ""
         self._took = 0.0
-        """Seconds until the last answer; looks rest as long at least, so that scrapes find half of a slow way free."""
+        """Seconds until the last answer; looks rest three times as long, so that scrapes find most of a slow way free."""
 
     async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
         """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
@@ -71,7 +71,7 @@ class Watch:
                 await self._look(late())
             except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 _log.exception("looking between scrapes failed in a way nobody foresaw")
-            await asyncio.sleep(max(self.interval - (time.monotonic() - started), self._took, 0.05))
+            await asyncio.sleep(max(self.interval - (time.monotonic() - started), 3 * self._took, 0.05))
 
     @property
     def interval(self) -> float:
