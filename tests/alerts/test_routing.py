@@ -263,6 +263,8 @@ BLIND = {
     "alert_family": "blind",
 }
 LOCKS = {"alert_family": "locks", "datname": "shop"}
+SEQUENCE = {"alert_family": "sequence", "datname": "shop", "schemaname": "public", "sequencename": "orders_id_seq"}
+DISK = {"alert_family": "disk", "host": "db1", "mountpoint": "/data"}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +291,18 @@ LOCKS = {"alert_family": "locks", "datname": "shop"}
                 {"alertname": "PostgreSQLOther", **CRITICAL, **LOCKS},
             ],
             id="critical silences the warning of its family in the same database",
+        ),
+        pytest.param(
+            {"alertname": "PostgreSQLSequenceEnds", **CRITICAL, **SEQUENCE},
+            [{"alertname": "PostgreSQLSequenceUsed", **WARNING, **SEQUENCE}],
+            [{"alertname": "PostgreSQLSequenceUsed", **WARNING, **SEQUENCE, "sequencename": "items_id_seq"}],
+            id="a sequence that ends hides no other sequence",
+        ),
+        pytest.param(
+            {"alertname": "PostgreSQLDiskFullSoon", **CRITICAL, **DISK},
+            [{"alertname": "PostgreSQLDiskFullLater", **WARNING, **DISK}],
+            [{"alertname": "PostgreSQLDiskFullLater", **WARNING, **DISK, "mountpoint": "/wal"}],
+            id="a full file system hides no other",
         ),
     ],
 )
