@@ -12,10 +12,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.catalog import LabelName
 from exporter.documents import StrictLoader, explain
@@ -36,30 +36,25 @@ _SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
 _OURS = {"alertname", "alert_family", "component", "instance", "job", "severity"}
 
 
+_SEVERITIES = ("critical", "warning", "info")
+_DURATION = re.compile(r"0|(?=.)" + "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
+"""As Prometheus reads one: each unit once, the longest first."""
+_PART = re.compile(r"(.*_)?(ratio|share)")
+"""What a threshold is called that is a part of a whole."""
+
+
 def _added(name: str) -> str:
     if name in _OURS:
         raise ValueError(f"{name}: every alert has this label already")
+    if name.startswith("__"):
+        raise ValueError(f"{name}: labels that begin with __ are Prometheus' own")
     return name
 
 
-def _duration(text: str) -> str:
-    if not re.fullmatch(r"(\d+(ms|[smhdwy]))+|0", text):
-        raise ValueError(f"{text!r} is no duration: write 30s, 10m or 1h30m")
-    return text
-
-
-def _finite(number: int | float) -> int | float:
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
-
-
-Number = Annotated[int | float, AfterValidator(_finite)]
-_SPECIAL: Mapping[str, TypeAdapter[str]] = {
-    "for": TypeAdapter(Annotated[str, AfterValidator(_duration)]),
-    "severity": TypeAdapter(Literal["critical", "warning", "info"]),
-}
-_NUMBER: TypeAdapter[int | float] = TypeAdapter(Number, config=ConfigDict(strict=True))
+def _plain(value: str) -> str:
+    if "{{" in value:
+        raise ValueError("a label is the same on every alert: templates ({{) are not for it")
+    return value
 
 
 class Values(BaseModel):
@@ -70,8 +65,8 @@ class Values(BaseModel):
     runbook_base_url: str = Field(RUNBOOKS, alias="runbookBaseUrl")
     dashboard_base_url: str = Field(DASHBOARDS, alias="dashboardBaseUrl")
     disable: tuple[str, ...] = ()
-    labels: Mapping[Annotated[LabelName, AfterValidator(_added)], str] = {}
-    overrides: Mapping[str, Mapping[str, str | int | float]] = {}
+    labels: Mapping[Annotated[LabelName, AfterValidator(_added)], Annotated[str, AfterValidator(_plain)]] = {}
+    overrides: Mapping[str, Mapping[str, object]] = {}
 
 
 def read_values(file: Path) -> Values:
@@ -122,13 +117,22 @@ def _mistakes(values: Values, alerts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _mistake(key: str, value: object, known: list[str]) -> str:
-    if key not in _SPECIAL and key not in known:
+    if key == "severity":
+        return "" if value in _SEVERITIES else f"must be one of {', '.join(_SEVERITIES)}"
+    if key == "for":
+        right = isinstance(value, str) and _DURATION.fullmatch(value)
+        return "" if right else "must be a duration such as 10m or 1h30m, each unit once and the longest first"
+    if key not in known:
         return _unknown("threshold", ("for", "severity", *known))
-    try:
-        _SPECIAL.get(key, _NUMBER).validate_python(value)
-    except ValidationError as error:
-        return error.errors()[0]["msg"].removeprefix("Value error, ")
-    return ""
+    return _number_mistake(value, math.inf if not _PART.fullmatch(key) else 1)
+
+
+def _number_mistake(value: object, most: float) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "must be a number such as 0.9"
+    if value < 0:
+        return "must not be negative"
+    return "" if value <= most else f"must be within 0 and {most}, as it is a part of a whole"
 
 
 def _unknown(what: str, known: Iterable[str]) -> str:
