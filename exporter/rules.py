@@ -33,7 +33,54 @@ _HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
 _LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
 _SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
 
-_OURS = {"alertname", "alert_family", "component", "instance", "job", "severity"}
+TAKEN = frozenset(
+    [
+        "alert_family",
+        "alertname",
+        "application_name",
+        "attname",
+        "client_addr",
+        "collector",
+        "command",
+        "component",
+        "conflict",
+        "data_type",
+        "datname",
+        "duplicate_of",
+        "gid",
+        "held_mode",
+        "holder",
+        "host",
+        "indexrelname",
+        "instance",
+        "job",
+        "kind",
+        "locktype",
+        "mode",
+        "mountpoint",
+        "name",
+        "phase",
+        "pid",
+        "queryid",
+        "reason",
+        "relation",
+        "relname",
+        "rolname",
+        "schemaname",
+        "sequencename",
+        "severity",
+        "slot_name",
+        "slot_type",
+        "state",
+        "subname",
+        "system_identifier",
+        "usename",
+        "wait_event",
+        "wait_event_type",
+        "wal_status",
+    ]
+)
+"""What our alerts and the groups of Alertmanager tell culprits by, less `cluster`: adding one would hide who it is."""
 
 
 _SEVERITIES = ("critical", "warning", "info")
@@ -44,8 +91,8 @@ _PART = re.compile(r"(.*_)?(ratio|share)")
 
 
 def _added(name: str) -> str:
-    if name in _OURS:
-        raise ValueError(f"{name}: every alert has this label already")
+    if name in TAKEN:
+        raise ValueError(f"{name}: our alerts say with this label what they are about")
     if name.startswith("__"):
         raise ValueError(f"{name}: labels that begin with __ are Prometheus' own")
     return name

@@ -136,11 +136,12 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
         ("disabled: [A]", "my.yml: disabled: Extra inputs are not permitted"),
         ("disable: [A]\ndisable: [B]", "my.yml: cannot be read: key 'disable' is written twice"),
         ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
-        ("labels: {severity: x}", "every alert has this label already"),
+        ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
+        ("labels: {datname: x}", "datname: our alerts say with this label"),
         ("labels: {te-am: x}", "my.yml: labels.te-am"),
         ("labels: {__name__: x}", "labels that begin with __ are Prometheus' own"),
         ('labels: {team: "{{ $labels.datname }}"}', "my.yml: labels.team: a label is the same on every alert"),
-        ("overrides: {PostgreSQLFull: }", "my.yml: overrides.PostgreSQLFull: Input should be a valid mapping"),
+        ("overrides: {PostgreSQLFull: }", "my.yml: overrides.PostgreSQLFull: Input should be a valid dictionary"),
     ],
 )
 def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: str, expected: str) -> None:
