@@ -190,12 +190,19 @@ def _changed(alert: re.Match[str], values: Values) -> str:
     """The text of one alert as these values want it."""
     if alert["name"] in values.disable:
         return ""
-    text = alert[0].replace(f"{RUNBOOKS}/", f"{values.runbook_base_url.rstrip('/')}/")
-    text = text.replace(f"{DASHBOARDS}/", f"{values.dashboard_base_url.rstrip('/')}/")
+    text = _linked(alert[0], "runbook_url", RUNBOOKS, values.runbook_base_url)
+    text = _linked(text, "dashboard_url", DASHBOARDS, values.dashboard_base_url)
     for key, value in values.overrides.get(alert["name"], {}).items():
         text = _overridden(text, key, value)
     added = "".join(f"          {name}: {json.dumps(value)}\n" for name, value in values.labels.items())
     return _SEVERITY.sub(lambda line: added + line[0], text)
+
+
+def _linked(text: str, name: str, ours: str, wanted: str) -> str:
+    """The text with links that begin as wanted, or without them."""
+    if base := wanted.rstrip("/"):
+        return text.replace(f"{ours}/", f"{base}/")
+    return re.sub(rf"^ {{10}}{name}: .*\n", "", text, flags=re.MULTILINE)
 
 
 def _overridden(text: str, key: str, value: object) -> str:

@@ -116,6 +116,15 @@ def test_links_begin_with_what_one_says(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("key", "line"), [("dashboardBaseUrl", "dashboard_url"), ("runbookBaseUrl", "runbook_url")])
+def test_a_link_that_leads_nowhere_is_left_out(key: str, line: str) -> None:
+    ours = rule_files(Values(), built_in())
+    without = rule_files(Values.model_validate({key: ""}), built_in())
+    for name, text in ours.items():
+        kept = [each for each in text.splitlines() if not each.startswith(f"          {line}: ")]
+        assert without[name].splitlines() == kept != text.splitlines()
+
+
 def test_a_disabled_alert_goes_with_its_comment(folder: Path) -> None:
     changed = changes(folder, disable=["PostgreSQLFull"])
     assert not [line for line in changed if line.startswith("+")]
