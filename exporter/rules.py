@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exporter.catalog import LabelName
 from exporter.documents import StrictLoader, explain
@@ -82,7 +82,6 @@ TAKEN = frozenset(
 )
 """What our alerts and the groups of Alertmanager tell culprits by, less `cluster`: adding one would hide who it is."""
 
-
 _SEVERITIES = ("critical", "warning", "info")
 _DURATION = re.compile(r"0|(?=.)" + "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 """As Prometheus reads one: each unit once, the longest first."""
@@ -107,13 +106,24 @@ def _plain(value: str) -> str:
 class Values(BaseModel):
     """What a person may say about the rules, in a file or as values of the Helm chart."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     runbook_base_url: str = Field(RUNBOOKS, alias="runbookBaseUrl")
     dashboard_base_url: str = Field(DASHBOARDS, alias="dashboardBaseUrl")
     disable: tuple[str, ...] = ()
     labels: Mapping[Annotated[LabelName, AfterValidator(_added)], Annotated[str, AfterValidator(_plain)]] = {}
     overrides: Mapping[str, Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: object) -> object:
+        keys = [field.alias or name for name, field in cls.model_fields.items()]
+        unknown = (
+            [f"{key}: {_unknown('key', keys)}" for key in data if key not in keys] if isinstance(data, dict) else []
+        )
+        if unknown:
+            raise ValueError("; ".join(unknown))
+        return data
 
 
 def read_values(file: Path) -> Values:

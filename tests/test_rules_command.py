@@ -142,7 +142,11 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ("disabled: [A]", "my.yml: disabled: Extra inputs are not permitted"),
+        (
+            "override: {}",
+            "my.yml: override: no such key; there are: dashboardBaseUrl, disable, labels, overrides, runbookBaseUrl",
+        ),
+        ("[disable]", "my.yml: Input should be a valid dictionary"),
         ("disable: [A]\ndisable: [B]", "my.yml: cannot be read: key 'disable' is written twice"),
         ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
         ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
