@@ -13,6 +13,7 @@ from exporter.errors import ValuesError
 from exporter.rules import (
     ALERT,
     DASHBOARDS,
+    MARK,
     NAME,
     RUNBOOKS,
     THRESHOLD,
@@ -237,11 +238,36 @@ def test_our_own_thresholds_may_be_written_as_values(alert: Any) -> None:
     assert rule_files(values, built_in())
 
 
-def test_the_command_writes_our_rules_byte_by_byte(tmp_path: Path) -> None:
+def test_the_command_writes_our_rules_byte_by_byte_under_its_mark(tmp_path: Path) -> None:
     done = run("rules", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    ours = {file.name: file.read_bytes() for file in built_in().glob("*.yml")}
+    ours = {file.name: MARK.encode() + file.read_bytes() for file in built_in().glob("*.yml")}
+    assert done.stdout == f"wrote {len(ours)} files to {tmp_path / 'out'}\n"
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == ours
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Path) -> None:
+    """A subject whose alerts are all disabled, or that had another name before an upgrade; files of others stay."""
+    out = tmp_path / "out"
+    assert run("rules", str(out)).returncode == 0
+    (out / "former.yml").write_text(MARK + "groups: []\n")
+    (out / "mine.yml").write_text("groups: []\n")
+    archiver = [alert["name"] for alert in ALERT.finditer((built_in() / "archiver.yml").read_text("utf-8"))]
+    (tmp_path / "my.yml").write_text(yaml.safe_dump({"disable": archiver}))
+    done = run("rules", str(out), "--values", str(tmp_path / "my.yml"))
+    assert done.returncode == 0, done.stderr
+    ours = {file.name for file in built_in().glob("*.yml")}
+    assert {file.name for file in out.iterdir()} == ours - {"archiver.yml"} | {"mine.yml"}
+    wrote, *removed = done.stdout.splitlines()
+    assert wrote == f"wrote {len(ours) - 1} files to {out}"
+    assert [line.partition(":")[0] for line in removed] == ["removed archiver.yml", "removed former.yml"]
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("rules", str(tmp_path / "file" / "out"))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path / 'file' / 'out'}: Not a directory\n"
 
 
 def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:
