@@ -15,7 +15,7 @@ from exporter.own import own_families
 from exporter.page import Pages
 from exporter.reference import reference
 from exporter.render import negotiate
-from exporter.rules import Values, built_in, read_values, rule_files
+from exporter.rules import Values, built_in, read_values, rule_files, write_rules
 from exporter.serve import catalog_of, serve, targets_of
 from exporter.settings import Settings, load_settings
 
@@ -113,11 +113,18 @@ def reference_command(check: bool, diff: str | None) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--values", type=click.Path(path_type=Path, dir_okay=False), help="Thresholds, labels, links ... (YAML).")
 def rules_command(folder: Path, values: Path | None) -> None:
-    """Write the alert rules for Prometheus to FOLDER, with your own values in them."""
+    """Write the alert rules for Prometheus to FOLDER, with your own values in them.
+
+    Files there that an earlier run wrote and that have no rule any more are removed; other files stay.
+    """
     files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, "utf-8")
+    try:
+        removed = write_rules(files, folder)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
+    click.echo(f"wrote {len(files)} files to {folder}")
+    for name in removed:
+        click.echo(f"removed {name}: an earlier run wrote it, and no rule of it is left")
 
 
 def _settings(config: Path | None) -> Settings:

@@ -1,5 +1,6 @@
 """The alert rules with a person's own values in them."""
 
+import re
 from difflib import ndiff
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,19 @@ import yaml
 from serving import run
 
 from exporter.errors import ValuesError
-from exporter.rules import ALERT, DASHBOARDS, RUNBOOKS, Values, built_in, read_values, rule_files, thresholds
+from exporter.rules import (
+    ALERT,
+    DASHBOARDS,
+    MARK,
+    NAME,
+    RUNBOOKS,
+    THRESHOLD,
+    Values,
+    built_in,
+    read_values,
+    rule_files,
+    thresholds,
+)
 
 RULES = """\
 groups:
@@ -104,6 +117,15 @@ def test_links_begin_with_what_one_says(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("key", "line"), [("dashboardBaseUrl", "dashboard_url"), ("runbookBaseUrl", "runbook_url")])
+def test_a_link_that_leads_nowhere_is_left_out(key: str, line: str) -> None:
+    ours = rule_files(Values(), built_in())
+    without = rule_files(Values.model_validate({key: ""}), built_in())
+    for name, text in ours.items():
+        kept = [each for each in text.splitlines() if not each.startswith(f"          {line}: ")]
+        assert without[name].splitlines() == kept != text.splitlines()
+
+
 def test_a_disabled_alert_goes_with_its_comment(folder: Path) -> None:
     changed = changes(folder, disable=["PostgreSQLFull"])
     assert not [line for line in changed if line.startswith("+")]
@@ -121,11 +143,19 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ("disabled: [A]", "my.yml: disabled: Extra inputs are not permitted"),
+        (
+            "override: {}",
+            "my.yml: override: no such key; there are: dashboardBaseUrl, disable, labels, overrides, runbookBaseUrl",
+        ),
+        ("[disable]", "my.yml: Input should be a valid dictionary"),
         ("disable: [A]\ndisable: [B]", "my.yml: cannot be read: key 'disable' is written twice"),
         ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
-        ("labels: {severity: x}", "every alert has this label already"),
+        ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
+        ("labels: {datname: x}", "datname: our alerts say with this label"),
         ("labels: {te-am: x}", "my.yml: labels.te-am"),
+        ("labels: {__name__: x}", "labels that begin with __ are Prometheus' own"),
+        ('labels: {team: "{{ $labels.datname }}"}', "my.yml: labels.team: a label is the same on every alert"),
+        ("overrides: {PostgreSQLFull: }", "my.yml: overrides.PostgreSQLFull: Input should be a valid dictionary"),
     ],
 )
 def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: str, expected: str) -> None:
@@ -145,12 +175,6 @@ def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: 
             {"overrides": {"PostgreSQLFull": {"ration": 1}}},
             "overrides.PostgreSQLFull.ration: no such threshold; there are: for, ratio, severity, wal_rate",
         ),
-        ({"overrides": {"PostgreSQLFull": {"for": "soon"}}}, "overrides.PostgreSQLFull.for: 'soon' is no duration"),
-        (
-            {"overrides": {"PostgreSQLFull": {"severity": "page"}}},
-            "overrides.PostgreSQLFull.severity: Input should be 'critical'",
-        ),
-        ({"overrides": {"PostgreSQLFull": {"ratio": "80%"}}}, "overrides.PostgreSQLFull.ratio: Input should be"),
     ],
 )
 def test_values_that_fit_no_rule_say_what_there_is(folder: Path, values: Any, expected: str) -> None:
@@ -159,12 +183,45 @@ def test_values_that_fit_no_rule_say_what_there_is(folder: Path, values: Any, ex
     assert str(raised.value).startswith(f"values: {expected}")
 
 
+SEVERITY = "must be one of critical, warning, info"
+DURATION = "must be a duration such as 10m"
+NUMBER = "must be a number such as 0.9"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("severity", "page", SEVERITY),
+        ("severity", None, SEVERITY),
+        ("severity", ["info"], SEVERITY),
+        *(
+            ("for", value, DURATION)
+            for value in ("soon", "", "30m1h", "5m5m", "1ms1s", "1.5h", "10", "-5m", "5m\n", 10, None)
+        ),
+        *(("for", value, "") for value in ("0", "90s", "1h30m", "1y2w3d4h5m6s7ms")),
+        *(("ratio", value, NUMBER) for value in ("90%", "0.9", None, True, float("inf"), float("nan"), [1])),
+        *(("ratio", value, "must be within 0 and 1") for value in (90, 1.01)),
+        *(("ratio", value, "") for value in (0, 0.5, 1)),
+        *((name, -1, "must not be negative") for name in ("ratio", "wal_rate")),
+        *(("wal_rate", value, "") for value in (0, 1.5, 2e9)),
+    ],
+)
+def test_an_override_is_what_prometheus_takes(folder: Path, key: str, value: object, expected: str) -> None:
+    values = Values.model_validate({"overrides": {"PostgreSQLFull": {key: value}}})
+    if not expected:
+        rule_files(values, folder)
+        return
+    with pytest.raises(ValuesError) as raised:
+        rule_files(values, folder)
+    assert str(raised.value).startswith(f"values: overrides.PostgreSQLFull.{key}: {expected}")
+
+
 ALERTS = [found for file in sorted(built_in().glob("*.yml")) for found in ALERT.finditer(file.read_text("utf-8"))]
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["name"])
 def test_everything_of_our_own_alerts_can_be_overridden(alert: Any, tmp_path: Path) -> None:
-    numbers = {name: 123450 + i for i, name in enumerate(thresholds(alert[0]))}
+    numbers = {name: round(0.1234 + i / 10000, 4) for i, name in enumerate(thresholds(alert[0]))}
     override = {"for": "77m", "severity": "info", **numbers}
     (tmp_path / "one.yml").write_text(f"groups:\n  - name: one\n    rules:\n{alert[0]}")
     text = rule_files(Values.model_validate({"overrides": {alert["name"]: override}}), tmp_path)["one.yml"]
@@ -174,11 +231,43 @@ def test_everything_of_our_own_alerts_can_be_overridden(alert: Any, tmp_path: Pa
     assert all(f"{number}  # {name}: " in text for name, number in numbers.items())
 
 
-def test_the_command_writes_our_rules_byte_by_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["name"])
+def test_our_own_thresholds_may_be_written_as_values(alert: Any) -> None:
+    numbers = {found["name"]: float(found["number"]) for found in re.finditer(THRESHOLD.format(name=NAME), alert[0])}
+    values = Values.model_validate({"overrides": {alert["name"]: numbers}})
+    assert rule_files(values, built_in())
+
+
+def test_the_command_writes_our_rules_byte_by_byte_under_its_mark(tmp_path: Path) -> None:
     done = run("rules", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    ours = {file.name: file.read_bytes() for file in built_in().glob("*.yml")}
+    ours = {file.name: MARK.encode() + file.read_bytes() for file in built_in().glob("*.yml")}
+    assert done.stdout == f"wrote {len(ours)} files to {tmp_path / 'out'}\n"
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == ours
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Path) -> None:
+    """A subject whose alerts are all disabled, or that had another name before an upgrade; files of others stay."""
+    out = tmp_path / "out"
+    assert run("rules", str(out)).returncode == 0
+    (out / "former.yml").write_text(MARK + "groups: []\n")
+    (out / "mine.yml").write_text("groups: []\n")
+    archiver = [alert["name"] for alert in ALERT.finditer((built_in() / "archiver.yml").read_text("utf-8"))]
+    (tmp_path / "my.yml").write_text(yaml.safe_dump({"disable": archiver}))
+    done = run("rules", str(out), "--values", str(tmp_path / "my.yml"))
+    assert done.returncode == 0, done.stderr
+    ours = {file.name for file in built_in().glob("*.yml")}
+    assert {file.name for file in out.iterdir()} == ours - {"archiver.yml"} | {"mine.yml"}
+    wrote, *removed = done.stdout.splitlines()
+    assert wrote == f"wrote {len(ours) - 1} files to {out}"
+    assert [line.partition(":")[0] for line in removed] == ["removed archiver.yml", "removed former.yml"]
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("rules", str(tmp_path / "file" / "out"))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path / 'file' / 'out'}: Not a directory\n"
 
 
 def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from alerting import (
     routing,
 )
 
+from exporter.rules import TAKEN
+
 Tool = Callable[..., Path]
 
 WHERE = {"job": "postgresql", "instance": "db1:9187"}
@@ -212,15 +214,28 @@ def test_what_hits_all_at_once_is_one_incident(
     assert all(value in event.payload["custom_details"]["firing"] for each in members for value in each.values())
 
 
+def _checks() -> list[dict[str, Any]]:
+    files = [yaml.safe_load(file.read_text()) for file in sorted((ALERTS / "tests").glob("*.yml"))]
+    return [check for file in files for test in file["tests"] for check in test["alert_rule_test"]]
+
+
 def test_each_label_of_an_alert_either_names_the_culprit_or_does_not() -> None:
     """A label that is new has to be put among those of group_by, or among those that may change."""
-    files = [yaml.safe_load(file.read_text()) for file in sorted((ALERTS / "tests").glob("*.yml"))]
-    checks = [check for file in files for test in file["tests"] for check in test["alert_rule_test"]]
-    fired = [alert for check in checks for alert in check.get("exp_alerts", [])]
+    fired = [alert for check in _checks() for alert in check.get("exp_alerts", [])]
     assert fired
     grouped = set(routing()["route"]["group_by"])
     assert {label for alert in fired for label in alert["exp_labels"]} <= grouped | NO_CULPRIT
     assert not grouped & NO_CULPRIT
+
+
+def _grouped(route: dict[str, Any]) -> set[str]:
+    return set(route.get("group_by", ())).union(*map(_grouped, route.get("routes", ())))
+
+
+def test_no_label_that_a_person_adds_can_hide_who_it_is() -> None:
+    fired = [alert for check in _checks() for alert in check.get("exp_alerts", [])]
+    of_alerts = {label for alert in fired for label in alert["exp_labels"]}
+    assert (of_alerts | _grouped(routing()["route"])) - {"cluster"} == TAKEN
 
 
 def test_the_resolve_event_ends_the_same_incident(quick: tuple[Alertmanager, PagerDuty]) -> None:
