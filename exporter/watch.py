@@ -61,7 +61,7 @@ class Watch:
         self._errors: dict[str, int] = {}
         self._message = ""
         self._took = 0.0
-        """Seconds until the last answer; looks rest three times as long, so that scrapes find most of a slow way free."""
+        """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
     async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
         """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""

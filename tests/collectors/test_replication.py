@@ -65,7 +65,7 @@ def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
 def caught_up(primary: Cluster, standby: Cluster) -> None:
     end = str(primary.value("SELECT pg_current_wal_lsn()::text"))
     eventually(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
-    eventually(lambda: standby.value("SELECT status = 'streaming' FROM pg_stat_wal_receiver"))
+    eventually(lambda: standby.value("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"))
 
 
 def page_of(server: Cluster) -> Page:
