@@ -36,6 +36,12 @@ class Block:
         """The statements one by one, as psql sends them with these variables set; KeyError for one it lacks."""
         return [text for part in _split(self.sql, values) if (text := part.strip())]
 
+    @property
+    def variables(self) -> set[str]:
+        """The variables of psql in it."""
+        found = PIECES.finditer(self.sql)
+        return {name for one in found if (name := one["literal"] or one["name"] or one["plain"])}
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:\n{self.sql}"
 

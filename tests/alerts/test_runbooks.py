@@ -14,7 +14,7 @@ from alerts.runbook import RUNBOOKS, Block, blocks, headings
 from exporter.demo.cluster import Cluster
 
 FILES = sorted(RUNBOOKS.glob("*.md"))
-LINES = 90
+LINES = 92
 
 every_runbook = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
@@ -44,6 +44,13 @@ def test_it_tells_nobody_to_make_it_worse(file: Path) -> None:
     assert not re.search(r"\bREINDEX\s+(INDEX|TABLE)\s+(?!CONCURRENTLY)", sql, re.IGNORECASE)
     cancel, end = sql.find("pg_cancel_backend(:pid)"), sql.find("pg_terminate_backend(:pid)")
     assert end < 0 or cancel < end, "cancel before you terminate"
+
+
+@every_runbook
+def test_it_says_how_to_set_what_its_sql_takes_from_the_alert(file: Path) -> None:
+    diagnosis = file.read_text("utf-8").partition("## Diagnosis\n\n")[2].partition("\n")[0]
+    told = set(re.findall(r"`\\set (\w+) [^`]+`", diagnosis))
+    assert told == {name for block in blocks(file) for name in block.variables}
 
 
 @pytest.fixture(scope="module", params=(13, 18), ids=lambda major: f"pg{major}")
