@@ -70,22 +70,29 @@ def table(outcomes: Sequence[Outcome], false: Sequence[Event], minutes: float) -
     """The outcomes as a Markdown table."""
     pages = [event.alertname for event in false if event.receiver == "page" and event.action == "trigger"]
     tickets = [event.alertname for event in false if event.receiver == "ticket" and event.action == "trigger"]
-    rows = [
-        "| # | alert | to | seconds to PagerDuty | culprit named | resolved after | false pages in control | how |",
-        "|---|---|---|---|---|---|---|---|",
+    columns = [
+        "#",
+        "incident",
+        "alert",
+        "to",
+        "seconds to PagerDuty",
+        "culprit named",
+        "resolved after",
+        "false pages",
+        "how",
     ]
+    rows = [columns, ["---"] * len(columns)]
     for each in sorted(outcomes, key=lambda outcome: outcome.number):
         named = "yes" if each.seconds is not None and not each.missing else "no: " + ", ".join(each.missing)
         seconds = "none" if each.seconds is None else f"{each.seconds:.0f} (≤ {each.within:.0f})"
         resolved = "no" if each.resolved is None else f"{each.resolved:.0f} s"
-        rows.append(
-            f"| {each.number} | {each.alert} | {each.receiver} | {seconds} | {named} | {resolved} | {len(pages)} "
-            f"| {each.how} |"
-        )
+        told = [str(each.number), each.title, each.alert, each.receiver, seconds, named, resolved, str(len(pages))]
+        rows.append([*told, each.how])
     said = (
         f"Control: {minutes:.0f} minutes, pages: {', '.join(pages) or 'none'}; tickets: {', '.join(tickets) or 'none'}."
     )
-    return "\n".join([*rows, "", said, ""])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", said, ""])
 
 
 def main() -> int:
