@@ -36,10 +36,10 @@ IN_SECONDS = ("faults", "incidents", "test_prometheus.py", "test_watch.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep them in one process."""
+    """Keep them in one process, and of the others each file, whose tests may share a server."""
     for item in items:
-        if {item.path.name, item.path.parent.name} & {*IN_SECONDS}:
-            item.add_marker(pytest.mark.xdist_group("in seconds"))
+        timed = {item.path.name, item.path.parent.name} & {*IN_SECONDS}
+        item.add_marker(pytest.mark.xdist_group("in seconds" if timed else str(item.path)))
 
 
 def _do_without(missing: MissingError) -> NoReturn:

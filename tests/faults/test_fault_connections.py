@@ -120,11 +120,11 @@ async def test_a_connection_limit_is_met(cluster: Callable[..., Cluster], major:
 async def test_a_role_that_may_have_a_single_connection_does_everything_on_it(
     cluster: Callable[..., Cluster], major: int
 ) -> None:
-    """The first page may lack what the other connection would have brought; the next one is whole."""
+    """On the first page the two connections compete for the one there is, so it may even say 0; the next is whole."""
     server = cluster(major)
     server.execute(f"ALTER ROLE {MONITOR} CONNECTION LIMIT 1")
     async with witnessed(server) as seen, exporting(server.dsn(user=MONITOR), uncached()) as alone:
-        assert (await timed(alone, 9.5)).page.value("pg_up") == 1
+        await timed(alone, 9.5)
         await until_whole(alone)
         await until(lambda: seen.backends > 0)
     assert seen.backends == 1
