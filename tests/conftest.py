@@ -31,17 +31,6 @@ PREPARE = """
 """
 
 
-IN_SECONDS = ("faults", "incidents", "test_prometheus.py", "test_watch.py")
-"""Tests that hold others to times: they run one after the other, in one of the two processes."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep them in one process, and of the others each file, whose tests may share a server."""
-    for item in items:
-        timed = {item.path.name, item.path.parent.name} & {*IN_SECONDS}
-        item.add_marker(pytest.mark.xdist_group("in seconds" if timed else str(item.path)))
-
-
 def _do_without(missing: MissingError) -> NoReturn:
     """Skip on a person's machine; fail in CI, where everything has to be there."""
     if os.environ.get("CI") == "true":

@@ -171,12 +171,14 @@ def test_without_the_extra_the_error_names_it() -> None:
 
 
 def test_an_incident_is_played_alone_and_told_of(temporary: Path) -> None:
-    with running(temporary, "--listen", "127.0.0.1:0", "--seconds", "30", "--incident", "migration") as demo:
-        give_up = time.monotonic() + 28
+    with running(temporary, "--listen", "127.0.0.1:0", "--seconds", "90", "--incident", "migration") as demo:
+        give_up = time.monotonic() + 80
         while not (roots := demo.page().series("pg_lock_blocker_blocked_sessions")):
             assert time.monotonic() < give_up
             time.sleep(0.5)
         assert {labels["application_name"] for labels, _ in roots} == {"migration"}
+        time.sleep(1)
+        demo.process.send_signal(signal.SIGINT)
         rest, _ = demo.process.communicate(timeout=20)
         assert "The one-shot migration" in rest
         assert "It has begun" in rest
