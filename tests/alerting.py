@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import yaml
+from programs import running
 
 from exporter.demo.cluster import free_port
 
@@ -24,8 +24,6 @@ ROUTING = ALERTS / "alertmanager.yml"
 HINT = "Debian's package is called prometheus-alertmanager"
 ALERTMANAGER = ("alertmanager", HINT, "prometheus-alertmanager")
 """How to find the program, which Debian calls otherwise."""
-
-READY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -197,31 +195,3 @@ def alertmanager(program: Path, config: Path, folder: Path) -> Iterator[Alertman
     ]
     with running(command, log, f"http://{address}/-/ready"):
         yield Alertmanager(address, log)
-
-
-@contextmanager
-def running(command: Sequence[str], log: Path, ready: str, seconds: float = READY_SECONDS) -> Iterator[None]:
-    """A program that answers at the address `ready`; stopped in the end."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        give_up = time.monotonic() + seconds
-        while not _answers(ready):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False

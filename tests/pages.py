@@ -97,3 +97,13 @@ def page(dsn: str, *own: Path, timeout: float = 9.0) -> Page:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, once()).result()
+
+
+def adds_up(found: Page) -> bool:
+    """Tell whether the series of every summed metric of statements add up to its total."""
+    for name in ("calls", "exec_seconds", "wal_bytes", "temp_blocks_written"):
+        parts = sum(value for _, value in found.series(f"pg_statements_{name}_total"))
+        total = found.value(f"pg_statements_all_{name}_total")
+        if abs(parts - total) > 1e-9 * total:
+            return False
+    return True

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from pages import MONITOR, Page, page, scraped, target
+from pages import MONITOR, adds_up, page, scraped, target
 from sessions import client, waiting
 
 from exporter.catalog import BUILT_IN, Catalog, load
@@ -22,16 +22,6 @@ def only_statements(limit: int = 100) -> Catalog:
 def queryid(server: Cluster, text: str) -> str:
     """The id of the only statement with this normalised text."""
     return str(server.value("SELECT queryid FROM pg_stat_statements WHERE query = $1", text))
-
-
-def adds_up(found: Page) -> bool:
-    """The series of every summed metric add up to its total."""
-    for name in ("calls", "exec_seconds", "wal_bytes", "temp_blocks_written"):
-        parts = sum(value for _, value in found.series(f"pg_statements_{name}_total"))
-        total = found.value(f"pg_statements_all_{name}_total")
-        if abs(parts - total) > 1e-9 * total:
-            return False
-    return True
 
 
 async def test_a_statement_is_counted_as_postgresql_counts_it(server: Cluster) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from faults.harness import VITAL, both, exporting, failing, timed, until_whole, witnessed
-from pages import MONITOR, Page, read, uncached
+from pages import MONITOR, Page, adds_up, read, uncached
 from serving import serving
 from sessions import client, until, waiting
 
@@ -281,16 +281,6 @@ async def test_no_counter_of_the_ledger_falls_when_statistics_are_reset(
         for labels, value in before.series(CALLS):
             if labels["queryid"] in kept:
                 assert after.value(CALLS, **labels) >= value
-
-
-def adds_up(found: Page) -> bool:
-    """Tell whether the series of every summed metric add up to its total."""
-    for name in ("calls", "exec_seconds", "wal_bytes", "temp_blocks_written"):
-        parts = sum(value for _, value in found.series(f"pg_statements_{name}_total"))
-        total = found.value(f"pg_statements_all_{name}_total")
-        if abs(parts - total) > 1e-9 * total:
-            return False
-    return True
 
 
 @pytest.mark.parametrize("major", [13, 18])

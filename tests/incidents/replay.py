@@ -16,8 +16,9 @@ import httpx
 from alerting import Event
 from alerts.ruleset import ALERTS, Needs, load
 from incidents.play import Expected, Outcome, names_of, outcome, say, until_resolved
-from incidents.stage import HEALTHY, JOB, PASSWORD, Prometheus, Stage, new_server, prometheus, promtool
+from incidents.stage import HEALTHY, PASSWORD, Stage, new_server, promtool, watching
 from incidents.tape import Phase, Recorder, Tape, openmetrics
+from prom import JOB, Prometheus
 
 from exporter.demo.incidents import Culprit, Incident, Scene
 from exporter.demo.shop import MONITOR, Shop
@@ -197,7 +198,7 @@ def write_past(tapes: Sequence[Recorded], folder: Path) -> None:
 
 def _past(folder: Path) -> AbstractContextManager[Prometheus]:
     """A Prometheus to ask about the past: it evaluates nothing, or it would note that alerts began just now."""
-    return prometheus(folder, "127.0.0.1:9", evaluation_interval="1y")
+    return watching(folder, "127.0.0.1:9", evaluated="1y")
 
 
 def _blocks(lines: Iterator[str], folder: Path) -> None:

@@ -1,16 +1,13 @@
 """What incidents are played on: shops and exporters, a Prometheus with our rules, an Alertmanager with our routing."""
 
 import asyncio
-import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
 from alerting import (
     ALERTMANAGER,
     ALERTS,
@@ -21,18 +18,14 @@ from alerting import (
     on_loopback,
     pagerduty,
     routing,
-    running,
 )
+from prom import PROMETHEUS, PROMTOOL, Prometheus, prometheus
 from servers import NEWEST, build, program
 from serving import serving
 
-from exporter.demo.cluster import FAST, Cluster, free_port
+from exporter.demo.cluster import FAST, Cluster
 from exporter.demo.shop import MONITOR, SETTINGS, Shop
 
-PROMETHEUS = ("prometheus", "Debian's package is called prometheus")
-PROMTOOL = ("promtool", "it comes with Prometheus")
-
-JOB = "postgresql"
 EVERY = "5s"
 """How often Prometheus scrapes and evaluates."""
 
@@ -47,77 +40,15 @@ HEALTHY: Mapping[str, str] = {
 """The shop's settings, as they should be."""
 
 
-@dataclass(frozen=True)
-class Prometheus:
-    """A running Prometheus, whose targets come and go."""
-
-    url: str
-    targets: Path
-    log: Path
-
-    def scrape(self, *addresses: str, **labels: str) -> None:
-        """Scrape these from now on, too."""
-        self._write([*self._read(), {"targets": list(addresses), "labels": labels}])
-
-    def leave(self, address: str) -> None:
-        """Scrape it no longer."""
-        self._write([group for group in self._read() if group["targets"] != [address]])
-
-    def query(self, expression: str) -> list[Any]:
-        """Ask for an instant vector, or a matrix."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=30).json()
-        assert answer["status"] == "success", answer
-        result: list[Any] = answer["data"]["result"]
-        return result
-
-    def rules(self) -> list[Any]:
-        """The alerting rules, as Prometheus sees them."""
-        groups = httpx.get(f"{self.url}/api/v1/rules", params={"type": "alert"}, timeout=30).json()["data"]["groups"]
-        return [rule for group in groups for rule in group["rules"]]
-
-    def firing(self, alertname: str, instance: str) -> list[Any]:
-        """The alerts of an instance that fire."""
-        alerts = httpx.get(f"{self.url}/api/v1/alerts", timeout=30).json()["data"]["alerts"]
-        wanted = {"alertname": alertname, "instance": instance}
-        return [a for a in alerts if a["state"] == "firing" and wanted.items() <= a["labels"].items()]
-
-    def _read(self) -> list[Any]:
-        groups: list[Any] = json.loads(self.targets.read_text())
-        return groups
-
-    def _write(self, groups: list[Any]) -> None:
-        new = self.targets.with_suffix(".new")
-        new.write_text(json.dumps(groups))
-        new.rename(self.targets)
-
-
 @contextmanager
-def prometheus(
-    folder: Path, alertmanager_address: str, *flags: str, evaluation_interval: str = EVERY
-) -> Iterator[Prometheus]:
-    """A Prometheus with our rules; it scrapes nothing yet. Blocks of the past may lie in folder/data."""
-    address, targets, log = f"127.0.0.1:{free_port()}", folder / "targets.json", folder / "prometheus.log"
-    if not targets.exists():
-        targets.write_text("[]")
-    config = {
-        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": evaluation_interval},
-        "rule_files": [str(ALERTS / "rules" / "*.yml")],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager_address]}]}]},
-        "scrape_configs": [
-            {"job_name": JOB, "file_sd_configs": [{"files": [str(targets)], "refresh_interval": EVERY}]}
-        ],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        str(program(*PROMETHEUS)),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-        "--storage.tsdb.retention.time=1y",
-        *flags,
-    ]
-    with running(command, log, f"http://{address}/-/ready"):
-        yield Prometheus(f"http://{address}", targets, log)
+def watching(folder: Path, alertmanager_address: str, *flags: str, evaluated: str = "") -> Iterator[Prometheus]:
+    """A Prometheus with our rules."""
+    rules = [ALERTS / "rules" / "*.yml"]
+    found = program(*PROMETHEUS)
+    with prometheus(
+        found, folder, *flags, every=EVERY, evaluated=evaluated, rules=rules, alertmanager=alertmanager_address
+    ) as prom:
+        yield prom
 
 
 @dataclass
@@ -203,7 +134,7 @@ def stage(folder: Path, *flags: str) -> Iterator[Stage]:
         config = on_loopback(routing(), folder, stub)
         with (
             alertmanager(program(*ALERTMANAGER), config, folder) as manager,
-            prometheus(folder, manager.address, *flags) as prom,
+            watching(folder, manager.address, *flags) as prom,
         ):
             yield Stage(folder, prom, manager, stub)
 

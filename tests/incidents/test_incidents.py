@@ -12,8 +12,9 @@ import pytest
 from alerting import ALERTMANAGER
 from incidents.play import play
 from incidents.run import healthy
-from incidents.stage import PROMETHEUS, Stage, stage
+from incidents.stage import Stage, stage
 from incidents.stories import QUICK
+from prom import PROMETHEUS
 
 
 @pytest.fixture
