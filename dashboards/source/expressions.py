@@ -1,0 +1,20 @@
+"""Alone in knowing how the dashboards' variables narrow a PromQL expression."""
+
+import re
+
+SERVER = 'job=~"$job", instance=~"$instance"'
+DATABASE = f'{SERVER}, datname=~"$datname"'
+
+SCOPES = {
+    "server": SERVER,
+    "database": DATABASE,
+    "statement": f'{DATABASE}, queryid=~"$queryid"',
+}
+"""What stands in braces for a scope: `pg_up{<server>}`, `pg_database_size_bytes{<database>, ...}`."""
+
+_SCOPE = re.compile(r"<(\w+)>")
+
+
+def full(expression: str) -> str:
+    """Give the expression with its scopes written out, on one line."""
+    return " ".join(_SCOPE.sub(lambda found: SCOPES[found[1]], expression).split())
