@@ -12,6 +12,9 @@ SCOPES = {
 }
 """What stands in braces for a scope: `pg_up{<server>}`, `pg_database_size_bytes{<database>, ...}`."""
 
+HOSTS = 'label_replace(pg_up{<server>, target=""}, "host", "$1", "instance", "([^:]+)(?::[0-9]+)?")'
+"""The hosts of the chosen servers, for what node_exporter says of them under another job and instance."""
+
 _SCOPE = re.compile(r"<(\w+)>")
 
 

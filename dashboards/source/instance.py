@@ -1,6 +1,7 @@
 """One server: whether it is up, what it does and how well, what its sessions do, and what runs out."""
 
 from dashboards.source import variables
+from dashboards.source.expressions import HOSTS
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, bar_gauge, stat, state_timeline, table, timeseries
@@ -332,7 +333,12 @@ def _ends() -> Row:
                 "eta-xid",
                 "Transaction ids",
                 "Time until writes stop for want of transaction ids, if vacuum froze nothing, at the pace of six hours.",
-                "min(datname:pg_xid_seconds_left:rate6h{<server>})",
+                """
+                min(
+                  (2147483647 - 3e6 - pg_database_xid_age{<server>})
+                    / on (job, instance) group_left () (instance:pg_xid_consumed:rate6h{<server>} > 0)
+                )
+                """,
                 unit="s",
                 empty="none used",
                 steps=falling(
@@ -346,7 +352,12 @@ def _ends() -> Row:
                 "eta-multixact",
                 "Multixact ids",
                 "Time until row locks fail for want of multixact ids, if vacuum froze nothing, at the pace of six hours.",
-                "min(datname:pg_multixact_seconds_left:rate6h{<server>})",
+                """
+                min(
+                  (2147483647 - 3e6 - pg_database_mxid_age{<server>})
+                    / on (job, instance) group_left () (instance:pg_multixact_consumed:rate6h{<server>} > 0)
+                )
+                """,
                 unit="s",
                 empty="none used",
                 steps=falling(
@@ -396,10 +407,11 @@ def _ends() -> Row:
                 "eta-disk",
                 "Disk",
                 "Time until a file system that node_exporter sees beside the server is full, at the pace of three hours.",
-                """
+                f"""
                 min(
-                  instance_host_mountpoint:node_filesystem_avail_bytes:max{<server>}
-                    / (-deriv(instance_host_mountpoint:node_filesystem_avail_bytes:max{<server>}[3h]) > 0)
+                  instance_host_mountpoint:node_filesystem_avail_bytes:max
+                    / (-deriv(instance_host_mountpoint:node_filesystem_avail_bytes:max[3h]) > 0)
+                  and on (host) {HOSTS}
                 )
                 """,
                 unit="s",

@@ -266,8 +266,8 @@ def table(
 ) -> Panel:
     """A row for each set of labels: the labels under their headings, then the columns, as it is now.
 
-    The rows are sorted by the column headed `sort`, or the first, the largest on top unless `rising`. Each column has
-    to be aggregated by the same labels, or the rows would not meet.
+    The rows are sorted by the column headed `sort`, or the first, the largest on top unless `rising`. Rows meet by the
+    labels that all columns are aggregated by; a label that only one of them has is shown beside them.
     """
     options = tables.Options(
         sort_by=[common.TableSortByFieldState(display_name=sort or columns[0].title, desc=not rising)],

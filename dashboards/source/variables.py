@@ -50,6 +50,12 @@ def instance() -> model.VariableModel:
     return query("instance", "Instance", values, "The servers, as Prometheus names their exporters.")
 
 
+def exporter() -> model.VariableModel:
+    """Choose exporters, those of several servers, which have a page of their own, included."""
+    values = 'label_values(pg_up{job=~"$job"}, instance)'
+    return query("instance", "Instance", values, "The servers, as Prometheus names their exporters.")
+
+
 def datname() -> model.VariableModel:
     """Choose databases."""
     values = 'label_values(pg_database_connections{job=~"$job", instance=~"$instance"}, datname)'

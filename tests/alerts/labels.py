@@ -28,6 +28,10 @@ PROMETHEUS: Mapping[str, Labels] = {
     "node_filesystem_size_bytes": FILE_SYSTEM,
     "node_filesystem_readonly": FILE_SYSTEM,
     "ALERTS": TAKEN | {"alertstate"},
+    "ALERTS_FOR_STATE": TAKEN,
+    "process_cpu_seconds_total": frozenset(),  # on the exporter's own page, not on those of its several targets
+    "process_resident_memory_bytes": frozenset(),
+    "process_start_time_seconds": frozenset(),
 }
 """What is used beside our own: Prometheus' own series, and file systems as node_exporter has them."""
 

@@ -1,5 +1,6 @@
 """Every expression is one that Prometheus 2.42 and 3 understand, with every value that a variable may have."""
 
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ def _values(uid: str) -> Mapping[str, str]:
 def test_a_parser_of_prometheus_3_accepts_the_expression(uid: str) -> None:
     for place, expr in _expressions(uid).items():
         for values in (usual(board(uid)), _values(uid)):
-            assert "$" not in expanded(expr, values), place
+            assert not re.search(r"\$(?!\d)", expanded(expr, values)), place
             promql_parser.parse(expanded(expr, values))
 
 
