@@ -125,10 +125,18 @@ def _failures() -> Row:
             table(
                 "failures",
                 "Failing collectors",
-                "Collectors that fail now, and how old what they last found is. An empty database means that it runs once a server.",
+                "Collectors that fail now, how often they did within an hour, and how old what they last found is. "
+                "An empty database means that it runs once a server.",
+                Column(
+                    "State", f"topk($topk, count by ({EACH}) ({FAILING}))", "none", mappings=((1, "fails", CRITICAL),)
+                ),
+                Column(
+                    "Failures",
+                    f"sum by ({EACH}) (increase(pgvigil_collector_errors_total{{<server>}}[1h]) and on (job, {EACH}) {FAILING})",
+                ),
                 Column(
                     "Age of the result",
-                    f"topk($topk, max by ({EACH}) (pgvigil_collector_age_seconds{{<server>}} and on (job, {EACH}) {FAILING}))",
+                    f"max by ({EACH}) (pgvigil_collector_age_seconds{{<server>}} and on (job, {EACH}) {FAILING})",
                     "s",
                 ),
                 labels=HEADINGS,
