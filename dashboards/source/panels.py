@@ -152,7 +152,7 @@ def stat(
     )
     defaults = _defaults(unit, empty, steps, mappings, links, decimals=decimals)
     return Panel(
-        key, title, description, "stat", options, width, height, _queries(queries), not sparkline,
+        key, title, description, "stat", _without("percentChangeColorMode", options), width, height, _queries(queries), not sparkline,
         defaults=defaults, alerts=alerts, runbooks=runbooks,
     )  # fmt: skip
 
@@ -211,7 +211,11 @@ def state_timeline(
 ) -> Panel:
     """Which of a few states each series was in, and when."""
     options = statetimeline.Options(
-        show_value=common.VisibilityMode.AUTO, merge_values=True, legend=_legend("none"), tooltip=_tooltip()
+        show_value=common.VisibilityMode.AUTO,
+        merge_values=True,
+        per_page=None,
+        legend=_legend("none"),
+        tooltip=_tooltip(),
     )
     defaults = _defaults("none", empty, NEUTRAL, mappings, links)
     defaults.custom = statetimeline.FieldConfig(line_width=0, fill_opacity=70)
@@ -244,7 +248,7 @@ def bar_gauge(
     )
     defaults = _defaults(unit, empty, steps, (), links, least=0, most=most)
     return Panel(
-        key, title, description, "bargauge", options, width, height, _queries(queries),
+        key, title, description, "bargauge", _without("legend", options), width, height, _queries(queries),
         defaults=defaults, alerts=alerts, runbooks=runbooks,
     )  # fmt: skip
 
@@ -272,14 +276,13 @@ def table(
     options = tables.Options(
         sort_by=[common.TableSortByFieldState(display_name=sort or columns[0].title, desc=not rising)],
         cell_height=common.TableCellHeight.SM,
-        footer=common.TableFooterOptions(),
     )
     defaults = model.FieldConfig(no_value=empty, custom={"align": "auto", "filterable": True})
     titles = {**labels} | {f"Value #{ref}": column.title for ref, column in zip(ascii_uppercase, columns, strict=False)}
     if len(columns) == 1:
         titles |= {"Value": columns[0].title}
     return Panel(
-        key, title, description, "table", options, width, height,
+        key, title, description, "table", _without("footer", options), width, height,
         [Query(column.expr) for column in columns],
         format=prometheus.PromQueryFormat.TABLE,
         defaults=defaults,
@@ -297,6 +300,11 @@ def text(key: str, title: str, content: str, *, width: int = 24, height: int = 4
     return Panel(
         key, title, "", "text", texts.Options(mode=texts.TextMode.MARKDOWN, content=content), width, height
     )  # fmt: skip
+
+
+def _without(name: str, options: stats.Options | bargauges.Options | tables.Options) -> dict[str, object]:
+    """The options without one that not every Grafana from 10.4 to 13 has."""
+    return {key: value for key, value in options.to_json().items() if key != name}
 
 
 def _queries(queries: Sequence[Query | str]) -> list[Query]:

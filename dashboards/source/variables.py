@@ -1,5 +1,7 @@
 """The variables at the top of the dashboards."""
 
+from typing import Any
+
 from grafana_foundation_sdk.models import dashboard as model
 
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -8,9 +10,14 @@ SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 ALL = model.VariableOption(selected=True, text="All", value="$__all")
 
 
+def _variable(**said: Any) -> model.VariableModel:
+    """Give a variable without what only those of intervals have, or those of later Grafanas."""
+    return model.VariableModel(**said, allow_custom_value=None, auto=None, auto_min=None, auto_count=None)
+
+
 def datasource() -> model.VariableModel:
     """Choose the Prometheus to ask."""
-    return model.VariableModel(
+    return _variable(
         type_val=model.VariableType.DATASOURCE,
         name="datasource",
         label="Data source",
@@ -23,7 +30,7 @@ def datasource() -> model.VariableModel:
 
 def query(name: str, label: str, values: str, description: str, *, empty: bool = False) -> model.VariableModel:
     """Choose among the values that Prometheus has; `empty` when All includes series without the label."""
-    return model.VariableModel(
+    return _variable(
         type_val=model.VariableType.QUERY,
         name=name,
         label=label,
@@ -72,7 +79,7 @@ def custom(
 ) -> model.VariableModel:
     """Choose one of a few fixed values."""
     options = [model.VariableOption(selected=value == default, text=str(value), value=str(value)) for value in values]
-    return model.VariableModel(
+    return _variable(
         type_val=model.VariableType.CUSTOM,
         name=name,
         label=label,
