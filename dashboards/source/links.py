@@ -38,12 +38,8 @@ def outside(title: str, url: str) -> model.DashboardLink:
     return model.DashboardLink(title=title, type_val=model.DashboardLinkType.LINK, url=url, target_blank=True)
 
 
-def to(uid: str, title: str, panel: str = "", **variables: str) -> model.DashboardLink:
-    """Link a dashboard for a data link, with time range and variables; `instance="instance"` takes a label's value.
-
-    In a table the label is one of its columns; in other panels it is one of the series' labels. `panel` is the key of
-    the panel to open alone.
-    """
+def to(uid: str, title: str, **variables: str) -> model.DashboardLink:
+    """Link a dashboard from a table, or without a label: `instance="instance"` takes the value of the row's label."""
     own = [f"var-{name}=${{__data.fields.{label}}}" for name, label in variables.items()]
     return _link(uid, title, own, variables)
 

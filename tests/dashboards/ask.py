@@ -10,8 +10,8 @@ import httpx
 from dashboards.boards import Board, Target, expanded, targets, usual, variables
 from dashboards.lint import LABEL_VALUES
 
-POINTS = 200
-"""How many points wide a panel is."""
+POINTS = 720
+"""How many points wide a panel is, on half of a screen."""
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def in_trouble(folder: Path, minutes: int) -> Iterator[Viewer]:
             for start, stop in windows:
                 _record(folder, past.url, start, stop)
     with _past(folder) as past:
-        backfill(folder, _alerts(past, end - minutes * MINUTE / 2, end))
+        backfill(folder, alerts_of(past, end - minutes * MINUTE / 2, end))
     with _past(folder) as past, looking(past.url, minutes * MINUTE * 3 / 4, MINUTE, end) as viewer:
         yield viewer
 
@@ -182,7 +182,7 @@ def _past(folder: Path) -> AbstractContextManager[Prometheus]:
     return prometheus(program(*PROMETHEUS), folder, every="1y", rules=RULES)
 
 
-def _alerts(past: Prometheus, start: float, stop: float) -> Iterator[str]:
+def alerts_of(past: Prometheus, start: float, stop: float) -> Iterator[str]:
     """What Prometheus would have noted of the alerts since the rules were loaded, had they no `for`."""
     for rule in past.rules():
         asked = {"query": rule["query"], "start": start, "end": stop, "step": MINUTE}
@@ -253,16 +253,17 @@ def backfill(folder: Path, lines: Iterator[str]) -> None:
     with file.open("w") as out:
         out.writelines(lines)
         out.write("# EOF\n")
-    _promtool("create-blocks-from", ONE_BLOCK, "openmetrics", "--quiet", str(file), str(folder / "data"))
+    promtool("create-blocks-from", ONE_BLOCK, "openmetrics", "--quiet", str(file), str(folder / "data"))
     file.unlink()
 
 
 def _record(folder: Path, url: str, start: float, stop: float) -> None:
     options = [f"--start={start:.0f}", f"--end={stop:.0f}", f"--url={url}", f"--eval-interval={MINUTE}s"]
     files = [str(file) for file in sorted((ALERTS / "rules").glob("*.yml"))]
-    _promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", *files)
+    promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", *files)
 
 
-def _promtool(*arguments: str) -> None:
+def promtool(*arguments: str) -> None:
+    """Run `promtool tsdb`."""
     done = subprocess.run([program(*PROMTOOL), "tsdb", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,7 +8,7 @@ import promql_parser as promql
 import pytest
 from alerts.labels import Known, Labels
 from alerts.ruleset import Rule, load, selectors
-from dashboards.boards import Target, board, boards, expanded, panels, targets, uids, usual, variables
+from dashboards.boards import FOLDER, Target, board, boards, expanded, panels, targets, uids, usual, variables
 from dashboards.lint import LABEL_VALUES
 
 RULES = load()
@@ -16,6 +16,7 @@ KNOWN = Known(RULES.records)
 
 LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 LINKED = re.compile(r"\$\{__(data\.fields|field\.labels)\.(\w+)\}")
+DASHBOARD = re.compile(r'"/d/(?P<uid>[\w-]+)[^"]*"')
 LANDS = re.compile(r"/d/(?P<uid>[\w-]+)(?:.*[?&]viewPanel=(?P<panel>\d+))?")
 
 
@@ -94,6 +95,17 @@ def test_an_alert_lands_on_the_panel_that_shows_why_it_fires(alert: Rule) -> Non
 
     assert alert.annotations["runbook_url"] in [each["url"] for each in panel["links"]]
     assert "ALERTS" in metrics or metrics & _read(selector.name or "" for selector in alert.selectors)
+
+
+def test_every_alert_lands_on_a_dashboard() -> None:
+    assert {_landing(alert)["uid"] for alert in RULES.alerts.values()} <= set(uids())
+
+
+@pytest.mark.parametrize("uid", uids())
+def test_links_lead_to_dashboards_and_variables_that_there_are(uid: str) -> None:
+    for link in DASHBOARD.finditer((FOLDER / f"{uid}.json").read_text("utf-8")):
+        assert link["uid"] in uids(), link[0]
+        assert set(re.findall(r"var-(\w+)=", link[0])) <= variables(board(link["uid"])).keys(), link[0]
 
 
 def test_a_panel_links_runbooks_that_there_are() -> None:
