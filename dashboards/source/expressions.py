@@ -21,3 +21,12 @@ _SCOPE = re.compile(r"<(\w+)>")
 def full(expression: str) -> str:
     """Give the expression with its scopes written out, on one line."""
     return " ".join(_SCOPE.sub(lambda found: SCOPES[found[1]], expression).split())
+
+
+def leading(expression: str, ranking: str) -> str:
+    """Keep of the series those that the ranking, which has the same labels, puts first.
+
+    In a graph the ranking has to be one number for all of the time shown, `... [$__range] @ end()`, or each moment would
+    have leaders of its own.
+    """
+    return f"({expression}) and topk($topk, {ranking})"

@@ -289,7 +289,7 @@ def _sessions() -> Row:
                 "Client sessions by user, application, database and state, the most first, and their oldest transaction.",
                 Column(
                     "Sessions",
-                    "topk($topk, sum by (instance, datname, usename, application_name, state) (pg_sessions{<database>}))",
+                    "sum by (instance, datname, usename, application_name, state) (pg_sessions{<database>})",
                 ),
                 Column(
                     "Oldest transaction",
@@ -309,6 +309,7 @@ def _sessions() -> Row:
                     "state": "State",
                 },
                 empty="nobody is connected",
+                ranked=True,
                 width=12,
             ),
         ),

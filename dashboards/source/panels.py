@@ -13,14 +13,15 @@ title, variables, and rows of panels, left to right; the layout follows from the
 - `steps` are where the colour changes, as alerts have it (thresholds.py):
   `rising(warning=of("PostgreSQLConnectionsNearlyUsed", "ratio"))`.
 - `links` lead from a series or a cell to its dashboard (links.py): `of_series` in graphs and stats, `to` in tables.
-- A ranking is a `table` of instant queries with `topk($topk, ...)`, all of its columns aggregated by the same labels.
+- A ranking is a `table` that is `ranked`, all of its columns aggregated by the same labels; in a graph, `leading`
+  (expressions.py) keeps to the series that lead over the whole time shown.
 
 `uv run python dashboards/source/generate.py` writes the JSON; tests/dashboards says what is wrong with it.
 """
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Literal
 
@@ -32,7 +33,7 @@ from grafana_foundation_sdk.models import table as tables
 from grafana_foundation_sdk.models import text as texts
 from grafana_foundation_sdk.models import timeseries as graphs
 
-from dashboards.source.expressions import full
+from dashboards.source.expressions import full, leading
 from dashboards.source.links import runbook
 from dashboards.source.thresholds import NEUTRAL, Steps
 from dashboards.source.variables import SOURCE
@@ -262,6 +263,7 @@ def table(
     empty: str,
     sort: str = "",
     rising: bool = False,
+    ranked: bool = False,
     label_links: Mapping[str, Links] = {},
     alerts: Sequence[str] = (),
     runbooks: Sequence[str] = (),
@@ -271,8 +273,11 @@ def table(
     """A row for each set of labels: the labels under their headings, then the columns, as it is now.
 
     The rows are sorted by the column headed `sort`, or the first, the largest on top unless `rising`. Rows meet by the
-    labels that all columns are aggregated by; a label that only one of them has is shown beside them.
+    labels that all columns are aggregated by; a label that only one of them has is shown beside them. With `ranked`,
+    whose columns have the same labels throughout, only the first `$topk` rows by the first column are there.
     """
+    if ranked:
+        columns = _ranked(*columns)
     options = tables.Options(
         sort_by=[common.TableSortByFieldState(display_name=sort or columns[0].title, desc=not rising)],
         cell_height=common.TableCellHeight.SM,
@@ -387,6 +392,12 @@ def _styled(queries: Sequence[Query]) -> list[model.DashboardFieldConfigSourceOv
         for ref, query in zip(ascii_uppercase, queries, strict=False)
         if query.style
     ]
+
+
+def _ranked(first: Column, *others: Column) -> tuple[Column, ...]:
+    """The columns with the rows that the first ranks highest; without that in each, the others would bring all theirs."""
+    kept = [replace(other, expr=leading(other.expr, first.expr)) for other in others]
+    return (replace(first, expr=f"topk($topk, {first.expr})"), *kept)
 
 
 def _columned(column: Column) -> model.DashboardFieldConfigSourceOverrides:

@@ -69,6 +69,12 @@ def datname() -> model.VariableModel:
     return query("datname", "Database", values, "The databases of these servers.", empty=True)
 
 
+def queryid() -> model.VariableModel:
+    """Choose statements."""
+    values = 'label_values(pg_statements_calls_total{job=~"$job", instance=~"$instance", datname=~"$datname"}, queryid)'
+    return query("queryid", "Statement", values, "The numbers that PostgreSQL gave to statements: their queryid.")
+
+
 def topk(default: int = 10) -> model.VariableModel:
     """Choose how many culprits a table shows."""
     return custom("topk", "Show top", "How many rows or lines a ranking shows.", (5, 10, 20, 50), default)
