@@ -1,6 +1,7 @@
 """The exporter itself: whether its data can be trusted, which collectors fail, and what it costs the server."""
 
 from dashboards.source import variables
+from dashboards.source.expressions import fastest
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
@@ -127,9 +128,7 @@ def _failures() -> Row:
                 "Failing collectors",
                 "Collectors that fail now, how often they did within an hour, and how old what they last found is. "
                 "An empty database means that it runs once a server.",
-                Column(
-                    "State", f"topk($topk, count by ({EACH}) ({FAILING}))", "none", mappings=((1, "fails", CRITICAL),)
-                ),
+                Column("State", f"count by ({EACH}) ({FAILING})", "none", mappings=((1, "fails", CRITICAL),)),
                 Column(
                     "Failures",
                     f"sum by ({EACH}) (increase(pgvigil_collector_errors_total{{<server>}}[1h]) and on (job, {EACH}) {FAILING})",
@@ -141,6 +140,7 @@ def _failures() -> Row:
                 ),
                 labels=HEADINGS,
                 empty="none fails",
+                ranked=True,
                 label_links=HERE,
                 alerts=("PostgreSQLExporterCollectorFailing",),
             ),
@@ -189,7 +189,7 @@ def _cost() -> Row:
                 "Seconds a second that its queries take, by collector, the dearest ones: an upper bound of what they cost. "
                 "At 0.01 it is one hundredth of one core.",
                 Query(
-                    "topk($topk, sum by (collector) (rate(pgvigil_collector_seconds_total{<server>}[$__rate_interval])))",
+                    fastest("pgvigil_collector_seconds_total{<server>}", "collector"),
                     "{{collector}}",
                 ),
                 unit="percentunit",
@@ -202,7 +202,7 @@ def _cost() -> Row:
                 "Time as the server counts it",
                 "Seconds a second of its statements by pg_stat_statements, by collector, the dearest ones.",
                 Query(
-                    "topk($topk, sum by (collector) (rate(pgvigil_collector_server_seconds_total{<server>}[$__rate_interval])))",
+                    fastest("pgvigil_collector_server_seconds_total{<server>}", "collector"),
                     "{{collector}}",
                 ),
                 unit="percentunit",
@@ -215,7 +215,7 @@ def _cost() -> Row:
                 "Blocks it reads",
                 "Bytes per second that its statements read from shared buffers or disk, by collector, those that read most.",
                 Query(
-                    "8192 * topk($topk, sum by (collector) (rate(pgvigil_collector_server_blocks_total{<server>}[$__rate_interval])))",
+                    f"8192 * ({fastest('pgvigil_collector_server_blocks_total{<server>}', 'collector')})",
                     "{{collector}}",
                 ),
                 unit="Bps",
@@ -227,9 +227,7 @@ def _cost() -> Row:
                 "dearest",
                 "Dearest collectors",
                 "What a run took last, how often it may run, and the rows it gave. A collector that is held back has an interval.",
-                Column(
-                    "Last run", f"topk($topk, max by ({EACH}) (pgvigil_collector_duration_seconds{{<server>}}))", "s"
-                ),
+                Column("Last run", f"max by ({EACH}) (pgvigil_collector_duration_seconds{{<server>}})", "s"),
                 Column(
                     "Interval",
                     f"max by ({EACH}) (pgvigil_collector_interval_seconds{{<server>}}) > 0",
@@ -238,6 +236,7 @@ def _cost() -> Row:
                 ),
                 labels=HEADINGS,
                 empty="no exporter answers",
+                ranked=True,
                 label_links=HERE,
                 width=16,
             ),
@@ -297,10 +296,11 @@ def _page() -> Row:
                 "truncated",
                 "Rows cut off by limits",
                 "Rows that a collector's limit left out, and the share of the total that they carried, of the metric where it is largest.",
-                Column("Rows", f"topk($topk, max by ({EACH}) (pgvigil_collector_truncated_rows{{<server>}}) > 0)"),
+                Column("Rows", f"max by ({EACH}) (pgvigil_collector_truncated_rows{{<server>}}) > 0"),
                 Column("Share", f"max by ({EACH}) (pgvigil_collector_truncated_ratio{{<server>}}) > 0", "percentunit"),
                 labels=HEADINGS,
                 empty="nothing is cut off",
+                ranked=True,
                 label_links=HERE,
                 width=12,
             ),

@@ -23,6 +23,12 @@ def full(expression: str) -> str:
     return " ".join(_SCOPE.sub(lambda found: SCOPES[found[1]], expression).split())
 
 
+def fastest(counter: str, label: str) -> str:
+    """How fast a counter rises by that label, for those by which it rises most in the time shown."""
+    by = f"sum by ({label})"
+    return leading(f"{by} (rate({counter}[$__rate_interval]))", f"{by} (increase({counter}[$__range] @ end()))")
+
+
 def leading(expression: str, ranking: str) -> str:
     """Keep of the series those that the ranking, which has the same labels, puts first.
 

@@ -1,6 +1,7 @@
 """All servers: which are in trouble, since when, what runs out first, and who works hardest."""
 
 from dashboards.source import variables
+from dashboards.source.expressions import fastest, leading
 from dashboards.source.instance import USED
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
@@ -259,7 +260,10 @@ def _ends() -> Row:
                 "connections-share",
                 "Connections used",
                 "Share of the slots of ordinary roles that are taken, of the fullest servers.",
-                Query(f"topk($topk, max by (instance) ({USED}))", "{{instance}}"),
+                Query(
+                    leading(f"max by (instance) ({USED})", f"max by (instance) ({USED})".replace("}", "} @ end()")),
+                    "{{instance}}",
+                ),
                 unit="percentunit",
                 empty="no server answers",
                 steps=rising(
@@ -280,12 +284,15 @@ def _work() -> Row:
                 "Transactions",
                 "Transactions per second, of the busiest servers.",
                 Query(
-                    """
-                    topk($topk, sum by (instance) (
-                      rate(pg_database_commits_total{<server>}[$__rate_interval])
-                      + rate(pg_database_rollbacks_total{<server>}[$__rate_interval])
-                    ))
-                    """,
+                    leading(
+                        """
+                        sum by (instance) (
+                          rate(pg_database_commits_total{<server>}[$__rate_interval])
+                          + rate(pg_database_rollbacks_total{<server>}[$__rate_interval])
+                        )
+                        """,
+                        "sum by (instance) (increase(pg_database_commits_total{<server>}[$__range] @ end()))",
+                    ),
                     "{{instance}}",
                 ),
                 unit="ops",
@@ -298,11 +305,7 @@ def _work() -> Row:
                 "Active sessions",
                 "Sessions at work on average. Above the number of a server's cores, they queue.",
                 Query(
-                    """
-                    topk($topk, sum by (instance) (
-                      rate(pg_session_sampled_seconds_total{<server>, state="active"}[$__rate_interval])
-                    ))
-                    """,
+                    fastest('pg_session_sampled_seconds_total{<server>, state="active"}', "instance"),
                     "{{instance}}",
                 ),
                 unit="short",
@@ -315,7 +318,7 @@ def _work() -> Row:
                 "WAL written or replayed",
                 "Bytes of WAL per second, of those who write most.",
                 Query(
-                    "topk($topk, sum by (instance) (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval])))",
+                    fastest("pg_wal_position_bytes_total{<server>}", "instance"),
                     "{{instance}}",
                 ),
                 unit="Bps",
