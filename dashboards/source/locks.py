@@ -10,7 +10,7 @@ from dashboards.source.thresholds import CRITICAL, GOOD, MINUTE, WARNING, of, ri
 NOBODY = "nobody waits"
 BUILDS = 'command=~"CREATE INDEX.*|REINDEX.*"'
 
-ROOT = "instance, datname, pid, gid, usename, application_name, state, relation, held_mode, mode"
+ROOT = "instance, datname, pid, gid, usename, application_name, state, locktype, relation, held_mode, mode"
 ROOT_LABELS = {
     "instance": "Instance",
     "datname": "Database",
@@ -19,6 +19,7 @@ ROOT_LABELS = {
     "usename": "User",
     "application_name": "Application",
     "state": "State",
+    "locktype": "Lock on",
     "relation": "Relation",
     "held_mode": "Holds",
     "mode": "First in the queue wants",
@@ -158,14 +159,28 @@ def _blocked() -> Row:
             ),
             timeseries(
                 "waiting",
-                "Sessions that wait, by database and table",
-                "Sessions that wait for a table or index, or a row of it. Their names are at hand only while they wait.",
+                "Sessions that wait, by table",
+                "Sessions that wait for a table, or in line for a row of it. The others wait for the transaction that changed "
+                "their row, or for old transactions to end, as index builds do.",
                 Query(
                     "sum by (instance, datname, relation) (pg_lock_queue_waiters{<database>})",
                     "{{relation}} in {{datname}} on {{instance}}",
                 ),
+                Query(
+                    """
+                    (
+                      sum by (instance) (pg_lock_waiters{<server>})
+                      - (
+                        sum by (instance) (pg_lock_queue_waiters{<server>})
+                        or
+                        0 * sum by (instance) (pg_lock_waiters{<server>})
+                      )
+                    ) > 0
+                    """,
+                    "others on {{instance}}",
+                ),
                 unit="short",
-                empty="nobody waited for a table",
+                empty="nobody waited",
                 stack="normal",
                 height=7,
             ),
@@ -175,7 +190,11 @@ def _blocked() -> Row:
                 "How long the longest wait on each server has lasted so far, and the longest that was seen within a minute, "
                 "which may have come and gone between two scrapes.",
                 Query("max by (instance) (pg_lock_longest_wait_seconds{<server>})", "{{instance}}"),
-                Query("max by (instance) (pg_lock_wait_longest_recent_seconds{<server>})", "{{instance}} seen", "past"),
+                Query(
+                    "max by (instance) (pg_lock_wait_longest_recent_seconds{<server>})",
+                    "{{instance}} within a minute",
+                    "past",
+                ),
                 unit="s",
                 empty="does not answer",
                 steps=WAITED,
@@ -240,8 +259,13 @@ def _queues() -> Row:
             table(
                 "past-roots",
                 "Who blocked others in the time shown",
-                "Each session, or prepared transaction, that was at the root of a queue, when it was seen so last, and the "
-                "worst of it. What kept it busy is in the exporter's /incidents.",
+                "Each session, or prepared transaction, that was at the root of a queue, the time that all sessions "
+                "together waited behind it, and when it was seen so last. The exporter's /incidents tells more.",
+                Column(
+                    "Waited in all",
+                    _past("15 * sum_over_time(pg_lock_blocker_blocked_sessions{<database>}[$__range:15s])"),
+                    "s",
+                ),
                 Column(
                     "Longest wait",
                     _past("max_over_time(pg_lock_blocker_longest_wait_seconds{<database>}[$__range])"),
@@ -567,9 +591,9 @@ def _cost() -> Row:
                 "deadlocks",
                 "Deadlocks in 15 minutes",
                 "Single ones happen, and clients retry. A series of them is two pieces of code that lock in different order.",
-                Query("increase(pg_database_deadlocks_total{<database>}[15m])", "{{datname}} on {{instance}}"),
+                Query("increase(pg_database_deadlocks_total{<database>}[15m]) > 0", "{{datname}} on {{instance}}"),
                 unit="short",
-                empty="does not answer",
+                empty="none",
                 steps=rising(of("PostgreSQLDeadlocks", "deadlocks")),
                 links=(of_series("pg-instance", "This server", instance="instance"),),
                 alerts=("PostgreSQLDeadlocks",),
