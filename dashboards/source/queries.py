@@ -12,6 +12,7 @@ EXEC = "pg_statements_exec_seconds_total"
 CALLS = "pg_statements_calls_total"
 ALL_EXEC = "sum by (instance) (rate(pg_statements_all_exec_seconds_total{<server>}[$__rate_interval]OFFSET))"
 ALL_CALLS = "sum by (instance) (rate(pg_statements_all_calls_total{<server>}[$__rate_interval]OFFSET))"
+WHOLE = f"(sum(rate({EXEC}{{<database>}}[$__rate_interval])) > 0)"
 BEFORE, LAST_WEEK = " offset $__range", " offset 1w"
 
 NONE = "no pg_stat_statements, or nothing was asked"
@@ -107,11 +108,12 @@ def _time() -> Row:
                 "time-shares",
                 "Share of statement time",
                 "Statements that took most of the time in all that is shown, and all others as `other`; together they are 100 %.",
-                Query(leaders(EXEC), LEGEND),
-                Query(others(EXEC), "other"),
+                Query(f"({leaders(EXEC)}) / on () group_left () {WHOLE}", LEGEND),
+                Query(f"{others(EXEC)} / {WHOLE}", "other"),
                 unit="percentunit",
                 empty=NONE,
-                stack="percent",
+                stack="normal",
+                most=1,
                 legend="table",
                 links=ONE_SERIES,
                 runbooks=("PostgreSQLStatementDominates",),
@@ -228,7 +230,7 @@ def _running() -> Row:
                 Query(
                     leading(
                         f"max by ({STATEMENT}) (pg_statement_running_sessions{{<database>}})",
-                        f"max by ({STATEMENT}) (max_over_time(pg_statement_running_sessions{{<database>}}[$__range] @ end()))",
+                        f"max by ({STATEMENT}) (max_over_time(pg_statement_running_sessions{{<database>}}[$__range] @ end())) > 0",
                     ),
                     LEGEND,
                 ),
@@ -326,7 +328,7 @@ def _scans() -> Row:
                 Query(
                     leading(
                         f"sum by ({place}) (rate({rows}{{<database>}}[$__rate_interval]))",
-                        f"sum by ({place}) (increase({rows}{{<database>}}[$__range] @ end()))",
+                        f"sum by ({place}) (increase({rows}{{<database>}}[$__range] @ end())) > 0",
                     ),
                     "{{schemaname}}.{{relname}} in {{datname}} on {{instance}}",
                 ),
@@ -387,8 +389,8 @@ def _taken() -> Row:
             timeseries(
                 "temp-statements",
                 "Temporary files",
-                "Bytes a second written because sorts and hashes did not fit into work_mem, of whole databases and of the "
-                "statements that wrote most.",
+                "Bytes a second written because sorts and hashes did not fit into work_mem: files of whole databases, and what "
+                "the statements that wrote most wrote to them, again with each pass.",
                 Query(
                     "sum by (instance, datname) (rate(pg_database_temp_bytes_total{<database>}[$__rate_interval])) > 0",
                     "all of {{datname}} on {{instance}}",
@@ -453,7 +455,7 @@ def _trust() -> Row:
                 "was not counted: raise pg_stat_statements.max, or see who sends statements that differ each time.",
                 Query("sum by (instance) (increase(pg_statements_dealloc_total{<server>}[1h]))", "{{instance}}"),
                 unit="short",
-                empty="no pg_stat_statements",
+                empty="not counted before PostgreSQL 14",
                 steps=rising(of("PostgreSQLStatementsEvicted", "evictions")),
                 alerts=("PostgreSQLStatementsEvicted",),
                 width=8,
@@ -467,7 +469,7 @@ def _trust() -> Row:
                     "{{instance}}",
                 ),
                 unit="short",
-                empty="no pg_stat_statements",
+                empty="not known before PostgreSQL 14",
                 steps=rising(of("PostgreSQLStatementsReset", "resets") + 1),
                 decimals=0,
                 alerts=("PostgreSQLStatementsReset",),
