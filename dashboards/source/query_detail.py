@@ -205,8 +205,11 @@ def _call() -> Row:
                 Query(
                     _part(
                         f"""
-                        {_sum(EXEC)} - {_sum("pg_statements_shared_read_seconds_total")}
-                        - {_sum("pg_statements_shared_write_seconds_total")} - ({TEMPORARY} or vector(0))
+                        clamp_min(
+                          {_sum(EXEC)} - {_sum("pg_statements_shared_read_seconds_total")}
+                          - {_sum("pg_statements_shared_write_seconds_total")} - ({TEMPORARY} or vector(0)),
+                          0
+                        )
                         """
                     ),
                     "CPU and waiting",
