@@ -18,7 +18,6 @@ DOWN = "does not answer"
 
 BACKLOG = rising(of("PostgreSQLArchiveBacklogOld", "seconds") / 4, of("PostgreSQLArchiveBacklogOld", "seconds"))
 OVERDUE = rising(of("PostgreSQLCheckpointOverdue", "times_checkpoint_timeout"))
-BY = "instance, backend_type, object, context"
 
 
 def dashboard() -> Dashboard:
@@ -417,7 +416,12 @@ def _checkpoints() -> Row:
     )
 
 
+def _io(metric: str) -> str:
+    return f"sum by (instance, backend_type, object, context) (increase({metric}{{<server>}}[$__range]))"
+
+
 def _disk() -> Row:
+    read, written = _io("pg_io_read_bytes_total"), _io("pg_io_write_bytes_total")
     return Row(
         "Who reads and writes, and how long does the disk take?",
         (
@@ -486,18 +490,11 @@ def _disk() -> Row:
                 "io-by",
                 "All of it",
                 "What each kind of process did to what, and why, in the time shown.",
-                Column(
-                    "Read",
-                    f"sum by ({BY}) (increase(pg_io_read_bytes_total{{<server>}}[$__range]))",
-                    "bytes",
-                ),
-                Column("Written", f"sum by ({BY}) (increase(pg_io_write_bytes_total{{<server>}}[$__range]))", "bytes"),
-                Column(
-                    "Time reading", f"sum by ({BY}) (increase(pg_io_read_seconds_total{{<server>}}[$__range]))", "s"
-                ),
-                Column(
-                    "Time writing", f"sum by ({BY}) (increase(pg_io_write_seconds_total{{<server>}}[$__range]))", "s"
-                ),
+                Column("Read and written", f"({read} + {written}) or {read} or {written}", "bytes"),
+                Column("Read", read, "bytes"),
+                Column("Written", written, "bytes"),
+                Column("Time reading", _io("pg_io_read_seconds_total"), "s"),
+                Column("Time writing", _io("pg_io_write_seconds_total"), "s"),
                 labels={"instance": "Instance", "backend_type": "Process", "object": "Object", "context": "Context"},
                 empty=OLDER,
                 ranked=True,
