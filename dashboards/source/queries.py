@@ -277,12 +277,16 @@ def _slower() -> Row:
                 runbooks=("PostgreSQLStatementSlower", "PostgreSQLStatementSlowerThanLastWeek"),
             ),
             _with_last_week(
-                "busy-past", "Sessions at work", "Time that all statements took, a second.", ALL_EXEC, "short"
+                "busy-past",
+                "Sessions at work, and last week's",
+                "Time that all statements took, a second.",
+                ALL_EXEC,
+                "short",
             ),
-            _with_last_week("calls-past", "Calls", "Statements executed a second.", ALL_CALLS, "ops"),
+            _with_last_week("calls-past", "Calls, and last week's", "Statements executed a second.", ALL_CALLS, "ops"),
             _with_last_week(
                 "mean-past",
-                "Mean time of a call",
+                "Mean time of a call, and last week's",
                 "How long a statement takes on average.",
                 f"{ALL_EXEC} / ({ALL_CALLS} > 0)",
                 "s",

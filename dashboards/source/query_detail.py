@@ -111,7 +111,7 @@ def _slow() -> Row:
             ),
             timeseries(
                 "detail-share-past",
-                "Share of statement time",
+                "Share of its server's statement time",
                 "Share of all statement time of its server.",
                 Query(
                     f"""
