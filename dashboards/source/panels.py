@@ -181,7 +181,7 @@ def timeseries(
     custom = graphs.FieldConfig(
         line_width=1,
         fill_opacity=60 if stack else 8,
-        show_points=common.VisibilityMode.NEVER,
+        show_points=common.VisibilityMode.AUTO,
         stacking=common.StackingConfig(mode=common.StackingMode(stack or "none"), group="A"),
         thresholds_style=common.GraphThresholdsStyleConfig(
             mode=common.GraphThresholdsStyleMode.DASHED if steps else common.GraphThresholdsStyleMode.OFF
