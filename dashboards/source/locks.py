@@ -571,29 +571,36 @@ def _cost() -> Row:
                 stack="normal",
             ),
             timeseries(
-                "lwlock-events",
-                "Waits inside the server",
-                "Sessions that waited, on average, for locks that are not in the lock table, on shared memory and buffers. "
-                "Many at one event mean that too many do the same at once.",
+                "active-events",
+                "What active sessions wait for",
+                "Active sessions, on average, by what they wait for; CPU are those that wait for nothing. Many at one LWLock mean "
+                "that too many do the same at once, many at IO that the disk is slow or a plan reads much.",
                 Query(
-                    """
-                    sum by (wait_event) (
-                      rate(pg_session_sampled_seconds_total{<database>, wait_event_type=~"LWLock|BufferPin"}[$__rate_interval])
+                    f"""
+                    label_replace(
+                      {leading(_active("rate", "[$__rate_interval]"), _active("increase", "[$__range] @ end()"))},
+                      "wait_event_type", "CPU", "wait_event_type", ""
                     )
                     """,
-                    "{{wait_event}}",
+                    "{{wait_event_type}} {{wait_event}}",
                 ),
                 unit="short",
-                empty="nobody waited",
+                empty="nobody is active",
                 stack="normal",
             ),
             timeseries(
                 "deadlocks",
                 "Deadlocks in 15 minutes",
                 "Single ones happen, and clients retry. A series of them is two pieces of code that lock in different order.",
-                Query("increase(pg_database_deadlocks_total{<database>}[15m]) > 0", "{{datname}} on {{instance}}"),
+                Query(
+                    leading(
+                        "sum by (instance, datname) (increase(pg_database_deadlocks_total{<database>}[15m]))",
+                        "sum by (instance, datname) (increase(pg_database_deadlocks_total{<database>}[$__range] @ end()))",
+                    ),
+                    "{{datname}} on {{instance}}",
+                ),
                 unit="short",
-                empty="none",
+                empty="does not answer",
                 steps=rising(of("PostgreSQLDeadlocks", "deadlocks")),
                 links=(of_series("pg-instance", "This server", instance="instance"),),
                 alerts=("PostgreSQLDeadlocks",),
@@ -603,6 +610,12 @@ def _cost() -> Row:
         ),
         collapsed=True,
     )
+
+
+def _active(function: str, over: str) -> str:
+    """Active sessions by what they wait for, in seconds of sessions."""
+    sampled = f'pg_session_sampled_seconds_total{{<database>, state="active"}}{over}'
+    return f"sum by (wait_event_type, wait_event) ({function}({sampled}))"
 
 
 def _lock_table() -> Row:

@@ -253,8 +253,8 @@ def _slower() -> Row:
                 "slower",
                 "Statements slower than before",
                 "The mean of a call in the time shown, against as long a time right before it and a week ago, ranked by what "
-                "the difference costs: more seconds a call, times the calls.",
-                Column("More time than before", f"({_slower_by(BEFORE)}) * {taken(CALLS)} >= 0", "s"),
+                "the difference costs: more seconds a call, times the calls. Below 0 they became faster.",
+                Column("More time than before", f"({_slower_by(BEFORE)}) * {taken(CALLS)}", "s"),
                 Column("Mean", mean(EXEC), "s"),
                 Column("Mean before", mean(EXEC, BEFORE), "s"),
                 Column(
@@ -485,13 +485,17 @@ def _trust() -> Row:
                 "Share of statement time in `other`. When it is high, no statement is to blame: many take a little each.",
                 Query(
                     f"""
-                    sum by (instance) (rate({EXEC}{{<database>, queryid="other"}}[$__rate_interval]))
+                    (
+                      sum by (instance) (rate({EXEC}{{<database>, queryid="other"}}[$__rate_interval]))
+                      or
+                      0 * sum by (instance) (rate({EXEC}{{<database>}}[$__rate_interval]))
+                    )
                       / (sum by (instance) (rate({EXEC}{{<database>}}[$__rate_interval])) > 0)
                     """,
                     "{{instance}}",
                 ),
                 unit="percentunit",
-                empty="all statements have series of their own",
+                empty=NONE,
                 most=1,
                 width=8,
             ),

@@ -45,4 +45,4 @@ def others(metric: str) -> str:
 
 
 def _ranking(metric: str) -> str:
-    return f"{taken(metric, ' @ end()')} > 0"
+    return taken(metric, " @ end()")

@@ -18,6 +18,7 @@ DOWN = "does not answer"
 
 BACKLOG = rising(of("PostgreSQLArchiveBacklogOld", "seconds") / 4, of("PostgreSQLArchiveBacklogOld", "seconds"))
 OVERDUE = rising(of("PostgreSQLCheckpointOverdue", "times_checkpoint_timeout"))
+IO = "sum by (instance, backend_type, object, context)"
 
 
 def dashboard() -> Dashboard:
@@ -266,16 +267,18 @@ def _wal() -> Row:
             timeseries(
                 "flush-time",
                 "Time of a flush of WAL",
-                "How long a flush of WAL takes, which is what a commit waits for the disk.",
+                "How long a flush of WAL takes, which is what a commit waits for the disk; 0 while nothing is flushed.",
                 Query(
                     """
                     sum by (instance) (rate(pg_wal_sync_seconds_total{<server>}[$__rate_interval]))
                       / (sum by (instance) (rate(pg_wal_syncs_total{<server>}[$__rate_interval])) > 0)
+                    or
+                    0 * sum by (instance) (rate(pg_wal_sync_seconds_total{<server>}[$__rate_interval]))
                     """,
                     "{{instance}}",
                 ),
                 unit="s",
-                empty="track_wal_io_timing or fsync is off, or nothing is written",
+                empty="track_wal_io_timing is off, or not known before PostgreSQL 14",
                 width=8,
             ),
             table(
@@ -417,11 +420,19 @@ def _checkpoints() -> Row:
 
 
 def _io(metric: str) -> str:
-    return f"sum by (instance, backend_type, object, context) (increase({metric}{{<server>}}[$__range]))"
+    return f"{IO} (increase({metric}{{<server>}}[$__range]))"
+
+
+def _read_and_written() -> str:
+    """Both together; some only read and some only write. A label of their own keeps the one from hiding the other."""
+    read, written = (
+        f'label_replace(increase(pg_io_{way}_bytes_total{{<server>}}[$__range]), "way", "{way}", "", "")'
+        for way in ("read", "write")
+    )
+    return f"{IO} ({read} or {written})"
 
 
 def _disk() -> Row:
-    read, written = _io("pg_io_read_bytes_total"), _io("pg_io_write_bytes_total")
     return Row(
         "Who reads and writes, and how long does the disk take?",
         (
@@ -456,7 +467,7 @@ def _disk() -> Row:
             timeseries(
                 "write-latency",
                 "Time of a write",
-                "How long a write takes, by server and process.",
+                "How long a write takes, by server and process; 0 while nothing is written.",
                 _time_of("write"),
                 unit="s",
                 empty=UNTIMED,
@@ -465,10 +476,10 @@ def _disk() -> Row:
             timeseries(
                 "fsync-latency",
                 "Time of a flush of a table",
-                "How long a flush of a table's file takes, by server and process. Those of WAL are above.",
+                "How long a flush of a table's file takes, by server and process; 0 while none is flushed. Those of WAL are above.",
                 _time_of("fsync"),
                 unit="s",
-                empty=f"{UNTIMED}, or nothing was flushed",
+                empty=UNTIMED,
                 width=8,
             ),
             timeseries(
@@ -490,9 +501,9 @@ def _disk() -> Row:
                 "io-by",
                 "All of it",
                 "What each kind of process did to what, and why, in the time shown.",
-                Column("Read and written", f"({read} + {written}) or {read} or {written}", "bytes"),
-                Column("Read", read, "bytes"),
-                Column("Written", written, "bytes"),
+                Column("Read and written", _read_and_written(), "bytes"),
+                Column("Read", _io("pg_io_read_bytes_total"), "bytes"),
+                Column("Written", _io("pg_io_write_bytes_total"), "bytes"),
                 Column("Time reading", _io("pg_io_read_seconds_total"), "s"),
                 Column("Time writing", _io("pg_io_write_seconds_total"), "s"),
                 labels={"instance": "Instance", "backend_type": "Process", "object": "Object", "context": "Context"},
@@ -523,6 +534,8 @@ def _time_of(what: str) -> Query:
         f"""
         {by} (rate({seconds}{{<server>, object!="wal"}}[$__rate_interval]))
           / ({by} (rate({count}{{<server>, object!="wal"}}[$__rate_interval])) > 0)
+        or
+        0 * {by} (rate({seconds}{{<server>, object!="wal"}}[$__rate_interval]))
         """,
         "{{backend_type}} on {{instance}}",
     )
