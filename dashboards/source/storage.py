@@ -208,7 +208,7 @@ def _growth() -> Row:
                 "Largest tables",
                 "With indexes and TOAST. Bloat is shown where the collector table_bloat is switched on.",
                 Column("Total", large, "bytes"),
-                _of_table("Table", "pg_table_size_bytes{<database>}", large, "bytes"),
+                _of_table("Heap", "pg_table_size_bytes{<database>}", large, "bytes"),
                 _of_table("Indexes", "pg_table_index_size_bytes{<database>}", large, "bytes"),
                 _of_table("TOAST", "pg_table_toast_size_bytes{<database>}", large, "bytes"),
                 _of_table("Rows, as the planner believes", "pg_table_estimated_rows{<database>}", large),

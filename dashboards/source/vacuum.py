@@ -173,7 +173,7 @@ def _horizon() -> Row:
                     )
                 },
                 alerts=("PostgreSQLXminHorizonHeld", "PostgreSQLPreparedTransactionOrphaned"),
-                width=16,
+                height=6,
             ),
             timeseries(
                 "horizon-age",
@@ -182,7 +182,19 @@ def _horizon() -> Row:
                 Query("max by (instance, holder) (pg_xmin_horizon_age{<server>})", "{{holder}} on {{instance}}"),
                 unit="short",
                 empty="nobody",
-                width=8,
+            ),
+            timeseries(
+                "prepared",
+                "Prepared transactions",
+                "Age of the oldest transaction that was prepared and neither committed nor rolled back. It survives restarts.",
+                Query(
+                    "max by (instance, datname) (pg_prepared_transactions_oldest_age_seconds{<database>})",
+                    "{{datname}} on {{instance}}",
+                ),
+                unit="s",
+                empty="none",
+                steps=rising(of("PostgreSQLPreparedTransactionOrphaned", "seconds")),
+                runbooks=("PostgreSQLPreparedTransactionOrphaned",),
             ),
         ),
     )
@@ -288,19 +300,6 @@ def _ids() -> Row:
                 unit="ops",
                 empty="does not answer",
                 links=(of_series("pg-queries", "Statements", instance="instance"),),
-            ),
-            timeseries(
-                "prepared",
-                "Prepared transactions",
-                "Age of the oldest transaction that was prepared and neither committed nor rolled back. It survives restarts.",
-                Query(
-                    "max by (instance, datname) (pg_prepared_transactions_oldest_age_seconds{<database>})",
-                    "{{datname}} on {{instance}}",
-                ),
-                unit="s",
-                empty="none",
-                steps=rising(of("PostgreSQLPreparedTransactionOrphaned", "seconds")),
-                runbooks=("PostgreSQLPreparedTransactionOrphaned",),
             ),
         ),
         collapsed=True,
