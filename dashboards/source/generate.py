@@ -13,9 +13,12 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards.source.landing import landed, landings
 from dashboards.source.layout import Dashboard
+from exporter.demo import provisioning
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "uv run python dashboards/source/generate.py"
+PROMETHEUS, MOUNTED = "http://localhost:9090", "/var/lib/grafana/dashboards/pgvigil"
+"""What the files for provisioning expect: where Prometheus answers, and where Grafana sees our dashboards."""
 
 
 def dashboards() -> list[Dashboard]:
@@ -35,7 +38,16 @@ def files() -> dict[Path, str]:
     made = dashboards()
     where = landings(made)
     rules = {file: landed(file.read_text("utf-8"), where) for file in sorted((ROOT / "alerts" / "rules").glob("*.yml"))}
-    return {ROOT / "dashboards" / f"{one.uid}.json": written(one) for one in made} | rules
+    return {ROOT / "dashboards" / f"{one.uid}.json": written(one) for one in made} | rules | _provisioning()
+
+
+def _provisioning() -> dict[Path, str]:
+    """The same as `pgvigil demo` writes, for a Grafana that sees this folder and a Prometheus beside it."""
+    folder, says = ROOT / "dashboards" / "provisioning", f"Written by {COMMAND}."
+    return {
+        folder / "datasources" / "pgvigil.yaml": provisioning.written(provisioning.datasource(PROMETHEUS), says),
+        folder / "dashboards" / "pgvigil.yaml": provisioning.written(provisioning.provider(MOUNTED), says),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.writelines(f"{file.relative_to(ROOT)}: out of date; run: {COMMAND}\n" for file in (*old, *stale))
         return 1 if old or stale else 0
     for file in old:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(wanted[file], "utf-8")
     for file in stale:
         file.unlink()
