@@ -68,7 +68,7 @@ def test_every_dashboard_is_of_the_published_types(types: Path, tmp_path: Path) 
     [
         ('"schemaVersion": 39', '"schemaVersion": "39"'),
         ('"mode": "absolute"', '"mode": "absolut"'),
-        ('"showPoints": "never"', '"showPoints": "no"'),
+        ('"lineWidth": 1', '"lineWidth": "1"'),
         ('"textMode": "auto"', '"textMod": "auto"'),
         ('"titleFormat"', '"titleFormats"'),
     ],
