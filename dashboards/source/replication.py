@@ -1,6 +1,7 @@
 """Replication: who follows whom and how far behind, what slots keep, and how subscriptions fare."""
 
 from dashboards.source import variables
+from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
@@ -267,7 +268,7 @@ def _standbys() -> Row:
 
 
 def _slots() -> Row:
-    kept = f"topk($topk, max by ({BY_SLOT}) ({KEPT}))"
+    most = KEPT.replace("{<server>}", "{<server>}[$__range] @ end()")
     return Row(
         "Which slots keep WAL, and for how long?",
         (
@@ -276,7 +277,7 @@ def _slots() -> Row:
                 "Slots",
                 "What each slot keeps, and how long until it is lost. One without a consumer is to be dropped or its "
                 "consumer to be mended.",
-                Column("Keeps", kept, "bytes", rising(MUCH)),
+                Column("Keeps", f"max by ({BY_SLOT}) ({KEPT})", "bytes", rising(MUCH)),
                 Column(
                     "Of what it may",
                     f"max by ({BY_SLOT}) ({KEPT} / ({KEPT} + ({ROOM} > 0)))",
@@ -303,13 +304,20 @@ def _slots() -> Row:
                 ),
                 labels={"instance": "Instance", "slot_name": "Slot", "slot_type": "Kind"},
                 empty="no slot",
+                ranked=True,
                 alerts=("PostgreSQLReplicationSlotInactive",),
             ),
             timeseries(
                 "slots-kept",
                 "Kept by slots",
                 "WAL that each slot keeps; in red, max_slot_wal_keep_size, where there is one. Without it the disk fills up.",
-                Query(f"topk($topk, max by (instance, slot_name) ({KEPT}))", "{{slot_name}} on {{instance}}"),
+                Query(
+                    leading(
+                        f"max by (instance, slot_name) ({KEPT})",
+                        f"max by (instance, slot_name) (max_over_time({most}))",
+                    ),
+                    "{{slot_name}} on {{instance}}",
+                ),
                 Query("max by (instance) (pg_wal_max_slot_keep_size_bytes{<server>})", "{{instance}} at most", "limit"),
                 unit="bytes",
                 empty="no slot",

@@ -74,7 +74,7 @@ def _state() -> Row:
             ),
             stat(
                 "size",
-                "Databases",
+                "Size of the databases",
                 "Bytes of the chosen databases, without WAL and temporary files.",
                 "sum(pg_database_size_bytes{<database>})",
                 unit="bytes",
@@ -93,7 +93,7 @@ def _state() -> Row:
             ),
             stat(
                 "invalid",
-                "Invalid indexes",
+                "Indexes left invalid",
                 "Left behind by builds that failed: no query uses them, and writes may still maintain them.",
                 "count(pg_index_invalid{<database>} == 1)",
                 unit="short",
@@ -159,8 +159,8 @@ def _state() -> Row:
 
 
 def _growth() -> Row:
-    grew = f"topk($topk, max by ({BY_TABLE}) (delta(pg_table_total_size_bytes{{<database>}}[$__range]) > 0))"
-    large = f"topk($topk, max by ({BY_TABLE}) (pg_table_total_size_bytes{{<database>}}))"
+    grew = f"max by ({BY_TABLE}) (delta(pg_table_total_size_bytes{{<database>}}[$__range]) > 0)"
+    large = f"max by ({BY_TABLE}) (pg_table_total_size_bytes{{<database>}})"
     return Row(
         "What fills the disk?",
         (
@@ -193,11 +193,12 @@ def _growth() -> Row:
                 "Tables that grew most",
                 "In the time shown, with indexes and TOAST. Sizes follow vacuum and analyze, so they move in steps.",
                 Column("Grew by", grew, "bytes"),
-                _of_table("Now", "pg_table_total_size_bytes{<database>}", grew, "bytes"),
-                _of_table("Rows inserted", "increase(pg_table_inserted_tuples_total{<database>}[$__range])", grew),
-                _of_table("Rows deleted", "increase(pg_table_deleted_tuples_total{<database>}[$__range])", grew),
+                _of_table("Now", "pg_table_total_size_bytes{<database>}", "bytes"),
+                _of_table("Rows inserted", "increase(pg_table_inserted_tuples_total{<database>}[$__range])"),
+                _of_table("Rows deleted", "increase(pg_table_deleted_tuples_total{<database>}[$__range])"),
                 labels=TABLE,
                 empty="none grew",
+                ranked=True,
                 label_links={"relname": VACUUM},
                 alerts=("PostgreSQLTableNeverPurged",),
                 runbooks=("PostgreSQLDatabaseGrowsFast",),
@@ -208,14 +209,15 @@ def _growth() -> Row:
                 "Largest tables",
                 "With indexes and TOAST. Bloat is shown where the collector table_bloat is switched on.",
                 Column("Total", large, "bytes"),
-                _of_table("Heap", "pg_table_size_bytes{<database>}", large, "bytes"),
-                _of_table("Indexes", "pg_table_index_size_bytes{<database>}", large, "bytes"),
-                _of_table("TOAST", "pg_table_toast_size_bytes{<database>}", large, "bytes"),
-                _of_table("Rows, as the planner believes", "pg_table_estimated_rows{<database>}", large),
-                _of_table("Dead rows", "pg_table_dead_tuples{<database>}", large),
-                _of_table("Bloat, estimated", "pg_table_bloat_estimate_ratio{<database>}", large, "percentunit"),
+                _of_table("Heap", "pg_table_size_bytes{<database>}", "bytes"),
+                _of_table("Indexes", "pg_table_index_size_bytes{<database>}", "bytes"),
+                _of_table("TOAST", "pg_table_toast_size_bytes{<database>}", "bytes"),
+                _of_table("Rows, as the planner believes", "pg_table_estimated_rows{<database>}"),
+                _of_table("Dead rows", "pg_table_dead_tuples{<database>}"),
+                _of_table("Bloat, estimated", "pg_table_bloat_estimate_ratio{<database>}", "percentunit"),
                 labels=TABLE,
                 empty="none",
+                ranked=True,
                 label_links={"relname": VACUUM},
             ),
         ),
@@ -223,7 +225,6 @@ def _growth() -> Row:
 
 
 def _sequences() -> Row:
-    used = f"topk($topk, max by ({BY_SEQUENCE}) ({USED}))"
     return Row(
         "Which sequences end?",
         (
@@ -233,13 +234,13 @@ def _sequences() -> Row:
                 "The fullest, by the smaller of what the sequence and the column it fills can hold. At the end every insert fails.",
                 Column(
                     "Used",
-                    used,
+                    f"max by ({BY_SEQUENCE}) ({USED})",
                     "percentunit",
                     rising(of("PostgreSQLSequenceNearlyUsed", "ratio"), 0.95),
                     bar=True,
                 ),
-                Column("Numbers left", f"min by ({BY_SEQUENCE}) ({LEFT}) and {used}"),
-                Column("Ends in", f"min by ({BY_SEQUENCE}) ({ENDS_IN}) and {used}", "s", ENDS),
+                Column("Numbers left", f"min by ({BY_SEQUENCE}) ({LEFT})"),
+                Column("Ends in", f"min by ({BY_SEQUENCE}) ({ENDS_IN})", "s", ENDS),
                 labels={
                     "instance": "Instance",
                     "datname": "Database",
@@ -250,6 +251,7 @@ def _sequences() -> Row:
                     "data_type": "Type",
                 },
                 empty="none in use",
+                ranked=True,
                 alerts=(
                     "PostgreSQLSequenceNearlyUsed",
                     "PostgreSQLSequenceEndsWithinWeeks",
@@ -361,11 +363,12 @@ def _indexes() -> Row:
                 "Each delete in the table that is referred to reads this one in full.",
                 Column(
                     "Size of the table",
-                    f"topk($topk, max by ({BY_TABLE}, conname) (pg_foreign_key_without_index_bytes{{<database>}}))",
+                    f"max by ({BY_TABLE}, conname) (pg_foreign_key_without_index_bytes{{<database>}})",
                     "bytes",
                 ),
                 labels={**TABLE, "conname": "Foreign key"},
                 empty="none",
+                ranked=True,
                 width=12,
             ),
         ),
@@ -388,9 +391,10 @@ def _costs(
         f"{key}-indexes",
         title,
         says,
-        Column("Size", f"topk($topk, max by ({labels}) ({metric}{{<database>}}))", "bytes", steps),
+        Column("Size", f"max by ({labels}) ({metric}{{<database>}})", "bytes", steps),
         labels={**INDEX, **more},
         empty="none",
+        ranked=True,
         alerts=(alert,) if alert else (),
         width=12,
     )
@@ -433,11 +437,12 @@ def _shape() -> Row:
                 "Logical replication cannot update or delete in them, and rows cannot be told apart.",
                 Column(
                     "Size",
-                    f"topk($topk, max by ({BY_TABLE}) (pg_table_without_primary_key_bytes{{<database>}}))",
+                    f"max by ({BY_TABLE}) (pg_table_without_primary_key_bytes{{<database>}})",
                     "bytes",
                 ),
                 labels=TABLE,
                 empty="none",
+                ranked=True,
                 width=12,
             ),
             timeseries(
@@ -459,9 +464,8 @@ def _shape() -> Row:
     )
 
 
-def _of_table(title: str, expr: str, shown: str, unit: str = "short") -> Column:
-    """A column beside that of a ranking, of the same tables only."""
-    return Column(title, f"max by ({BY_TABLE}) ({expr}) and {shown}", unit)
+def _of_table(title: str, expr: str, unit: str = "short") -> Column:
+    return Column(title, f"max by ({BY_TABLE}) ({expr})", unit)
 
 
 def _of_schema(what: str) -> str:

@@ -11,6 +11,13 @@ BY_TABLE = "instance, datname, schemaname, relname"
 BY_HOLDER = "instance, holder, name, datname, usename, application_name, state, pid"
 HERE = (to("pg-storage", "Tables and their sizes", instance="instance", datname="datname"),)
 
+SWITCHED_OFF = Column(
+    "Autovacuum",
+    f"max by ({BY_TABLE}) (pg_table_autovacuum_disabled{{<database>}})",
+    "none",
+    mappings=((0, "on", "text"), (1, "OFF", WARNING)),
+)
+
 DUE = "pg_table_dead_tuples{<database>} > pg_table_vacuum_threshold_tuples{<database>}"
 FLOOR = 1000
 """Rows that are worth a line."""
@@ -132,7 +139,6 @@ def _state() -> Row:
 
 
 def _horizon() -> Row:
-    oldest = f"topk($topk, max by ({BY_HOLDER}) (pg_xmin_horizon_age{{<server>}}))"
     return Row(
         "Who keeps vacuum from removing dead rows?",
         (
@@ -141,7 +147,7 @@ def _horizon() -> Row:
                 "Holders of the horizon",
                 "The oldest of each kind and database: vacuum removes nothing that died since. Ended, rolled back or "
                 "dropped, it lets go.",
-                Column("Transactions", oldest),
+                Column("Transactions", f"max by ({BY_HOLDER}) (pg_xmin_horizon_age{{<server>}})"),
                 Column(
                     "Of autovacuum_freeze_max_age",
                     f"""
@@ -149,12 +155,11 @@ def _horizon() -> Row:
                       pg_xmin_horizon_age{{<server>}}
                         / on (job, instance) group_left () pg_wraparound_freeze_max_age{{<server>}}
                     )
-                    and {oldest}
                     """,
                     "percentunit",
                     rising(of("PostgreSQLXminHorizonHeld", "ratio")),
                 ),
-                Column("Open for", f"max by ({BY_HOLDER}) (pg_xmin_horizon_seconds{{<server>}}) and {oldest}", "s"),
+                Column("Open for", f"max by ({BY_HOLDER}) (pg_xmin_horizon_seconds{{<server>}})", "s"),
                 labels={
                     "instance": "Instance",
                     "holder": "Kind",
@@ -166,6 +171,7 @@ def _horizon() -> Row:
                     "pid": "Pid",
                 },
                 empty="nobody",
+                ranked=True,
                 label_links={
                     "holder": (
                         to("pg-locks", "Sessions and their locks", instance="instance"),
@@ -201,7 +207,7 @@ def _horizon() -> Row:
 
 
 def _debt() -> Row:
-    due = _ranked(DUE.replace(" > ", " / "), f"pg_table_dead_tuples{{<database>}} > {FLOOR}")
+    due = _worth(DUE.replace(" > ", " / "), f"pg_table_dead_tuples{{<database>}} > {FLOOR}")
     return Row(
         "Which tables wait for vacuum?",
         (
@@ -210,14 +216,15 @@ def _debt() -> Row:
                 "Dead rows against the table's own threshold",
                 f"Tables with more than {FLOOR} dead rows; above 1 autovacuum should have come. Their storage parameters are in it.",
                 Column("Times its threshold", due, "short", rising(1, of("PostgreSQLDeadTuples", "times"))),
-                _of_table("Dead rows", "pg_table_dead_tuples{<database>}", due),
-                _of_table("Live rows", "pg_table_live_tuples{<database>}", due),
-                _of_table("Size", "pg_table_size_bytes{<database>}", due, "bytes"),
-                _of_table("Last autovacuum", _ago("pg_table_last_autovacuum"), due, "s"),
-                _of_table("Last vacuum by hand", _ago("pg_table_last_vacuum"), due, "s"),
-                _switched_off(due),
+                _of_table("Dead rows", "pg_table_dead_tuples{<database>}"),
+                _of_table("Live rows", "pg_table_live_tuples{<database>}"),
+                _of_table("Size", "pg_table_size_bytes{<database>}", "bytes"),
+                _of_table("Last autovacuum", _ago("pg_table_last_autovacuum"), "s"),
+                _of_table("Last vacuum by hand", _ago("pg_table_last_vacuum"), "s"),
+                SWITCHED_OFF,
                 labels=TABLE,
                 empty="none",
+                ranked=True,
                 label_links={"relname": HERE},
                 alerts=("PostgreSQLDeadTuples",),
                 runbooks=("PostgreSQLAutovacuumNotKeepingUp",),
@@ -334,12 +341,11 @@ def _age(key: str, kind: str, title: str, alert: str, begins: str, failsafe: str
 
 
 def _last(key: str, used: str, title: str, alert: str, begins: str) -> Panel:
-    oldest = f"topk($topk, max by (instance, datname) (pg_database_{key}_age{{<database>}}))"
     return table(
         f"last-{key}",
         f"{title} by database",
         "How old the oldest is, and how long the rest lasts at the pace of six hours if vacuum froze nothing from now on.",
-        Column("Age", oldest),
+        Column("Age", f"max by (instance, datname) (pg_database_{key}_age{{<database>}})"),
         Column(
             "Of forced freezing",
             f"""
@@ -347,7 +353,6 @@ def _last(key: str, used: str, title: str, alert: str, begins: str) -> Panel:
               pg_database_{key}_age{{<database>}}
                 / on (job, instance) group_left () pg_wraparound_{begins}{{<server>}}
             )
-            and {oldest}
             """,
             "percentunit",
             rising(of(f"PostgreSQL{alert}FreezeOverdue", "factor")),
@@ -359,14 +364,13 @@ def _last(key: str, used: str, title: str, alert: str, begins: str) -> Panel:
               ({END} - pg_database_{key}_age{{<database>}})
                 / on (job, instance) group_left () (instance:pg_{used}_consumed:rate6h{{<server>}} > 0)
             )
-            and {oldest}
             """,
             "s",
             NEUTRAL,
         ),
         Column(
             "Not frozen in time, ends in",
-            f"min by (instance, datname) (datname:pg_{used}_seconds_left:rate6h{{<database>}}) and {oldest}",
+            f"min by (instance, datname) (datname:pg_{used}_seconds_left:rate6h{{<database>}})",
             "s",
             falling(
                 of(f"PostgreSQL{alert}WraparoundWithinMonth", "days") * DAY,
@@ -375,25 +379,26 @@ def _last(key: str, used: str, title: str, alert: str, begins: str) -> Panel:
         ),
         labels={"instance": "Instance", "datname": "Database"},
         empty="does not answer",
+        ranked=True,
         alerts=(f"PostgreSQL{alert}WraparoundWithinMonth", f"PostgreSQL{alert}WraparoundWithinWeek"),
         width=12,
     )
 
 
 def _statistics() -> Row:
-    stale = _ranked(
+    stale = _worth(
         "pg_table_modified_since_analyze_tuples{<database>} / pg_table_analyze_threshold_tuples{<database>}",
         f"pg_table_modified_since_analyze_tuples{{<database>}} > {FLOOR}",
     )
-    grown = _ranked(
+    grown = _worth(
         "pg_table_inserted_since_vacuum_tuples{<database>} / pg_table_insert_vacuum_threshold_tuples{<database>}",
         f"pg_table_inserted_since_vacuum_tuples{{<database>}} > {FLOOR}",
     )
     off = f"""
-    topk($topk, max by ({BY_TABLE}) (
+    max by ({BY_TABLE}) (
       pg_table_dead_tuples{{<database>}} / pg_table_vacuum_threshold_tuples{{<database>}}
         and pg_table_autovacuum_disabled{{<database>}} == 1
-    ))
+    )
     """
     return Row(
         "Which tables are forgotten?",
@@ -403,12 +408,13 @@ def _statistics() -> Row:
                 "Stale statistics",
                 f"Tables of which more than {FLOOR} rows changed since the planner last looked; above 1 autovacuum should have looked.",
                 Column("Times its threshold", stale, "short", rising(1, of("PostgreSQLStaleStatistics", "times"))),
-                _of_table("Changed rows", "pg_table_modified_since_analyze_tuples{<database>}", stale),
-                _of_table("Rows, as the planner believes", "pg_table_estimated_rows{<database>}", stale),
-                _of_table("Last autoanalyze", _ago("pg_table_last_autoanalyze"), stale, "s"),
-                _of_table("Last analyze by hand", _ago("pg_table_last_analyze"), stale, "s"),
+                _of_table("Changed rows", "pg_table_modified_since_analyze_tuples{<database>}"),
+                _of_table("Rows, as the planner believes", "pg_table_estimated_rows{<database>}"),
+                _of_table("Last autoanalyze", _ago("pg_table_last_autoanalyze"), "s"),
+                _of_table("Last analyze by hand", _ago("pg_table_last_analyze"), "s"),
                 labels=TABLE,
                 empty="none",
+                ranked=True,
                 label_links={"relname": HERE},
                 alerts=("PostgreSQLStaleStatistics",),
             ),
@@ -417,10 +423,11 @@ def _statistics() -> Row:
                 "Rows inserted since the last vacuum",
                 "Tables that only grow have no dead rows, and are vacuumed for what was inserted. Not vacuumed, all is frozen at once one day.",
                 Column("Times its threshold", grown, "short", rising(1, of("PostgreSQLTableNotVacuumed", "times"))),
-                _of_table("Inserted rows", "pg_table_inserted_since_vacuum_tuples{<database>}", grown),
-                _of_table("Last autovacuum", _ago("pg_table_last_autovacuum"), grown, "s"),
+                _of_table("Inserted rows", "pg_table_inserted_since_vacuum_tuples{<database>}"),
+                _of_table("Last autovacuum", _ago("pg_table_last_autovacuum"), "s"),
                 labels=TABLE,
                 empty="none, or PostgreSQL 12 and older",
+                ranked=True,
                 label_links={"relname": HERE},
                 alerts=("PostgreSQLTableNotVacuumed",),
                 width=12,
@@ -430,10 +437,11 @@ def _statistics() -> Row:
                 "Tables without autovacuum",
                 "Somebody set autovacuum_enabled to off for them. They are still frozen by force, and nothing else.",
                 Column("Times its threshold", off, "short", rising(1, of("PostgreSQLDeadTuples", "times"))),
-                _of_table("Dead rows", "pg_table_dead_tuples{<database>}", off),
-                _of_table("Changed since analyze", "pg_table_modified_since_analyze_tuples{<database>}", off),
+                _of_table("Dead rows", "pg_table_dead_tuples{<database>}"),
+                _of_table("Changed since analyze", "pg_table_modified_since_analyze_tuples{<database>}"),
                 labels=TABLE,
                 empty="none",
+                ranked=True,
                 label_links={"relname": HERE},
                 alerts=("PostgreSQLTableAutovacuumOff",),
                 width=12,
@@ -444,11 +452,8 @@ def _statistics() -> Row:
 
 
 def _freezing() -> Row:
-    xid = f"topk($topk, max by ({BY_TABLE}) (pg_table_xid_age{{<database>}} / pg_table_freeze_max_age{{<database>}}))"
-    mxid = (
-        f"topk($topk, max by ({BY_TABLE}) "
-        "(pg_table_mxid_age{<database>} / pg_table_multixact_freeze_max_age{<database>}))"
-    )
+    xid = f"max by ({BY_TABLE}) (pg_table_xid_age{{<database>}} / pg_table_freeze_max_age{{<database>}})"
+    mxid = f"max by ({BY_TABLE}) (pg_table_mxid_age{{<database>}} / pg_table_multixact_freeze_max_age{{<database>}})"
     overdue = rising(1, of("PostgreSQLXidFreezeOverdue", "factor"))
     return Row(
         "Which tables are to be frozen next?",
@@ -458,10 +463,11 @@ def _freezing() -> Row:
                 "Oldest transaction ids",
                 "Share of the table's own age of forced freezing; above 100 % a forced vacuum runs or is due.",
                 Column("Of forced freezing", xid, "percentunit", overdue),
-                _of_table("Age", "pg_table_xid_age{<database>}", xid),
-                _of_table("Size", "pg_table_total_size_bytes{<database>}", xid, "bytes"),
+                _of_table("Age", "pg_table_xid_age{<database>}"),
+                _of_table("Size", "pg_table_total_size_bytes{<database>}", "bytes"),
                 labels=TABLE,
                 empty="does not answer",
+                ranked=True,
                 label_links={"relname": HERE},
                 runbooks=("PostgreSQLXidFreezeOverdue",),
                 width=12,
@@ -471,10 +477,11 @@ def _freezing() -> Row:
                 "Oldest multixact ids",
                 "Share of the table's own multixact age of forced freezing; above 100 % a forced vacuum runs or is due.",
                 Column("Of forced freezing", mxid, "percentunit", overdue),
-                _of_table("Age", "pg_table_mxid_age{<database>}", mxid),
-                _of_table("Size", "pg_table_total_size_bytes{<database>}", mxid, "bytes"),
+                _of_table("Age", "pg_table_mxid_age{<database>}"),
+                _of_table("Size", "pg_table_total_size_bytes{<database>}", "bytes"),
                 labels=TABLE,
                 empty="does not answer",
+                ranked=True,
                 label_links={"relname": HERE},
                 runbooks=("PostgreSQLMultixactFreezeOverdue",),
                 width=12,
@@ -484,24 +491,14 @@ def _freezing() -> Row:
     )
 
 
-def _ranked(measure: str, worth: str) -> str:
-    """The tables where a measure is highest, of those that are worth a line."""
-    return f"topk($topk, max by ({BY_TABLE}) ({measure} and {worth}))"
+def _worth(measure: str, floor: str) -> str:
+    """A measure of the tables that are worth a line."""
+    return f"max by ({BY_TABLE}) ({measure} and {floor})"
 
 
-def _of_table(title: str, expr: str, shown: str, unit: str = "short") -> Column:
-    """A column beside that of a ranking, of the same tables only."""
-    return Column(title, f"max by ({BY_TABLE}) ({expr}) and {shown}", unit)
+def _of_table(title: str, expr: str, unit: str = "short") -> Column:
+    return Column(title, f"max by ({BY_TABLE}) ({expr})", unit)
 
 
 def _ago(metric: str) -> str:
     return f"time() - {metric}_timestamp_seconds{{<database>}}"
-
-
-def _switched_off(shown: str) -> Column:
-    return Column(
-        "Autovacuum",
-        f"max by ({BY_TABLE}) (pg_table_autovacuum_disabled{{<database>}}) and {shown}",
-        "none",
-        mappings=((0, "on", "text"), (1, "OFF", WARNING)),
-    )
