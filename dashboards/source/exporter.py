@@ -195,6 +195,7 @@ def _cost() -> Row:
                 unit="percentunit",
                 empty="no exporter answers",
                 stack="normal",
+                points=240,
                 width=8,
             ),
             timeseries(
@@ -208,6 +209,7 @@ def _cost() -> Row:
                 unit="percentunit",
                 empty="pg_stat_statements is not there",
                 stack="normal",
+                points=240,
                 width=8,
             ),
             timeseries(
@@ -221,6 +223,7 @@ def _cost() -> Row:
                 unit="Bps",
                 empty="pg_stat_statements is not there",
                 stack="normal",
+                points=240,
                 width=8,
             ),
             table(

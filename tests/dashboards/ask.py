@@ -10,8 +10,8 @@ import httpx
 from dashboards.boards import Board, Target, expanded, targets, usual, variables
 from dashboards.lint import LABEL_VALUES
 
-POINTS = 720
-"""How many points wide a panel is, on half of a screen."""
+POINTS = 60
+"""How many points a twenty-fourth of a screen is wide."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,15 @@ class Window:
     seconds: float
     every: float
 
-    @property
-    def step(self) -> float:
+    def step(self, points: int) -> float:
         """From one point to the next."""
-        return max(self.every, math.ceil(self.seconds / POINTS))
+        return max(self.every, math.ceil(self.seconds / points))
 
-    @property
-    def intervals(self) -> dict[str, str]:
+    def intervals(self, points: int) -> dict[str, str]:
         """What Grafana puts in for its own variables."""
-        rate = max(self.step + self.every, 4 * self.every)
-        return {"__interval": f"{self.step:g}s", "__rate_interval": f"{rate:g}s", "__range": f"{self.seconds:g}s"}
+        step = self.step(points)
+        rate = max(step + self.every, 4 * self.every)
+        return {"__interval": f"{step:g}s", "__rate_interval": f"{rate:g}s", "__range": f"{self.seconds:g}s"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,9 @@ class Viewer:
 
     def asks(self, target: Target, values: Mapping[str, str]) -> Answer:
         """Run one query as its panel does."""
-        expression = expanded(target.expr, {**values, **self.window.intervals})
-        path, when = ("query", {"time": self.window.end}) if target.instant else ("query_range", self._steps())
+        points = target.panel.get("maxDataPoints") or POINTS * target.panel["gridPos"]["w"]
+        expression = expanded(target.expr, {**values, **self.window.intervals(points)})
+        path, when = ("query", {"time": self.window.end}) if target.instant else ("query_range", self._steps(points))
         sent = self.client.get(f"{self.url}/api/v1/{path}", params={"query": expression, **when})
         answer = sent.json()
         if answer["status"] != "success":
@@ -91,8 +91,8 @@ class Viewer:
     def _range(self) -> dict[str, float]:
         return {"start": self.window.end - self.window.seconds, "end": self.window.end}
 
-    def _steps(self) -> dict[str, float]:
-        return {**self._range(), "step": self.window.step}
+    def _steps(self, points: int) -> dict[str, float]:
+        return {**self._range(), "step": self.window.step(points)}
 
     def _get(self, path: str, params: Mapping[str, Any]) -> Sequence[Any]:
         answer = self.client.get(f"{self.url}/api/v1/{path}", params=params).json()

@@ -6,12 +6,12 @@ itself; then every query of every dashboard is run as for All of each variable a
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,26 +154,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--instances", type=int, default=50)
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument("--every", type=int, default=60, help="seconds between two scrapes")
-    fleet = Fleet(**vars(parser.parse_args(arguments)))
-    end = time.time() // BLOCK * BLOCK
-    start = end - fleet.hours * HOUR
-    with tempfile.TemporaryDirectory(prefix="pgvigil-slow-") as name:
-        folder, began = Path(name), time.monotonic()
+    parser.add_argument("--folder", type=Path, help="where the day is kept, to be looked at again")
+    options = vars(parser.parse_args(arguments))
+    with ExitStack() as stack:
+        kept = options.pop("folder")
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgvigil-slow-")))
+        fleet, end = Fleet(**options), written(Fleet(**options), folder)
+        prom = stack.enter_context(prometheus(program(*PROMETHEUS), folder, every="1y"))
+        viewer = stack.enter_context(looking(prom.url, fleet.hours * HOUR, fleet.every, end - fleet.every))
+        for line in told(viewer):
+            print(line, flush=True)
+
+
+def written(fleet: Fleet, folder: Path) -> float:
+    """Write the fleet's day, unless that was done before; gives its end."""
+    told_end, began = folder / "end", time.monotonic()
+    if not told_end.exists():
+        folder.mkdir(exist_ok=True)
+        end = time.time() // BLOCK * BLOCK
+        start = end - fleet.hours * HOUR
         series = write(fleet, folder, start)
         record(fleet, folder, start)
-        disk = subprocess.run(
-            ["du", "-sm", folder / "data"], capture_output=True, text=True, check=True
-        ).stdout.split()[0]
+        told_end.write_text(f"{end}")
+        size = sum(file.stat().st_size for file in (folder / "data").rglob("*") if file.is_file())
         print(
             f"{fleet.instances} servers, {series} series, {fleet.hours} hours, a scrape every {fleet.every} s: "
-            f"{disk} MiB, written in {time.monotonic() - began:.0f} s"
+            f"{size >> 20} MiB, written in {time.monotonic() - began:.0f} s"
         )
-        with (
-            prometheus(program(*PROMETHEUS), folder, every="1y") as prom,
-            looking(prom.url, fleet.hours * HOUR, fleet.every, end - fleet.every) as viewer,
-        ):
-            for line in told(viewer):
-                print(line, flush=True)
+    return float(told_end.read_text())
 
 
 if __name__ == "__main__":
