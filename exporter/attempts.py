@@ -106,7 +106,7 @@ class Attempts:
     def status(self, job: Job, last_good: float) -> JobStatus:
         """Say how the job fares, and what is served of it: a result that is too old is not."""
         age = time.monotonic() - self._succeeded_at
-        young = age <= max(job.collector.cache, self.interval) + last_good
+        young = age <= max(job.cache, self.interval) + last_good
         success = self.ok and not self.pending
         return JobStatus(
             collector=job.collector.name,

@@ -26,6 +26,12 @@ class Server:
     """Every database that the role may connect to, templates left out."""
     extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
     """Database -> extension name -> extension; a database not looked into yet is absent."""
+    bare: frozenset[str] = frozenset()
+    """Databases in which nobody has made a table: they hold the server's own catalogs only."""
+
+
+BARE_SECONDS = 300.0
+"""How long a result of a bare database is served again at least: `postgres` beside the database that matters, say."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,19 @@ class Job:
     database: str
     sql: str
     metrics: tuple[Metric, ...]
+    bare: bool = False
+    """The database holds the server's own catalogs only, which change slowly."""
 
     @property
     def datname(self) -> str:
         """The database that its samples speak of; empty when they speak of the whole server."""
         return self.database if self.collector.scope == "database" else ""
+
+    @property
+    def cache(self) -> float:
+        """Seconds that its result is served again."""
+        cache = self.collector.cache
+        return max(cache, BARE_SECONDS) if cache and self.bare and self.datname else cache
 
     @property
     def key(self) -> tuple[str, str]:
@@ -117,7 +131,7 @@ def _job(collector: Collector, database: str, server: Server) -> Job | None:
         sql = sql.replace("{schema}", quoted(server.extensions[database][collector.extension].schema))
     if collector.limit and not collector.ledger:
         sql = limited(sql, collector.limit, metrics)
-    return Job(collector, database, signed(sql, collector.name), metrics)
+    return Job(collector, database, signed(sql, collector.name), metrics, bare=database in server.bare)
 
 
 def _no_query(collector: Collector, server: Server) -> str:

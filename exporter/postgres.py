@@ -199,6 +199,15 @@ class Session:
         )
         return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
 
+    async def bare(self, timeout: float) -> bool:
+        """Tell whether this database has no table, materialized view or sequence but the server's own."""
+        rows = await self.fetch(
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S'))"
+            " AS bare /* pgvigil:bare */",
+            timeout,
+        )
+        return bool(rows[0]["bare"])
+
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name some relations of this session's database, whose own oid is given."""
         rows = await self.fetch(

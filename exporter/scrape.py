@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from exporter.ledger import book, new_ledger
 from exporter.names import Names
 from exporter.own import JobStatus, Report
 from exporter.pacing import intervals
-from exporter.plan import UNKNOWN, Job, Plan, Server, plan, quoted
+from exporter.plan import UNKNOWN, Extension, Job, Plan, Server, plan, quoted
 from exporter.postgres import Postgres, Session, Vitals
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
 from exporter.sessions import KeptSession, Sessions
@@ -195,7 +195,7 @@ class Target:
         others = {job.key: job for job in self.plan.jobs if not job.collector.vital}
         paced = intervals(
             {key: self._of(job).cost for key, job in others.items()},
-            {key: max(job.collector.cache, self._gap) for key, job in others.items()},
+            {key: max(job.cache, self._gap) for key, job in others.items()},
             max(self._options.cost_budget - vital, self._options.cost_budget / 10),
         )
         for key, job in others.items():
@@ -338,7 +338,7 @@ class Target:
             return
         try:
             directory = await session.directory(_FACTS_TIMEOUT)
-            extensions = await session.extensions(_FACTS_TIMEOUT)
+            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
         except QueryError as error:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
@@ -349,9 +349,8 @@ class Target:
         self._forget_databases({database, *directory.connectable})
         gone = set(self._server.extensions) - set(directory.connectable) - {database}
         by_database = {name: found for name, found in self._server.extensions.items() if name not in gone}
-        self._server = replace(
-            self._server, databases=directory.connectable, extensions=by_database | {database: extensions}
-        )
+        self._server = replace(self._server, databases=directory.connectable, extensions=by_database)
+        self._note_contents(database, extensions, bare=bare)
 
     def _forget_databases(self, present: set[str]) -> None:
         self._facts_at = {name: at for name, at in self._facts_at.items() if name in present}
@@ -373,7 +372,7 @@ class Target:
                 self._of(job).pending = True
         try:
             async with self._sessions.borrowed(database) as session:
-                await self._learn_extensions(session, database)
+                await self._learn_contents(session, database)
                 for job in self._quick_first(job for job in self._due() if job.database == database):
                     await self._attempt(job, session)
                     if session.stuck:
@@ -383,24 +382,36 @@ class Target:
         except DatabaseError as error:
             self._fail([job for job in self._due() if job.database == database], error)
 
-    async def _learn_extensions(self, session: Session, database: str) -> None:
+    async def _learn_contents(self, session: Session, database: str) -> None:
+        """Read which extensions a database has, and whether it has any table."""
         try:
-            extensions = await session.extensions(_FACTS_TIMEOUT)
+            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
         except QueryError as error:
             if not session.usable:
                 raise
             _log.warning("extensions of %s could not be listed: %s", database, error)
             return
         self._facts_at[database] = time.monotonic()
-        if self._server and self._server.extensions.get(database) != extensions:
-            self._server = replace(self._server, extensions={**self._server.extensions, database: extensions})
+        self._note_contents(database, extensions, bare=bare)
+
+    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, bare: bool) -> None:
+        """Take over what is in a database; the plan is made anew only if that has changed."""
+        if not self._server:
+            return
+        contents = {**self._server.extensions, database: extensions}
+        others = {name for name in self._server.bare if name in contents} - {database}
+        seen = replace(self._server, extensions=contents, bare=frozenset(others | ({database} if bare else set())))
+        if seen != self._server:
+            self._server = seen
 
     def _of(self, job: Job) -> Attempts:
-        return self._attempts.setdefault(job.key, Attempts())
+        if (known := self._attempts.get(job.key)) is None:
+            known = self._attempts[job.key] = Attempts()
+        return known
 
     def _due(self) -> list[Job]:
         """List the jobs whose result is no longer to be served from the cache."""
-        return [job for job in self.plan.jobs if self._of(job).due(job.collector.cache)]
+        return [job for job in self.plan.jobs if self._of(job).due(job.cache)]
 
     def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
         """Book the failure of jobs that found no connection; that there is none has been logged."""
