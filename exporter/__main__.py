@@ -13,7 +13,7 @@ from exporter.grants import ROLE, grants
 from exporter.logs import configure
 from exporter.own import own_families
 from exporter.page import Pages
-from exporter.reference import reference
+from exporter.reference import read_costs, reference
 from exporter.render import negotiate
 from exporter.rules import Values, built_in, read_values, rule_files, write_rules
 from exporter.serve import catalog_of, serve, targets_of
@@ -102,7 +102,8 @@ def reference_command(check: bool, diff: str | None) -> None:
 
         click.echo(difference(load(BUILT_IN), load(COMPATIBILITY)), nl=False)
         return
-    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN))
+    costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
+    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN), costs)
     if check and (not file.is_file() or file.read_text("utf-8") != text):
         raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
     if not check:
