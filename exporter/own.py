@@ -78,29 +78,38 @@ SUCCESS = _metric(
     "pgvigil_collector_success",
     "gauge",
     "1 when the collector's newest result is on this page, 0 when it failed or is late and the page has"
-    " its last good result or nothing.",
+    " its last good result or nothing. The exporter's start page (/) and its log say why.",
     *_JOB,
 )
 DURATION = _metric(
     "pgvigil_collector_duration_seconds",
     "gauge",
-    "Time the collector took when it last ended well, in seconds, query and rows together.",
+    "Time the collector took when it last ended well, in seconds, query and rows together. A rise means that the server"
+    " is slow or has more to tell; at its time limit the collector fails.",
     *_JOB,
 )
 AGE = _metric(
     "pgvigil_collector_age_seconds",
     "gauge",
-    "Age in seconds of the collector's result on this page; beyond its cache time it means that newer ones failed.",
+    "Age in seconds of the collector's result on this page. Beyond its cache time and"
+    " pgvigil_collector_interval_seconds it means that newer ones failed or are late.",
     *_JOB,
 )
 ERRORS = _metric(
     "pgvigil_collector_errors_total",
     "counter",
-    "Failed attempts of the collector by reason: timeout, lock_timeout, permission, connection or query.",
+    "Failed attempts of the collector by reason: timeout, lock_timeout (somebody holds a lock that it needs),"
+    " permission (pgvigil check prints the grant), connection or query; of wait_sampler also the"
+    " reasons of pg_up_reason.",
     *_JOB,
     "reason",
 )
-ROWS = _metric("pgvigil_collector_rows", "gauge", "Rows that the collector's query returned, after its limit.", *_JOB)
+ROWS = _metric(
+    "pgvigil_collector_rows",
+    "gauge",
+    "Rows of the collector's last result, after its limit. Means nothing by itself.",
+    *_JOB,
+)
 TRUNCATED = _metric(
     "pgvigil_collector_truncated_rows",
     "gauge",
@@ -117,21 +126,25 @@ TRUNCATED_VALUE = _metric(
 TRUNCATED_RATIO = _metric(
     "pgvigil_collector_truncated_ratio",
     "gauge",
-    "Share, from 0 to 1, of the metric's total that the rows cut off by the limit carried.",
+    "Share, from 0 to 1, of the metric's total that the rows cut off by the limit carried. Near 1 the page shows little"
+    " of it: raise the limit.",
     *_JOB,
     "metric",
 )
 REJECTED = _metric(
     "pgvigil_collector_rejected_rows_total",
     "counter",
-    "Rows left off the page because their labels stood there already (duplicate) or a value was no number (malformed).",
+    "Rows left off the page because their labels stood there already (duplicate), or because a value was no number or"
+    " an id could not be read (malformed). A rise is a fault in the collector's file; in that of statements, a missing"
+    " right (pgvigil check).",
     *_JOB,
     "reason",
 )
 DROPPED = _metric(
     "pgvigil_collector_dropped_samples",
     "gauge",
-    "Samples of the collector left off this page because it would have had more than max_samples.",
+    "Samples of the collector left off this page because it would have had more than max_samples. Above 0 raise that,"
+    " or lower the collector's limit.",
     *_JOB,
 )
 SECONDS = _metric(
@@ -142,25 +155,29 @@ SECONDS = _metric(
     *_JOB,
 )
 RETURNED = _metric(
-    "pgvigil_collector_returned_rows_total", "counter", "Rows that the collector's queries have returned.", *_JOB
+    "pgvigil_collector_returned_rows_total",
+    "counter",
+    "Rows that the collector's queries have returned. Means nothing by itself.",
+    *_JOB,
 )
 INTERVAL = _metric(
     "pgvigil_collector_interval_seconds",
     "gauge",
     "Seconds that lie between two runs of the collector because it would cost more than the cost_budget allows; 0 for"
-    " one that is not held back.",
+    " one that is not held back. Above 0 what it shows is older; raise the budget if that matters.",
     *_JOB,
 )
 SERVER_SECONDS = _metric(
     "pgvigil_collector_server_seconds_total",
     "counter",
-    "Seconds that the server spent on the collector's statements, by pg_stat_statements; no series without it.",
+    "Seconds that the server spent on the collector's statements, by pg_stat_statements; no series without it. Its rate"
+    " is the share of a core that the collector costs; when it is too much, lower its limit or switch it off.",
     *_JOB,
 )
 SERVER_BLOCKS = _metric(
     "pgvigil_collector_server_blocks_total",
     "counter",
-    "Blocks that the collector's statements read from shared buffers or disk, by pg_stat_statements.",
+    "Blocks (8 kB) that the collector's statements read from shared buffers or disk, by pg_stat_statements.",
     *_JOB,
 )
 SERVER_ROWS = _metric(
@@ -172,20 +189,28 @@ SERVER_ROWS = _metric(
 INCIDENTS = _metric(
     "pgvigil_incidents_total",
     "counter",
-    "Incidents recorded so far, readable at /incidents: lock_wait, connections, down or late.",
+    "Incidents recorded so far by kind: lock_wait, connections, down or late. A rise means that one has begun;"
+    " /incidents shows what sessions did then.",
     "kind",
 )
 SCRAPE_SECONDS = _metric(
     "pgvigil_scrape_duration_seconds",
     "gauge",
-    "Time this scrape took, in seconds, until the page was put together.",
+    "Time this scrape took, in seconds, until the page was put together. Near the scraper's time limit, collectors are"
+    " late (pgvigil_collector_success).",
     also="pg_exporter_last_scrape_duration_seconds",
 )
-SCRAPES = _metric("pgvigil_scrapes_total", "counter", "Scrapes answered so far.", also="pg_exporter_scrapes_total")
+SCRAPES = _metric(
+    "pgvigil_scrapes_total",
+    "counter",
+    "Scrapes answered so far. Faster than the scrape interval, there is more than one scraper.",
+    also="pg_exporter_scrapes_total",
+)
 SESSIONS = _metric(
     "pgvigil_connections",
     "gauge",
-    "Connections to PostgreSQL that the exporter has, those of hung backends included that it no longer talks to.",
+    "Connections to PostgreSQL that the exporter has, those of hung backends included that it no longer talks to. At"
+    " max_connections_per_target for long, databases wait for their turn and their results grow old.",
 )
 BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
 
