@@ -8,7 +8,10 @@ catalog     the declarative format of collectors, and load(folders)
 collectors/ the built-in collectors, one YAML file a subject; README.md is the generated metrics reference
 plan        catalog x server facts -> jobs, or the reason why a collector is skipped (pure)
 dsn         libpq's connection strings -> what the driver takes (pure)
+session     one connection to a server of any kind: asks, and knows when no answer comes
 postgres    alone in talking to PostgreSQL: connect with guard rails, facts, fetch
+shown       what PgBouncer's console shows -> the rows of a collector's SQL (pure)
+pgbouncer   alone in talking to PgBouncer, with a driver of its own
 sessions    the connections of one target: some kept, some borrowed, never more than the budget
 names       oids -> names of databases, roles and relations, cached
 samples     rows -> samples, column by column (pure)
@@ -32,7 +35,7 @@ rules       the alert rules with a person's values in them (pure, but for readin
 compatibility  what postgres_exporter calls things, what we call them, where they differ
 findings    what a server lacks for us to work well, and the SQL that mends it (pure)
 check       asks a server for its findings and tries every collector
-grants      the SQL of a least-privilege role (pure)
+grants      what creates a least-privilege role (pure)
 logs        how log lines look
 demo/       an embedded PostgreSQL with a workload that goes wrong, for `pgvigil demo`
 """

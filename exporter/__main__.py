@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.catalog import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, PRODUCTS, load
 from exporter.errors import PgvigilError, SettingsError
-from exporter.grants import ROLE, grants
+from exporter.grants import ROLE, console_grants, grants
 from exporter.logs import configure
 from exporter.own import own_families
 from exporter.page import Pages
@@ -44,7 +44,7 @@ def serve_command(config: Path | None) -> None:
 @click.option("--target", default="", help="Which one, when several are configured.")
 @click.pass_obj
 def scrape(config: Path | None, target: str) -> None:
-    """Print one page; the exit code is 0 when PostgreSQL is up, else 1."""
+    """Print one page; the exit code is 0 when the server is up, else 1."""
     page, up = asyncio.run(_one_page(_settings(config), target))
     sys.stdout.buffer.write(page)
     sys.exit(0 if up else 1)
@@ -86,10 +86,13 @@ def check_command(config: Path | None) -> None:
 
 @cli.command("grants")
 @click.option("--role", default=ROLE, show_default=True, help="What the role is called.")
+@click.option("--kind", type=click.Choice([*PRODUCTS]), help="Of target; PGVIGIL_KIND when not given.")
 @click.pass_obj
-def grants_command(config: Path | None, role: str) -> None:
-    """Print the SQL that creates the role to connect as: pgvigil grants | psql."""
-    click.echo(grants(role, load_settings(config).max_connections_per_target), nl=False)
+def grants_command(config: Path | None, role: str, kind: str | None) -> None:
+    """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""
+    settings = load_settings(config)
+    of_console = (kind or settings.kind) == "pgbouncer"
+    click.echo(console_grants(role) if of_console else grants(role, settings.max_connections_per_target), nl=False)
 
 
 @cli.command("reference")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from exporter import __version__
+from exporter.catalog import PRODUCTS
 from exporter.errors import DatabaseError
 from exporter.incidents import KINDS
 from exporter.own import Report, own_families, process_families, up_families
@@ -94,7 +95,7 @@ class _Routes:
     async def index(self, request: Request) -> Response:
         """Say what this is and how each collector fares."""
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
-        return _html("index.html", version=__version__, reports=reports)
+        return _html("index.html", version=__version__, reports=reports, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:
         """List what went wrong of late, for people; for programs as JSON."""

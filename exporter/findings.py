@@ -118,6 +118,14 @@ def findings(facts: Facts, extensions: Collection[str], connections: int) -> tup
     )
 
 
+def findings_of_console(user: str, admins: str) -> tuple[Finding, ...]:
+    """Judge what we may do on the console of a PgBouncer; who was let in may look at everything."""
+    if user not in re.split(r"[,\s]+", admins):
+        return (Finding("ok", f"user {user} may look, and change nothing"),)
+    advice = "Take it out of admin_users, name it in stats_users, and RELOAD: `pgvigil grants --kind pgbouncer`."
+    return (Finding("warning", f"user {user} is in admin_users, which is more than the exporter needs", advice=advice),)
+
+
 def sql_to_mend(found: Iterable[Finding]) -> str:
     """Put the SQL of all findings into one block to copy; of a statement that occurs twice the last one stays."""
     blocks: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from prometheus_client.registry import CollectorRegistry
 
 from exporter import __version__
-from exporter.catalog import Metric
+from exporter.catalog import Kind, Metric
 from exporter.costs import Cost
 from exporter.errors import CONNECT_REASONS
 from exporter.samples import Family, Number, Samples, label_text
@@ -63,6 +63,8 @@ class Report:
     """Collector and database -> what it cost the server, as pg_stat_statements counts it."""
     incidents: Mapping[str, int] = field(default_factory=dict)
     """Incidents recorded so far, by kind."""
+    kind: Kind = "postgresql"
+    """What the target is."""
 
 
 @cache
@@ -74,6 +76,12 @@ _JOB = ("collector", "datname")
 
 UP = _metric("pg_up", "gauge", "1 when PostgreSQL answered during this scrape, else 0; pg_up_reason says why.")
 UP_REASON = _metric("pg_up_reason", "gauge", "Why pg_up is 0: 1 for the reason that holds, 0 for the others.", "reason")
+BOUNCER_UP = _metric(
+    "pgbouncer_up", "gauge", "1 when PgBouncer answered during this scrape, else 0; pgbouncer_up_reason says why."
+)
+BOUNCER_UP_REASON = _metric(
+    "pgbouncer_up_reason", "gauge", "Why pgbouncer_up is 0: 1 for the reason that holds, 0 for the others.", "reason"
+)
 SUCCESS = _metric(
     "pgvigil_collector_success",
     "gauge",
@@ -209,7 +217,7 @@ SCRAPES = _metric(
 SESSIONS = _metric(
     "pgvigil_connections",
     "gauge",
-    "Connections to PostgreSQL that the exporter has, those of hung backends included that it no longer talks to. At"
+    "Connections to the server that the exporter has, those of hung backends included that it no longer talks to. At"
     " max_connections_per_target for long, databases wait for their turn and their results grow old.",
 )
 BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
@@ -217,6 +225,8 @@ BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's 
 OWN = (
     UP,
     UP_REASON,
+    BOUNCER_UP,
+    BOUNCER_UP_REASON,
     SUCCESS,
     DURATION,
     AGE,
@@ -257,6 +267,12 @@ THEIR_DURATION = _metric(
 
 COMPATIBLE = (LAST_ERROR, THEIR_SUCCESS, THEIR_DURATION)
 """What postgres_exporter says of itself under names that fit none of ours; only with compatibility_names."""
+
+
+_UP: Mapping[Kind, tuple[Metric, Metric]] = {
+    "postgresql": (UP, UP_REASON),
+    "pgbouncer": (BOUNCER_UP, BOUNCER_UP_REASON),
+}
 
 
 def own_families(report: Report) -> list[Family]:
@@ -314,7 +330,8 @@ def up_families(report: Report, labels: Mapping[str, str]) -> list[Family]:
     """Say whether the server is up, and if not, why."""
     reasons = [label_text({**labels, "reason": reason}) for reason in CONNECT_REASONS]
     states = [int(not report.up and reason == report.down_reason) for reason in CONNECT_REASONS]
-    return [Family(UP, [label_text(labels)], [int(report.up)]), Family(UP_REASON, reasons, states)]
+    up, reason = _UP[report.kind]
+    return [Family(up, [label_text(labels)], [int(report.up)]), Family(reason, reasons, states)]
 
 
 def _labelled(metric: Metric, label: str, labels: Sequence[str], by_row: Sequence[Mapping[str, Number]]) -> Family:

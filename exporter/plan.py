@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exporter.catalog import Catalog, Collector, Metric, Version
+from exporter.catalog import PRODUCTS, Catalog, Collector, Metric, Version
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _job(collector: Collector, database: str, server: Server) -> Job | None:
 
 def _no_query(collector: Collector, server: Server) -> str:
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
-    return f"has no query for {collector.extension or 'PostgreSQL'} {version}"
+    return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
 
 
 def signed(sql: str, name: str) -> str:
@@ -164,7 +164,7 @@ def sum_column(metric: Metric) -> str:
 def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     """Keep the first rows of a query, and count and sum all of them in the same pass."""
     columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
-    sums = "".join(f",\n       sum({quoted(c)}) OVER ()::float8 AS {quoted(s)}" for c, s in columns)
+    sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
     return (
         f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
         f"  FROM (\n{sql.rstrip().rstrip(';')}\n) AS kept\n LIMIT {limit}"

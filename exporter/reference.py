@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from exporter.catalog import Catalog, Collector, Metric
+from exporter.catalog import PRODUCTS, Catalog, Collector, Metric
 from exporter.own import OWN
 from exporter.sampler import METRICS as SAMPLED
 from exporter.settings import PREFIX, Settings
@@ -14,6 +14,7 @@ _HEAD = """# Metrics reference
 
 Written by `pgvigil reference` from the collector files beside it; a test fails when it is out of date.
 
+Collectors *of PgBouncer* run on its console, for targets of that kind; all others on PostgreSQL.
 Every collector of scope *database* runs in each database that the role may connect to, and adds the label `datname`.
 *also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`. With it the
 collectors in `compatibility/` run too, which serve what has other labels or units there; `pgvigil reference --diff
@@ -71,7 +72,8 @@ def _collector(collector: Collector, cost: Cost | None) -> str:
 
 
 def _facts(collector: Collector) -> str:
-    facts = [f"Scope {collector.scope}", f"time limit {collector.timeout:g} s"]
+    scope = f"Scope {collector.scope}" if collector.kind == "postgresql" else f"Of {PRODUCTS[collector.kind]}"
+    facts = [scope, f"time limit {collector.timeout:g} s"]
     if collector.extension:
         facts.append(f"needs the extension {collector.extension}")
     if collector.role != "any":

@@ -10,7 +10,7 @@ from typing import Any
 from exporter import costs
 from exporter.attempts import Attempts
 from exporter.bounds import bounded
-from exporter.catalog import Catalog, NameKind
+from exporter.catalog import PRODUCTS, Catalog, NameKind
 from exporter.costs import COLLECTOR, Costs
 from exporter.errors import ConnectError, DatabaseError, QueryError
 from exporter.incidents import Incident
@@ -19,8 +19,8 @@ from exporter.names import Names
 from exporter.own import JobStatus, Report
 from exporter.pacing import intervals
 from exporter.plan import UNKNOWN, Extension, Job, Plan, Server, plan, quoted
-from exporter.postgres import Postgres, Session, Vitals
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
+from exporter.session import Connector, Session, Vitals
 from exporter.sessions import KeptSession, Sessions
 from exporter.statements import TEXTS, Texts, statements
 from exporter.watch import Watch, WatchOptions
@@ -58,10 +58,11 @@ class Options:
 
 
 class Target:
-    """One PostgreSQL server to scrape. Owns its connections and everything remembered between scrapes."""
+    """One server to scrape. Owns its connections and everything remembered between scrapes."""
 
-    def __init__(self, catalog: Catalog, postgres: Postgres, options: Options | None = None, name: str = "") -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, postgres: Connector, options: Options | None = None, name: str = "") -> None:
+        self._kind = postgres.kind
+        self._catalog = catalog.of_kind(self._kind)
         self._options = options or Options()
         self._sessions = Sessions(postgres, self._options.max_connections)
         self._names = Names()
@@ -131,7 +132,14 @@ class Target:
             _log.debug("no answer within %s s", timeout)
         self._log_health()
         return Report(
-            self._up, self._down_reason, (), {}, time.monotonic() - started, self._scrapes, self._sessions.count
+            self._up,
+            self._down_reason,
+            (),
+            {},
+            time.monotonic() - started,
+            self._scrapes,
+            self._sessions.count,
+            kind=self._kind,
         )
 
     async def close(self) -> None:
@@ -327,7 +335,8 @@ class Target:
     def _log_health(self) -> None:
         """Log when the server goes or comes, not at every scrape."""
         if self._logged != self._down_reason:
-            message = "PostgreSQL is up" if self._up else f"PostgreSQL is down: {self._down_message}"
+            product = PRODUCTS[self._kind]
+            message = f"{product} is up" if self._up else f"{product} is down: {self._down_message}"
             _log.log(logging.INFO if self._up else logging.WARNING, message, extra={"reason": self._down_reason})
             self._logged = self._down_reason
 
@@ -532,6 +541,7 @@ class Target:
             self._sessions.count,
             self._costs.all,
             {str(kind): times for kind, times in begun.items()},
+            self._kind,
         )
 
     def _statuses(self) -> tuple[JobStatus, ...]:

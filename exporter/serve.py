@@ -8,18 +8,26 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from exporter.app import create_app
-from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
-from exporter.errors import PortInUseError
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, Kind, load
+from exporter.errors import PortInUseError, SettingsError
 from exporter.postgres import Postgres
 from exporter.scrape import Options, Target
+from exporter.session import Connector
 from exporter.settings import Connection, Settings
 from exporter.watch import WatchOptions
 
+if TYPE_CHECKING:
+    from exporter.pgbouncer import PgBouncer
+
 _log = logging.getLogger(__name__)
+
+_CONSOLES = 2
+"""Connections to the console of a PgBouncer at most, each of which counts there as a client."""
 
 
 def catalog_of(settings: Settings) -> Catalog:
@@ -32,12 +40,14 @@ def catalog_of(settings: Settings) -> Catalog:
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
     named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
-    options = options_of(settings)
-    return {name: Target(catalog, postgres_of(connection, settings), options, name) for name, connection in named}
+    return {
+        name: Target(catalog, server_of(connection, settings), options_of(settings, connection.kind), name)
+        for name, connection in named
+    }
 
 
-def options_of(settings: Settings) -> Options:
-    """Treat every target as the settings say."""
+def options_of(settings: Settings, kind: Kind) -> Options:
+    """Treat every target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
     watch = WatchOptions(
         interval=settings.sample_interval,
         cost_budget=settings.cost_budget,
@@ -46,12 +56,26 @@ def options_of(settings: Settings) -> Options:
         literals=settings.incident_literals,
     )
     return Options(
-        max_connections=settings.max_connections_per_target,
+        max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
         max_samples=settings.max_samples,
         cost_budget=settings.cost_budget,
-        watch=watch if settings.sample_interval else None,
+        watch=watch if settings.sample_interval and kind == "postgresql" else None,
     )
+
+
+def server_of(connection: Connection, settings: Settings) -> Connector:
+    """Address one server of whatever kind."""
+    return pgbouncer_of(connection, settings) if connection.kind == "pgbouncer" else postgres_of(connection, settings)
+
+
+def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
+    """Address one PgBouncer; its driver is loaded only here, so that nobody else needs it."""
+    try:
+        from exporter.pgbouncer import PgBouncer
+    except ImportError as error:
+        raise SettingsError(f"kind: pgbouncer needs a driver: pip install 'pgvigil[pgbouncer]' ({error})") from error
+    return PgBouncer(connection.dsn_file or connection.dsn, connection.password_file, settings.connect_timeout)
 
 
 def postgres_of(connection: Connection, settings: Settings) -> Postgres:

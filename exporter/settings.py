@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from exporter.catalog import Catalog, Collector
+from exporter.catalog import Catalog, Collector, Kind
 from exporter.documents import StrictLoader, explain
 from exporter.errors import SettingsError
 
@@ -50,7 +50,7 @@ class CollectorSettings(BaseModel):
 
 
 class Connection(BaseModel):
-    """How to reach one PostgreSQL server."""
+    """How to reach one server."""
 
     dsn: SecretStr = Field(
         SecretStr(""),
@@ -60,6 +60,11 @@ class Connection(BaseModel):
     dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
     password_file: Path | None = Field(
         None, description="A file that holds the password; read again for every new connection."
+    )
+    kind: Kind = Field(
+        "postgresql",
+        description="What the DSN leads to: `postgresql`, or `pgbouncer` for the admin console of one, which needs"
+        " `pip install 'pgvigil[pgbouncer]'`.",
     )
 
     @model_validator(mode="after")
@@ -83,7 +88,9 @@ class Settings(Connection, BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     targets: tuple[TargetSettings, ...] = Field(
-        (), description="Several servers instead of one: a list of name and dsn, each served at `/probe?target=NAME`."
+        (),
+        description="Several servers instead of one: a list of name, dsn and kind, each served at"
+        " `/probe?target=NAME`.",
     )
     listen: Annotated[str, AfterValidator(_address)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on."
@@ -150,6 +157,8 @@ class Settings(Connection, BaseSettings):
             raise ValueError("targets: two have the same name")
         if self.targets and (self.dsn.get_secret_value() or self.dsn_file):
             raise ValueError("targets and dsn: give one of them")
+        if self.targets and self.kind != "postgresql":
+            raise ValueError("targets and kind: give each target its own kind")
         return self
 
     @classmethod

@@ -91,7 +91,7 @@ def test_a_limit_counts_and_sums_what_it_cuts() -> None:
         metrics=[{"name": "a_total", "type": "counter", "help": "A.", "column": "a", "rest": True}]
     ).metrics
     sql = limited("SELECT 1 AS a;", 7, metrics)
-    assert 'sum("a") OVER ()::float8 AS "pgvigil_sum_a"' in sql
+    assert 'CAST(sum("a") OVER () AS float8) AS "pgvigil_sum_a"' in sql
     assert "count(*) OVER () AS pgvigil_rows_in_all" in sql
     assert sql.endswith("LIMIT 7")
 

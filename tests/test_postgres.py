@@ -12,7 +12,7 @@ from sessions import client
 
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
-from exporter.postgres import GUARD_RAILS, Postgres, Session
+from exporter.postgres import GUARD_RAILS, Postgres, PostgresSession
 
 
 async def reason(dsn: str, password_file: Path | None = None) -> str:
@@ -23,7 +23,7 @@ async def reason(dsn: str, password_file: Path | None = None) -> str:
 
 
 @pytest.fixture
-async def session(server18: Cluster) -> AsyncIterator[Session]:
+async def session(server18: Cluster) -> AsyncIterator[PostgresSession]:
     """A session as the exporter has it."""
     async with await Postgres(SecretStr(server18.dsn(user=MONITOR))).connect() as opened:
         yield opened
@@ -48,7 +48,7 @@ async def test_every_guard_rail_is_up(server: Cluster) -> None:
     }
 
 
-async def test_nothing_can_be_written(session: Session) -> None:
+async def test_nothing_can_be_written(session: PostgresSession) -> None:
     with pytest.raises(QueryError, match="read-only transaction"):
         await session.fetch("CREATE TABLE t ()", 5)
 
@@ -65,7 +65,7 @@ async def test_nothing_can_be_written(session: Session) -> None:
         ("SELECT pg_terminate_backend(pg_backend_pid())", "connection"),
     ],
 )
-async def test_why_a_query_has_no_rows(server18: Cluster, session: Session, sql: str, why: str) -> None:
+async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSession, sql: str, why: str) -> None:
     async with client(server18) as holder:
         await holder.execute("BEGIN; CREATE TABLE locked (); COMMIT; BEGIN; LOCK TABLE locked")
         try:
