@@ -103,7 +103,7 @@ def reference_command(check: bool, diff: str | None) -> None:
     if diff:
         from exporter.compatibility import difference
 
-        click.echo(difference(load(BUILT_IN), load(COMPATIBILITY)), nl=False)
+        click.echo(difference(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY)), nl=False)
         return
     costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
     file, text = BUILT_IN / "README.md", reference(load(BUILT_IN), costs)

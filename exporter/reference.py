@@ -16,9 +16,9 @@ Written by `pgvigil reference` from the collector files beside it; a test fails 
 
 Collectors *of PgBouncer* run on its console, for targets of that kind; all others on PostgreSQL.
 Every collector of scope *database* runs in each database that the role may connect to, and adds the label `datname`.
-*also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`. With it the
-collectors in `compatibility/` run too, which serve what has other labels or units there; `pgvigil reference --diff
-postgres_exporter` lists every name of postgres_exporter with ours.
+*also* is the name that postgres_exporter (of PgBouncer: pgbouncer_exporter since 0.11) gives the same value, served as
+well with `compatibility_names`. With it the collectors in `compatibility/` run too, which serve what has other labels
+or units there; `pgvigil reference --diff postgres_exporter` lists every name of postgres_exporter with ours.
 
 *A run costs* is what PostgreSQL 18 counts of the collector's statement, planning included, in a database of 20 tables
 and in one of 10 000 with two indexes each, 20 runs each on 2 cores; `uv run python tests/bench/costs.py` measures it

@@ -58,7 +58,7 @@ def test_every_setting_is_one(name: str) -> None:
 
 
 def test_every_metric_of_ours_is_in_the_catalog() -> None:
-    ours = {name for row in rows() for name in ticked(row.get("pgvigil", ""), r"pg(vigil)?_\w+")}
+    ours = {name for row in rows() for name in ticked(row.get("pgvigil", ""), r"pg(vigil|bouncer)?_\w+")}
     assert len(ours) > 60
     assert ours - {*OURS, *FROM_CODE} == set()
 
