@@ -88,6 +88,7 @@ def _facts(collector: Collector) -> str:
 
 
 _RELATION = re.compile(r"(?:pg_catalog|\{schema\})\.(\w+)\b(?!\()")
+_SHOWN = re.compile(r"\bshow_([a-z_]+)")
 _FUNCTION = re.compile(r"\b((?:pg_stat|pg_ls|pg_lock|pg_control|pg_show|pg_prepared|pg_buffercache)\w*)\(")
 
 
@@ -95,6 +96,7 @@ def _sources(collector: Collector) -> str:
     """Name the catalogs, the views and the statistics functions that the queries read."""
     text = "\n".join(re.sub(r"--.*", "", query or "") for _, query in collector.sql)
     found = {f"`{name}`" for name in _RELATION.findall(text)} | {f"`{name}()`" for name in _FUNCTION.findall(text)}
+    found |= {f"`SHOW {name.upper()}`" for name in _SHOWN.findall(text)}
     return f"Reads {', '.join(sorted(found))}." if found else ""
 
 
