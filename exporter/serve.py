@@ -75,12 +75,14 @@ def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
         from exporter.pgbouncer import PgBouncer
     except ImportError as error:
         raise SettingsError(f"kind: pgbouncer needs a driver: pip install 'pgvigil[pgbouncer]' ({error})") from error
-    return PgBouncer(connection.dsn_file or connection.dsn, connection.password_file, settings.connect_timeout)
+    password_file = connection.password_file or settings.password_file
+    return PgBouncer(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
 
 
 def postgres_of(connection: Connection, settings: Settings) -> Postgres:
     """Address one server; its DSN may stand in a file."""
-    return Postgres(connection.dsn_file or connection.dsn, connection.password_file, settings.connect_timeout)
+    password_file = connection.password_file or settings.password_file
+    return Postgres(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
 
 
 def serve(settings: Settings) -> None:

@@ -59,7 +59,9 @@ class Connection(BaseModel):
     )
     dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
     password_file: Path | None = Field(
-        None, description="A file that holds the password; read again for every new connection."
+        None,
+        description="A file that holds the password; read again for every new connection. Beside `targets` it is"
+        " that of each target that names none.",
     )
     kind: Kind = Field(
         "postgresql",
