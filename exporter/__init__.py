@@ -7,6 +7,7 @@ queries     postgres_exporter's custom queries -> collector files of our own for
 catalog     the declarative format of collectors, and load(folders)
 collectors/ the built-in collectors, one YAML file a subject; README.md is the generated metrics reference
 plan        catalog x server facts -> jobs, or the reason why a collector is skipped (pure)
+databases   which databases are looked into, by patterns (pure)
 dsn         libpq's connection strings -> what the driver takes (pure)
 session     one connection to a server of any kind: asks, and knows when no answer comes
 postgres    alone in talking to PostgreSQL: connect with guard rails, facts, fetch
@@ -22,6 +23,7 @@ statements  the ledger's members with their normalised texts, for people
 bounds      a page's samples at most (pure)
 attempts    what the runs of one job came to: last good result, failures and back-off, cost
 pacing      how often each job may run so that all keep within their budget of cost (pure)
+rotation    which database is visited next, in a round that is spread evenly over its time
 sampler     what sessions wait for between scrapes -> counters of session-seconds
 incidents   the flight recorder: snapshots of what was wrong, in memory
 watch       the look between scrapes that feeds both

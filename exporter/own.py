@@ -1,7 +1,7 @@
 """The exporter's own metrics, declared with the same `Metric` as everybody's."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
@@ -12,7 +12,8 @@ from exporter import __version__
 from exporter.catalog import Kind, Metric
 from exporter.costs import Cost
 from exporter.errors import CONNECT_REASONS
-from exporter.samples import Family, Number, Samples, label_text
+from exporter.plan import FULL_LIMITS
+from exporter.samples import Family, Number, Rest, Samples, label_text
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """How the visits to databases other than the DSN's go."""
+
+    visits: int = 0
+    login_seconds: float = 0.0
+    """The server's time that their logins took, as far as this side can tell."""
+    interval: float = 0.0
+    """Seconds between two visits to the same database, where they are furthest apart; 0 without other databases."""
+
+
+@dataclass(frozen=True)
 class Report:
     """One scrape of one target, whole: what is served, and what is said about it."""
 
@@ -65,6 +77,7 @@ class Report:
     """Incidents recorded so far, by kind."""
     kind: Kind = "postgresql"
     """What the target is."""
+    rounds: Rounds = field(default_factory=Rounds)
 
 
 @cache
@@ -220,6 +233,18 @@ SESSIONS = _metric(
     "Connections to the server that the exporter has, those of hung backends included that it no longer talks to. At"
     " max_connections_per_target for long, databases wait for their turn and their results grow old.",
 )
+VISITS = _metric("pgvigil_database_visits_total", "counter", "Logins to databases other than the DSN's so far.")
+LOGIN_SECONDS = _metric(
+    "pgvigil_database_login_seconds_total",
+    "counter",
+    "Seconds that these logins took, less the time of the way there and back. The budget of cost goes by it as well.",
+)
+VISIT_INTERVAL = _metric(
+    "pgvigil_database_visit_interval_seconds",
+    "gauge",
+    "Seconds between two visits to the same database: its tables are looked at this often. With many databases the"
+    " cost_budget puts them apart, up to 240 s.",
+)
 BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
 
 OWN = (
@@ -247,6 +272,9 @@ OWN = (
     SCRAPE_SECONDS,
     SCRAPES,
     SESSIONS,
+    VISITS,
+    LOGIN_SECONDS,
+    VISIT_INTERVAL,
     BUILD,
 )
 
@@ -277,29 +305,83 @@ _UP: Mapping[Kind, tuple[Metric, Metric]] = {
 
 def own_families(report: Report) -> list[Family]:
     """Say how the scrape went."""
-    labels = [label_text({"collector": job.collector, "datname": job.datname}) for job in report.jobs]
-    served = [job.samples or Samples() for job in report.jobs]
+    labels = _labels(report.jobs)
+    shown = _in_brief(report.jobs)
+    briefly = labels if shown is report.jobs else _labels(shown)
+    served = [job.samples or Samples() for job in shown]
     return [
         *up_families(report, {}),
         Family(SUCCESS, labels, [int(job.success) for job in report.jobs]),
-        Family(DURATION, labels, [job.duration for job in report.jobs]),
+        Family(DURATION, briefly, [job.duration for job in shown]),
         Family(AGE, labels, [job.age for job in report.jobs]),
         _by_reason(ERRORS, labels, [job.errors for job in report.jobs]),
-        Family(ROWS, labels, [job.samples.rows if job.samples else None for job in report.jobs]),
-        Family(TRUNCATED, labels, [job.samples.truncated_rows if job.samples else None for job in report.jobs]),
-        _rest(TRUNCATED_VALUE, labels, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
-        _rest(TRUNCATED_RATIO, labels, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
+        Family(ROWS, briefly, [job.samples.rows if job.samples else None for job in shown]),
+        Family(TRUNCATED, briefly, [job.samples.truncated_rows if job.samples else None for job in shown]),
+        _rest(TRUNCATED_VALUE, briefly, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
+        _rest(TRUNCATED_RATIO, briefly, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
         _by_reason(REJECTED, labels, [job.rejected for job in report.jobs]),
-        Family(DROPPED, labels, [job.dropped for job in report.jobs]),
+        Family(DROPPED, briefly, [job.dropped for job in shown]),
         Family(SECONDS, labels, [job.seconds for job in report.jobs]),
         Family(RETURNED, labels, [job.returned_rows for job in report.jobs]),
-        Family(INTERVAL, labels, [job.interval for job in report.jobs]),
-        *_server_costs(report.costs),
+        Family(INTERVAL, briefly, [job.interval for job in shown]),
+        *_server_costs(report.costs if shown is report.jobs else _of_all_databases(report.costs)),
         Family(INCIDENTS, [label_text({"kind": kind}) for kind in report.incidents], [*report.incidents.values()]),
         Family(SCRAPE_SECONDS, [""], [report.seconds]),
         Family(SCRAPES, [""], [report.scrapes]),
         Family(SESSIONS, [""], [report.sessions]),
+        Family(VISITS, [""], [report.rounds.visits]),
+        Family(LOGIN_SECONDS, [""], [report.rounds.login_seconds]),
+        Family(VISIT_INTERVAL, [""], [report.rounds.interval]),
     ]
+
+
+def _labels(jobs: Sequence[JobStatus]) -> list[str]:
+    return [label_text({"collector": job.collector, "datname": job.datname}) for job in jobs]
+
+
+def _in_brief(jobs: Sequence[JobStatus]) -> Sequence[JobStatus]:
+    """Join the databases of each collector where there are many, so that a page is not mostly about the exporter.
+
+    How each fares in each database, and what it has cost, is said all the same: counters whose parts come and go do not
+    add up.
+    """
+    if len({job.datname for job in jobs}) <= FULL_LIMITS:
+        return jobs
+    by_collector: dict[str, list[JobStatus]] = {}
+    for job in jobs:
+        by_collector.setdefault(job.collector, []).append(job)
+    return [_joined(group) for group in by_collector.values()]
+
+
+def _joined(jobs: Sequence[JobStatus]) -> JobStatus:
+    """Say of all databases together what was cut, and of the slowest one how long it took."""
+    served = [job.samples for job in jobs if job.samples]
+    return replace(
+        jobs[0],
+        datname="",
+        duration=max((job.duration for job in jobs if job.duration is not None), default=None),
+        dropped=sum(job.dropped for job in jobs),
+        interval=max(job.interval for job in jobs),
+        samples=_added_up(served) if served else None,
+    )
+
+
+def _added_up(served: Sequence[Samples]) -> Samples:
+    sums: dict[str, Rest] = {}
+    for rest in (rest for samples in served for rest in samples.rest):
+        known = sums.get(rest.metric, Rest(rest.metric, 0.0, 0.0))
+        sums[rest.metric] = Rest(rest.metric, known.sum + rest.sum, known.total + rest.total)
+    rows, truncated = (sum(counts) for counts in zip(*((s.rows, s.truncated_rows) for s in served), strict=True))
+    return Samples((), rows, truncated, tuple(sums.values()))
+
+
+def _of_all_databases(costs: Mapping[tuple[str, str], Cost]) -> dict[tuple[str, str], Cost]:
+    sums: dict[tuple[str, str], Cost] = {}
+    for (collector, _), cost in costs.items():
+        known = sums.get((collector, ""), Cost(0.0, 0, 0))
+        together = Cost(known.seconds + cost.seconds, known.blocks + cost.blocks, known.rows + cost.rows)
+        sums[collector, ""] = together
+    return sums
 
 
 def compatibility_families(report: Report) -> list[Family]:

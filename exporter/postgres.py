@@ -78,9 +78,10 @@ class PostgresSession(Session):
 
     _errors = (*_DRIVER_ERRORS, *_DECODE_ERRORS)
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, login_seconds: float = 0.0) -> None:
         super().__init__()
         self._connection = connection
+        self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
         self._prepared: set[str] = set()
@@ -225,6 +226,7 @@ class Postgres:
     async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         timeout = self.connect_timeout if timeout is None else timeout
+        started = time.monotonic()
         password = secret_in(self._password_file) if self._password_file else None
         if self._file:
             self._dsn = asyncpg_dsn(secret_in(self._file))
@@ -250,7 +252,7 @@ class Postgres:
             raise SettingsError(f"dsn: {self._without_secret(str(error), password)}") from None
         except _DRIVER_ERRORS as error:
             raise ConnectError(_connect_reason(error), self._without_secret(_sentence(error), password)) from error
-        return PostgresSession(connection)
+        return PostgresSession(connection, time.monotonic() - started)
 
     def _without_secret(self, message: str, password: str | None) -> str:
         """Take any password out of a driver's message."""

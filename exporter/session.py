@@ -48,6 +48,9 @@ class Session(ABC):
     pid = 0
     """The process id of our backend."""
 
+    login_seconds = 0.0
+    """How long it took to get the session ready."""
+
     trips = 1
     """How often the latest query went to the server and back."""
 
