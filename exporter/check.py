@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from exporter.catalog import Catalog
+from exporter.databases import Choice
 from exporter.errors import ConnectError, DatabaseError, PgvigilError
 from exporter.findings import (
     ROLES,
@@ -23,7 +24,7 @@ from exporter.plan import Job
 from exporter.postgres import Postgres, PostgresSession
 from exporter.samples import missing_columns
 from exporter.scrape import Options, Target
-from exporter.serve import catalog_of, pgbouncer_of, postgres_of
+from exporter.serve import catalog_of, choice_of, pgbouncer_of, postgres_of
 from exporter.session import Connector
 from exporter.settings import Connection, Settings
 
@@ -156,12 +157,14 @@ async def _checkup(name: str, connection: Connection, settings: Settings, catalo
 async def _postgres(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
     extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
     postgres = postgres_of(connection, settings)
-    facts = await _facts(postgres, extensions)
+    choice = choice_of(connection, settings)
+    facts = await _facts(postgres, extensions, choice)
     found = findings(facts, extensions, settings.max_connections_per_target)
     state = "standby" if facts.in_recovery else "primary"
     version = ".".join(map(str, facts.version))
     server = f"PostgreSQL {version}, a {state}; database {facts.database}, role {facts.role}"
-    return await _tried(Checkup("", server, facts.in_recovery, found), postgres, settings, catalog)
+    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=choice))
+    return await _tried(Checkup("", server, facts.in_recovery, found), postgres, settings, target)
 
 
 async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
@@ -171,17 +174,19 @@ async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalo
         [(admins,)] = await console.fetch("SELECT value FROM show_config WHERE key = 'admin_users'", _TIMEOUT)
         found = findings_of_console(console.user, admins)
     checkup = Checkup("", f"{version}; its console, user {console.user}", findings=found)
-    return await _tried(checkup, pgbouncer, settings, catalog)
+    target = Target(catalog, pgbouncer, Options(max_connections=_CONNECTIONS))
+    return await _tried(checkup, pgbouncer, settings, target)
 
 
-async def _facts(postgres: Postgres, extensions: Collection[str]) -> Facts:
+async def _facts(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Facts:
     async with await postgres.connect() as session:
         vitals = await session.vitals(_TIMEOUT)
         [role] = await session.fetch(_ROLE, _TIMEOUT)
         memberships = await session.fetch(_MEMBERSHIPS, _TIMEOUT, ROLES)
         settings = await session.fetch(_SETTINGS, _TIMEOUT, SETTINGS)
-        databases = await session.fetch(_DATABASES, _TIMEOUT)
+        present = await session.fetch(_DATABASES, _TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
+    databases = [row for row in present if choice.takes(row["name"])]
     facts = Facts(
         version=vitals.version,
         database=vitals.database,
@@ -191,6 +196,7 @@ async def _facts(postgres: Postgres, extensions: Collection[str]) -> Facts:
         rights={row["name"] for row in memberships if row["inherited"]},
         settings={row["name"]: Setting(row["value"], row["source"], row["pending_restart"]) for row in settings},
         closed=tuple(row["name"] for row in databases if not row["open"]),
+        idle_patterns=choice.idle(row["name"] for row in present),
         extensions=offers,
     )
     others = [row["name"] for row in databases if row["open"] and row["name"] != vitals.database]
@@ -216,9 +222,8 @@ async def _offers(session: PostgresSession, extensions: Collection[str]) -> dict
     return {row["name"]: Offer(**{key: value for key, value in row.items() if key != "name"}) for row in rows}
 
 
-async def _tried(checkup: Checkup, server: Connector, settings: Settings, catalog: Catalog) -> Checkup:
+async def _tried(checkup: Checkup, server: Connector, settings: Settings, target: Target) -> Checkup:
     """Run everything once, as a scrape does, and compare the columns of what had no rows to show them."""
-    target = Target(catalog, server, Options(max_connections=_CONNECTIONS))
     try:
         report = await target.scrape(_SCRAPE_SECONDS)
     finally:

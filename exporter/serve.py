@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from exporter.app import create_app
-from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, Kind, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
+from exporter.databases import Choice
 from exporter.errors import PortInUseError, SettingsError
 from exporter.postgres import Postgres
 from exporter.scrape import Options, Target
@@ -41,13 +42,22 @@ def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
     named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
     return {
-        name: Target(catalog, server_of(connection, settings), options_of(settings, connection.kind), name)
+        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name)
         for name, connection in named
     }
 
 
-def options_of(settings: Settings, kind: Kind) -> Options:
-    """Treat every target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
+def choice_of(connection: Connection, settings: Settings) -> Choice:
+    """Look into the databases that a target's own patterns choose, else those of all targets."""
+    return Choice(
+        connection.include_databases or settings.include_databases,
+        connection.exclude_databases or settings.exclude_databases,
+    )
+
+
+def options_of(connection: Connection, settings: Settings) -> Options:
+    """Treat a target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
+    kind = connection.kind
     watch = WatchOptions(
         interval=settings.sample_interval,
         cost_budget=settings.cost_budget,
@@ -59,6 +69,7 @@ def options_of(settings: Settings, kind: Kind) -> Options:
         max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
         max_samples=settings.max_samples,
+        databases=choice_of(connection, settings) if kind == "postgresql" else Choice(),
         cost_budget=settings.cost_budget,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,
     )

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -38,6 +39,15 @@ def _words(value: object) -> object:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _pattern(value: str) -> str:
+    if re.search(r"\[(?!!?.[^]]*\])", value):
+        raise ValueError(f"{value!r} is no pattern: a [ has no ]; shell patterns have *, ? and [abc]")
+    return value
+
+
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(_words)]
+
+
 class CollectorSettings(BaseModel):
     """What may be set differently for one collector."""
 
@@ -67,6 +77,12 @@ class Connection(BaseModel):
         "postgresql",
         description="What the DSN leads to: `postgresql`, or `pgbouncer` for the admin console of one, which needs"
         " `pip install 'pgvigil[pgbouncer]'`.",
+    )
+    include_databases: Patterns = Field(
+        (), description="Databases to look into, as shell patterns (`shop_*`) separated by commas; all without it."
+    )
+    exclude_databases: Patterns = Field(
+        (), description="Databases not to look into, likewise. What counts for the whole server is not affected."
     )
 
     @model_validator(mode="after")
