@@ -40,6 +40,7 @@ def shops(server: Cluster) -> Iterator[Cluster]:
     names = ("shop_1", "shop_2", "blog")
     for name in names:
         server.execute(f"CREATE DATABASE {name}")
+        server.execute("CREATE TABLE t ()", name)
     yield server
     for name in names:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
