@@ -70,8 +70,9 @@ class Engine:
 
 
 def engine() -> Engine:
-    """The engine that is there."""
-    found = program("podman", "it, or docker, builds and runs the image", "docker")
+    """The engine that TEST_ENGINE names, or that is there."""
+    own = os.environ.get("TEST_ENGINE")
+    found = program(own or "podman", "it, or docker, builds and runs the image", *([] if own else ["docker"]))
     if found.name == "docker":
         return Engine((str(found),))
     return Engine((*_as_podman_wants(), str(found)), PODMAN_BUILD, (*HARDENED, *PODMAN_RUN))
