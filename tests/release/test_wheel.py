@@ -85,6 +85,7 @@ def test_it_serves_plays_the_demo_and_writes_out_what_it_carries(
     assert _written(installed, "rules", rules.MARK.encode()) == _files(rules.built_in(), "*.yml")
     if boards := _files(dashboards.built_in(), "*.json"):
         assert _written(installed, "dashboards") == boards
+    assert (tmp_path / "venv/lib/systemd/system/pgvigil.service").is_file()
     seconds = [_seconds(lambda: _serves(installed, server18, tmp_path)), _seconds(lambda: _demos(installed))]
     print("\nserve: {:.1f} s; demo of 3 s: {:.1f} s".format(*seconds))
 
