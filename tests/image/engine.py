@@ -36,7 +36,7 @@ PODMAN_RUN = (
 UNIFIED = 'umount --recursive /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
 """Podman's runtime takes the newer kind of control groups only: it gets those, in a mount namespace of its own."""
 
-BUILD_SECONDS = 300
+BUILD_SECONDS = 600  # on a machine that has much else to do
 RUN_SECONDS = 60
 
 
