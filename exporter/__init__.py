@@ -34,6 +34,7 @@ app         the HTTP routes, nothing else
 serve       puts the parts together and runs them
 reference   catalog -> Markdown (pure)
 rules       the alert rules with a person's values in them (pure, but for reading them)
+dashboards  the Grafana dashboards with a person's links in them (pure, but for reading and writing them)
 compatibility  what postgres_exporter calls things, what we call them, where they differ
 findings    what a server lacks for us to work well, and the SQL that mends it (pure)
 check       asks a server for its findings and tries every collector

@@ -2,12 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from exporter import __version__
 from exporter.catalog import BUILT_IN, COMPATIBILITY, PRODUCTS, load
+from exporter.dashboards import built_in as built_in_dashboards
+from exporter.dashboards import dashboard_files, write_dashboards
 from exporter.errors import PgvigilError, SettingsError
 from exporter.grants import ROLE, console_grants, grants
 from exporter.logs import configure
@@ -122,13 +126,40 @@ def rules_command(folder: Path, values: Path | None) -> None:
     Files there that an earlier run wrote and that have no rule any more are removed; other files stay.
     """
     files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
-    try:
+    with _said_in_a_line(folder):
         removed = write_rules(files, folder)
+    _tell(files, folder, removed, "and no rule of it is left")
+
+
+@cli.command("dashboards")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--values", type=click.Path(path_type=Path, dir_okay=False), help="The file that `rules` takes (YAML).")
+def dashboards_command(folder: Path, values: Path | None) -> None:
+    """Write the Grafana dashboards to FOLDER, with links to your runbooks (runbookBaseUrl) in them.
+
+    Files there that an earlier run wrote and that we no longer have are removed; other files stay.
+    """
+    files = dashboard_files(read_values(values) if values else Values(), built_in_dashboards())
+    if not files:
+        raise click.ClickException(f"{built_in_dashboards()}: there are no dashboards: this installation is not whole")
+    with _said_in_a_line(folder):
+        removed = write_dashboards(files, folder)
+    _tell(files, folder, removed, "and we have it no more")
+
+
+@contextmanager
+def _said_in_a_line(folder: Path) -> Iterator[None]:
+    """What keeps us from writing is a line that names the file."""
+    try:
+        yield
     except OSError as error:
         raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def _tell(files: Mapping[str, str], folder: Path, removed: Iterable[str], why: str) -> None:
     click.echo(f"wrote {len(files)} files to {folder}")
     for name in removed:
-        click.echo(f"removed {name}: an earlier run wrote it, and no rule of it is left")
+        click.echo(f"removed {name}: an earlier run wrote it, {why}")
 
 
 def _settings(config: Path | None) -> Settings:

@@ -1,4 +1,7 @@
-"""Measures what a run of each collector costs the server: `uv run python tests/bench/costs.py` writes costs.tsv."""
+"""Measures what a run of each collector costs the server: `uv run python tests/bench/costs.py` writes costs.tsv.
+
+With names of collectors behind it, it writes their lines only.
+"""
 
 import asyncio
 import sys
@@ -13,7 +16,7 @@ from servers import NEWEST
 
 from exporter.catalog import BUILT_IN, Catalog, load
 from exporter.demo.cluster import Cluster
-from exporter.reference import Cost, written_costs
+from exporter.reference import Cost, read_costs, written_costs
 
 RUNS = 20
 COSTS = BUILT_IN / "costs.tsv"
@@ -27,7 +30,10 @@ def main() -> None:
         small = dict(measured(cluster, data.SMALL))
         data.create_large(cluster)
         large = dict(measured(cluster, data.LARGE))
-    COSTS.write_text(written_costs({name: Cost(*cost, *large[name]) for name, cost in small.items()}))
+    found = {name: Cost(*cost, *large[name]) for name, cost in small.items()}
+    if asked := sys.argv[1:]:
+        found = read_costs(COSTS.read_text()) | {name: found[name] for name in asked}
+    COSTS.write_text(written_costs(found))
 
 
 def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float, float]]]:
