@@ -107,6 +107,7 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("targets: [{name: a}, {name: a}]\n", "targets: two have the same name"),
         ("targets: [{name: a/b}]\n", "targets.0.name: String should match pattern"),
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
+        ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
     ],
 )
@@ -118,6 +119,16 @@ def test_a_wrong_file_is_named_with_place_and_reason(
     with pytest.raises(SettingsError) as caught:
         loaded(environ, {}, file)
     assert str(caught.value).startswith(f"{file}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", [""]), ("targets: []", []), ("targets: [{name: a}, {name: b}]", ["a", "b"])]
+)
+def test_no_targets_are_one_without_a_name_unless_the_list_is_empty(
+    environ: pytest.MonkeyPatch, text: str, names: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pgvigil.yaml").write_text(text)
+    assert [name for name, _ in loaded(environ, {}, tmp_path / "pgvigil.yaml").servers] == names
 
 
 def test_a_file_that_is_not_there_is_named(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
