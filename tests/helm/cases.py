@@ -73,6 +73,7 @@ EVERYTHING: Values = {
         "annotations": {"a": "b"},
         "pagerdutySecret": {"name": "pagerduty", "pageKey": "high", "ticketKey": "low"},
         "deadMansSwitchSecret": {"name": "switch", "key": "address"},
+        "incidentsUrl": "https://pgvigil.example.com/incidents",
     },
     "dashboards": {
         "enabled": True,
@@ -122,7 +123,8 @@ EVERYTHING: Values = {
     "dnsPolicy": "ClusterFirst",
     "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
     "extraEnv": [
-        {"name": "PGCONNECT_TIMEOUT", "value": "2"},
+        {"name": "PGSSLNEGOTIATION", "value": "direct"},
+        {"name": "PGVIGIL_PASSWORD_FILE", "value": "/more/password"},
         {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "common", "key": "password"}}},
     ],
     "extraEnvFrom": [{"secretRef": {"name": "more"}}],

@@ -150,6 +150,7 @@ REFUSED: list[tuple[Values, str]] = [
     ({"targetDefaults": {"password": "s3cret"}}, "targetDefaults: password: a secret does not belong into values"),
     ({"extraEnv": [{"name": "PGPASSWORD", "value": "x"}]}, "extraEnv: PGPASSWORD: a secret does not belong into"),
     ({"extraEnv": [{"name": "PGVIGIL_DSN", "value": "x"}]}, "extraEnv: PGVIGIL_DSN: a secret does not belong into"),
+    ({"alertmanagerConfig": {"incidentsUrl": "exporter"}}, "does not match pattern"),
     ({"targets": [SHOP, SHOP]}, "targets: two are called shop"),
     ({"targets": [{"name": "a"}]}, "targets: a: give a host or a dsnSecret, one of them"),
     ({"targets": [SHOP | BLOG]}, "targets: blog: give a host or a dsnSecret, one of them"),

@@ -56,7 +56,10 @@ does not load template files, and a message whose template is missing is not sen
 {{- $all -}}
 {{- end -}}
 
-{{/* One integration of a receiver with PagerDuty, as JSON; its routing key is that of `key` in the Secret. */}}
+{{/*
+One integration of a receiver with PagerDuty, as JSON; its routing key is that of `key` in the Secret. The link to
+the exporter's incidents is made of the label instance there, which here is a target's name: so it is `incidentsUrl` or none.
+*/}}
 {{- define "pgvigil.pagerduty" -}}
 {{- $ours := .integration -}}
 {{- $templates := .root.Files.Get "files/pagerduty.tmpl" -}}
@@ -66,7 +69,11 @@ does not load template files, and a message whose template is missing is not sen
 {{- end -}}
 {{- $links := list -}}
 {{- range $ours.links -}}
+{{- if not (contains "pgvigil.incidents" .href) -}}
 {{- $links = append $links (dict "alt" .text "href" (include "pgvigil.selfContained" (dict "text" .href "templates" $templates))) -}}
+{{- else if $.incidentsUrl -}}
+{{- $links = append $links (dict "alt" .text "href" $.incidentsUrl) -}}
+{{- end -}}
 {{- end -}}
 {{- $details := list -}}
 {{- range $key, $text := $ours.details -}}
@@ -83,7 +90,7 @@ does not load template files, and a message whose template is missing is not sen
 {{- range $ours := .config.receivers -}}
 {{- $theirs := dict "name" .name -}}
 {{- range .pagerduty_configs -}}
-{{- $integration := include "pgvigil.pagerduty" (dict "root" $.root "integration" . "secret" $values.pagerdutySecret.name "key" (get $keys $ours.name)) -}}
+{{- $integration := include "pgvigil.pagerduty" (dict "root" $.root "integration" . "secret" $values.pagerdutySecret.name "key" (get $keys $ours.name) "incidentsUrl" $values.incidentsUrl) -}}
 {{- $_ := set $theirs "pagerdutyConfigs" (append (get $theirs "pagerdutyConfigs" | default list) ($integration | fromJson)) -}}
 {{- end -}}
 {{- if and .webhook_configs $values.deadMansSwitchSecret.name -}}

@@ -4,7 +4,7 @@
 {{- include "pgvigil.validateTargets" . -}}
 {{- include "pgvigil.validateMonitor" . -}}
 {{- range .Values.extraEnv -}}
-{{- if and (hasKey . "value") (regexMatch "PASSWORD|DSN$" .name) -}}
+{{- if and (hasKey . "value") (regexMatch "(PASSWORD|DSN)$" .name) -}}
 {{- fail (printf "extraEnv: %s: a secret does not belong into values, which Helm keeps in the release: use valueFrom" .name) -}}
 {{- end -}}
 {{- end -}}
