@@ -4,21 +4,27 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 from helm.cases import EVERYTHING, FLEET, MATRIX, SHOP, Values
-from helm.chart import CHART, RELEASE, Object, of_kind, one, pod
+from helm.chart import CHART, NAMESPACE, RELEASE, Object, of_kind, one, pod
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import MONITOR, read
+from programs import running
+from prom import PROMETHEUS
 from serving import run, serving
 
 from exporter.catalog import load
-from exporter.demo.cluster import Cluster
+from exporter.demo.cluster import Cluster, free_port
 from exporter.dsn import asyncpg_dsn
 from exporter.settings import Settings, load_settings
 
@@ -107,6 +113,61 @@ def test_prometheus_asks_each_pod_for_its_own_targets_by_their_names(kind: str, 
     pods = {f"{RELEASE}-pgvigil-{i}" for i in range(4)} if shards == 4 else {f"{RELEASE}-pgvigil"}
     own = {(pod, "/metrics", pod) for pod in pods} if kind != "Probe" else set()
     assert asked(values) == pages | own
+
+
+def scrape_config(number: int, endpoint: Object, pods: Collection[str]) -> Object:
+    """An endpoint as the Operator writes it for Prometheus, with the labels that it gives each pod first."""
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return {
+        "job_name": str(number),
+        "metrics_path": endpoint["path"],
+        "params": endpoint.get("params", {}),
+        "scrape_interval": endpoint["interval"],
+        "scrape_timeout": endpoint["scrapeTimeout"],
+        "relabel_configs": [{names.get(key, key): r[key] for key in r} for r in endpoint["relabelings"]],
+        "static_configs": [
+            {
+                "targets": ["127.0.0.1:9"],
+                "labels": {
+                    "__meta_kubernetes_pod_name": pod,
+                    **dict.fromkeys(("container", "endpoint", "pod", "service"), pod),
+                    "namespace": NAMESPACE,
+                },
+            }
+            for pod in pods
+        ],
+    }
+
+
+def test_prometheus_itself_comes_to_targets_that_outlive_their_pods(tool: Callable[..., Path], tmp_path: Path) -> None:
+    """Each target once, though every pod is found for every endpoint, with labels that no new pod changes."""
+    values = {"targets": FLEET, "shards": 3, "monitor": {"kind": "ServiceMonitor"}}
+    placed = owners(values)
+    pods = set(placed.values())
+    endpoints = one("ServiceMonitor", values)["spec"]["endpoints"]
+    config = {"scrape_configs": [scrape_config(i, each, pods) for i, each in enumerate(endpoints)]}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [
+        str(tool(*PROMETHEUS)),
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]
+    with running(command, tmp_path / "log", f"{url}/-/ready"):
+        give_up = time.monotonic() + 30
+        found: list[Any] = []
+        while len(found) < len(endpoints) and time.monotonic() < give_up:
+            time.sleep(0.1)
+            found = httpx.get(f"{url}/api/v1/targets?state=active", timeout=10).json()["data"]["activeTargets"]
+    assert len(found) == len(endpoints) == len(FLEET) + 3
+    targets = {each["labels"]["instance"]: each for each in found}
+    assert targets.keys() == {each["name"] for each in FLEET} | pods
+    for name, each in targets.items():
+        assert each["labels"] == {"instance": name, "job": "postgresql", "namespace": NAMESPACE}
+        assert each["discoveredLabels"]["__meta_kubernetes_pod_name"] == placed.get(name, name)
+        path = "/metrics" if name in pods else f"/probe?target={name}"
+        assert each["scrapeUrl"] == f"http://127.0.0.1:9{path}"
 
 
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor"])
@@ -204,13 +265,13 @@ def test_rendered_values_make_a_working_exporter(server18: Cluster, tmp_path: Pa
     (tmp_path / "collectors").mkdir()
     (tmp_path / "collectors" / "own.yaml").write_text(maps["own.yaml"])
     config.write_text(maps["pgvigil.yml"].replace("/etc/pgvigil/collectors", str(tmp_path / "collectors")))
-    with serving("--config", str(config)) as running:
+    with serving("--config", str(config)) as process:
         for _, path, instance in asked(values):
-            page = read(running.get(path).text)
+            page = read(process.get(path).text)
             if instance == "there":
                 assert page.value("pg_up") == 1
                 assert page.value("pg_own_tables") > 100
-        done = run_test(values, running.url)
+        done = run_test(values, process.url)
     assert done.returncode == 1
     assert 'pg_up{target="there"} 1' in done.stdout
     assert 'pg_up_reason{target="gone",reason="refused"} 1' in done.stdout

@@ -1,6 +1,7 @@
 """What the chart makes of values: valid objects, or a refusal that says what is wrong."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_a_field_that_does_not_exist_would_be_noticed() -> None:
     assert len(list(problems(by_kind["Service"]))) == 4
     [problem] = problems(by_kind["ServiceMonitor"])
     assert problem.endswith("['.spec.endpoints[0].intervall']")
+
+
+def test_the_example_of_the_readme_is_taken() -> None:
+    [example] = re.findall(r"^```yaml\n(.*?)^```", (CHART / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    values = yaml.safe_load(example)
+    assert lint(values) == []
+    assert {each["kind"] for each in objects(values)} > {"Deployment", "ServiceMonitor", "PrometheusRule"}
+
+
+@pytest.mark.parametrize("place", ["targets", "targetDefaults", "settings", "ownCollectors"])
+def test_the_examples_of_the_values_are_taken(place: str) -> None:
+    [example] = SCHEMA["properties"][place]["examples"]
+    assert objects({place: example})
 
 
 REFUSED: list[tuple[Values, str]] = [
