@@ -5,13 +5,10 @@ import re
 
 import pytest
 from helm.cases import EVERYTHING, FLEET, MATRIX, SHOP, Values
-from helm.chart import CHART, NAMESPACE, objects, of_kind, one, pod, render
+from helm.chart import NAMESPACE, objects, of_kind, one, pod, render
 from serving import run
 
 from exporter.demo.cluster import Cluster
-
-REPOSITORY = CHART.parents[1]
-MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("values", [{}, {"targets": FLEET, "shards": 3}], ids=["one", "shards"])

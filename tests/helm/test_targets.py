@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 from helm.cases import EVERYTHING, FLEET, MATRIX, SHOP, Values
-from helm.chart import CHART, NAMESPACE, RELEASE, Object, of_kind, one, pod
+from helm.chart import NAMESPACE, RELEASE, Object, of_kind, one, pod
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import MONITOR, read
@@ -27,9 +27,6 @@ from exporter.catalog import load
 from exporter.demo.cluster import Cluster, free_port
 from exporter.dsn import asyncpg_dsn
 from exporter.settings import Settings, load_settings
-
-REPOSITORY = CHART.parents[1]
-MIB = 1024 * 1024
 
 
 def configurations(values: Values) -> dict[str, Settings]:
