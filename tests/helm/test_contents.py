@@ -17,7 +17,7 @@ from helm.cases import EVERYTHING, RULES, Values
 from helm.chart import CHART, RELEASE, of_kind, render
 
 import exporter
-from exporter.rules import ALERT, built_in, rule_files
+from exporter.rules import ALERT, built_in, rule_files, thresholds
 from exporter.rules import Values as RuleValues
 
 REPOSITORY = CHART.parents[1]
@@ -73,10 +73,21 @@ def test_rules_are_ours_byte_for_byte() -> None:
 ALL_OF_ARCHIVER = [found["name"] for found in ALERT.finditer((built_in() / "archiver.yml").read_text("utf-8"))]
 
 
+ALL_ALERTS = [found for file in built_in().glob("*.yml") for found in ALERT.finditer(file.read_text("utf-8"))]
+ALL_OVERRIDDEN = {
+    found["name"]: {
+        "for": "77m",
+        "severity": "info",
+        **{name: round(0.1234 + i / 10000, 4) for i, name in enumerate(thresholds(found[0]))},
+    }
+    for found in ALL_ALERTS
+}
+
+
 @pytest.mark.parametrize(
     "values",
-    [RULES, {"runbookBaseUrl": "", "labels": {"a": "b"}}, {"disable": ALL_OF_ARCHIVER}],
-    ids=["of every kind", "no runbooks", "a file that is left without rules"],
+    [RULES, {"runbookBaseUrl": "", "labels": {"a": "b"}}, {"disable": ALL_OF_ARCHIVER}, {"overrides": ALL_OVERRIDDEN}],
+    ids=["of every kind", "no runbooks", "a file that is left without rules", "all that can be overridden"],
 )
 def test_values_do_what_the_command_does_with_them(values: Values) -> None:
     theirs = rule_files(RuleValues.model_validate(values), built_in())
