@@ -6,6 +6,7 @@ Values = dict[str, Any]
 
 SHOP: Values = {"name": "shop", "host": "shop-db", "passwordSecret": {"name": "shop"}}
 BLOG: Values = {"name": "blog", "dsnSecret": {"name": "blog"}}
+POOL: Values = {"name": "pool", "kind": "pgbouncer", "host": "pool", "passwordSecret": {"name": "pool"}}
 FULL: Values = {
     "name": "Full.1",
     "host": "10.0.0.1",
@@ -40,7 +41,7 @@ RULES: Values = {
 }
 
 EVERYTHING: Values = {
-    "targets": [SHOP, BLOG, FULL],
+    "targets": [SHOP, BLOG, FULL, POOL],
     "targetDefaults": {"ca": {"secretName": "authority"}, "user": "monitor"},
     "settings": {
         "max_samples": 1000000,
@@ -142,6 +143,7 @@ EVERYTHING: Values = {
 MATRIX: dict[str, Values] = {
     "as it comes": {},
     "one target": {"targets": [SHOP]},
+    "one PgBouncer": {"targets": [POOL]},
     "secrets that are there": {"targets": [SHOP, BLOG, FULL], "targetDefaults": {"passwordSecret": {"name": "all"}}},
     "annotations": {"targets": [SHOP], "monitor": {"kind": "annotations"}},
     "rules and nothing else": {"deploy": False, "prometheusRule": {"enabled": True}},

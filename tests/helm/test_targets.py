@@ -191,7 +191,7 @@ def test_the_exporter_takes_its_configuration(values: Values) -> None:
 
 def test_a_target_is_reached_as_it_says() -> None:
     [found] = configurations(EVERYTHING).values()
-    shop, blog, full = (server for _, server in found.servers)
+    shop, blog, full, pool = (server for _, server in found.servers)
     assert shop.dsn.get_secret_value() == (
         "host='shop-db' port=5432 dbname='postgres' user='monitor' sslmode=verify-full"
         " sslrootcert=/etc/pgvigil/secrets/shop/ca.crt"
@@ -204,6 +204,8 @@ def test_a_target_is_reached_as_it_says() -> None:
         " sslcert=/etc/pgvigil/secrets/Full.1/tls.crt sslkey=/etc/pgvigil/secrets/Full.1/tls.key"
         " target_session_attrs='primary'"
     )
+    assert (pool.kind, shop.kind) == ("pgbouncer", "postgresql")
+    assert pool.dsn.get_secret_value().startswith("host='pool' port=6432 dbname='pgbouncer' user='monitor' ")
     assert (found.max_samples, found.collectors["table_sizes"].limit) == (1000000, 20)
 
 
@@ -215,6 +217,8 @@ def test_every_secret_that_is_named_is_mounted_where_the_exporter_looks() -> Non
         for item in (source.get("secret") or source.get("configMap"))["items"]
     }
     assert mounted == {
+        "pool/password": "pool/password",
+        "pool/ca.crt": "authority/ca.crt",
         "shop/password": "shop/password",
         "shop/ca.crt": "authority/ca.crt",
         "blog/dsn": "blog/dsn",
@@ -280,6 +284,8 @@ def test_rendered_values_make_a_working_exporter(server18: Cluster, tmp_path: Pa
         ("pg_up 1\npg_up_reason 0\n", 0),
         ("pg_up 0\n", 1),
         ('pg_up{target="a"} 1\npg_up{target="b"} 0\n', 1),
+        ("pgbouncer_up 1\n", 0),
+        ('pg_up{target="a"} 1\npgbouncer_up{target="b"} 0\n', 1),
         ("# no target\n", 0),
     ],
 )

@@ -96,6 +96,7 @@ REFUSED: list[tuple[Values, str]] = [
     ({"targets": [SHOP | {"name": "a" * 64}]}, "maxLength"),
     ({"targets": [SHOP | {"host": ""}]}, "minLength"),
     ({"targets": [SHOP | {"port": 65536}]}, "maximum"),
+    ({"targets": [SHOP | {"kind": "pgcat"}]}, "must be one of 'postgresql'"),
     ({"targets": [SHOP | {"sslmode": "verify"}]}, "must be one of 'disable'"),
     ({"targets": [SHOP | {"ca": {}}]}, "oneOf"),
     ({"targets": [SHOP | {"ca": {"secretName": "a", "configMapName": "b"}}]}, "oneOf"),
@@ -185,11 +186,11 @@ REFUSED: list[tuple[Values, str]] = [
     ({"alertmanagerConfig": {"enabled": True}}, "alertmanagerConfig.pagerdutySecret.name: name the Secret that has"),
     (
         {"prometheusRule": {"enabled": True, "values": {"disable": ["Nothing"]}}},
-        "prometheusRule.values.disable.Nothing: no such alert; there are: PostgreSQLArchiveBacklogOld, ",
+        "prometheusRule.values.disable.Nothing: no such alert; there are: P",
     ),
     (
         {"prometheusRule": {"enabled": True, "values": {"overrides": {"Nothing": {}}}}},
-        "prometheusRule.values.overrides.Nothing: no such alert; there are: PostgreSQLArchiveBacklogOld, ",
+        "prometheusRule.values.overrides.Nothing: no such alert; there are: P",
     ),
     (
         {

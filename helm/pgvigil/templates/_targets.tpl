@@ -51,6 +51,10 @@ more takes targets from all others and moves none between them; one less gives a
 {{- if and (eq (len .Values.targets) 1) (not (include "pgvigil.sharded" .)) }}true{{ end -}}
 {{- end -}}
 
+{{- define "pgvigil.port" -}}
+{{- int (.port | default (ternary 6432 5432 (eq (.kind | default "") "pgbouncer"))) -}}
+{{- end -}}
+
 {{- define "pgvigil.secretPath" -}}
 /etc/pgvigil/secrets/{{ .name }}
 {{- end -}}
@@ -60,17 +64,18 @@ more takes targets from all others and moves none between them; one less gives a
 '{{ . | toString | replace "\\" "\\\\" | replace "'" "\\'" }}'
 {{- end -}}
 
-{{/* How the exporter reaches one target, as JSON: dsn or dsn_file, and password_file. No secret is in it. */}}
+{{/* How the exporter reaches one target, as JSON: kind, dsn or dsn_file, and password_file. No secret is in it. */}}
 {{- define "pgvigil.connection" -}}
 {{- $path := include "pgvigil.secretPath" . -}}
+{{- $connection := pick . "kind" -}}
 {{- if .dsnSecret -}}
-{{- toJson (dict "dsn_file" (printf "%s/dsn" $path)) -}}
+{{- $_ := set $connection "dsn_file" (printf "%s/dsn" $path) -}}
 {{- else -}}
 {{- $ca := ternary (printf "%s/ca.crt" $path) .caFile (hasKey . "ca") -}}
 {{- $words := list
       (printf "host=%s" (include "pgvigil.quoted" .host))
-      (printf "port=%d" (int (.port | default 5432)))
-      (printf "dbname=%s" (include "pgvigil.quoted" (.database | default "postgres")))
+      (printf "port=%s" (include "pgvigil.port" .))
+      (printf "dbname=%s" (include "pgvigil.quoted" (.database | default (ternary "pgbouncer" "postgres" (eq (.kind | default "") "pgbouncer")))))
       (printf "user=%s" (include "pgvigil.quoted" (.user | default "pgvigil")))
       (printf "sslmode=%s" (.sslmode | default (ternary "verify-full" "require" (not (empty $ca))))) -}}
 {{- with $ca -}}
@@ -82,12 +87,12 @@ more takes targets from all others and moves none between them; one less gives a
 {{- range $name, $value := .parameters -}}
 {{- $words = append $words (printf "%s=%s" $name (include "pgvigil.quoted" $value)) -}}
 {{- end -}}
-{{- $connection := dict "dsn" (join " " $words) -}}
+{{- $_ := set $connection "dsn" (join " " $words) -}}
 {{- if .passwordSecret -}}
 {{- $_ := set $connection "password_file" (printf "%s/password" $path) -}}
 {{- end -}}
-{{- toJson $connection -}}
 {{- end -}}
+{{- toJson $connection -}}
 {{- end -}}
 
 {{/* The exporter's configuration file in a pod with these `targets`. */}}
