@@ -59,7 +59,7 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         "  - {name: shops, dsn: host=b, include_databases: 'shop_*, blog', exclude_databases: [shop_9]}\n"
     )
     settings = loaded(environ, {}, file)
-    choices = [choice_of(target, settings) for target in settings.targets]
+    choices = [choice_of(target, settings) for target in settings.targets or ()]
     assert choices == [Choice((), ("test_*", "odd,name")), Choice(("shop_*", "blog"), ("shop_9",))]
     assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
 

@@ -197,6 +197,7 @@ def test_a_target_is_reached_as_it_says() -> None:
         " sslrootcert=/etc/pgvigil/secrets/shop/ca.crt"
     )
     assert (str(shop.password_file), shop.dsn_file) == ("/etc/pgvigil/secrets/shop/password", None)
+    assert blog.exclude_databases == ("old_*", "test")
     assert str(blog.dsn_file) == "/etc/pgvigil/secrets/blog/dsn"
     assert full.dsn.get_secret_value() == (
         r"host='10.0.0.1' port=6432 dbname='it\'s' user='o\\neil' sslmode=verify-ca"

@@ -97,6 +97,8 @@ REFUSED: list[tuple[Values, str]] = [
     ({"targets": [SHOP | {"host": ""}]}, "minLength"),
     ({"targets": [SHOP | {"port": 65536}]}, "maximum"),
     ({"targets": [SHOP | {"kind": "pgcat"}]}, "must be one of 'postgresql'"),
+    ({"targets": [SHOP | {"includeDatabases": "shop"}]}, "want array"),
+    ({"targets": [SHOP | {"excludeDatabases": [""]}]}, "minLength"),
     ({"targets": [SHOP | {"sslmode": "verify"}]}, "must be one of 'disable'"),
     ({"targets": [SHOP | {"ca": {}}]}, "oneOf"),
     ({"targets": [SHOP | {"ca": {"secretName": "a", "configMapName": "b"}}]}, "oneOf"),

@@ -68,6 +68,11 @@ more takes targets from all others and moves none between them; one less gives a
 {{- define "pgvigil.connection" -}}
 {{- $path := include "pgvigil.secretPath" . -}}
 {{- $connection := pick . "kind" -}}
+{{- range $theirs, $ours := dict "include_databases" .includeDatabases "exclude_databases" .excludeDatabases -}}
+{{- with $ours -}}
+{{- $_ := set $connection $theirs . -}}
+{{- end -}}
+{{- end -}}
 {{- if .dsnSecret -}}
 {{- $_ := set $connection "dsn_file" (printf "%s/dsn" $path) -}}
 {{- else -}}
