@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def check_command(config: Path | None) -> None:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
     click.echo("\n\n".join(map(written, checkups)))
-    sys.exit(max(checkup.exit_code for checkup in checkups))
+    sys.exit(max((checkup.exit_code for checkup in checkups), default=0))
 
 
 @cli.command("grants")
@@ -171,14 +171,17 @@ def _settings(config: Path | None) -> Settings:
 async def _one_page(settings: Settings, name: str) -> tuple[bytes, bool]:
     targets = targets_of(settings, catalog_of(settings))
     if name not in targets:
-        configured = ", ".join(filter(None, targets)) or "none: there is one target, without a name"
-        raise SettingsError(f"--target: no target is named {name!r}; configured: {configured}")
+        raise SettingsError(f"--target: no target is named {name!r}; configured: {_configured(targets)}")
     try:
         report = await targets[name].scrape(settings.scrape_timeout)
     finally:
         await targets[name].close()
     page = Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False)
     return page, report.up
+
+
+def _configured(targets: Collection[str]) -> str:
+    return ", ".join(filter(None, targets)) or ("none: there is one target, without a name" if targets else "none")
 
 
 def main() -> None:

@@ -164,7 +164,8 @@ def _wants_json(request: Request) -> bool:
 
 
 def _unknown(target: str, targets: Mapping[str, Target]) -> Response:
-    configured = ", ".join(filter(None, targets)) or "none by name: there is one target, at /metrics"
+    only = "none by name: there is one target, at /metrics" if targets else "none"
+    configured = ", ".join(filter(None, targets)) or only
     return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)
 
 

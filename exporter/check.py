@@ -140,8 +140,7 @@ class Checkup:
 async def check(settings: Settings) -> list[Checkup]:
     """Check every target that the settings name, one after another."""
     catalog = catalog_of(settings)
-    named: list[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
-    return [await _checkup(name, connection, settings, catalog) for name, connection in named]
+    return [await _checkup(name, connection, settings, catalog) for name, connection in settings.servers]
 
 
 async def _checkup(name: str, connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:

@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -40,10 +39,9 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
-    named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
     return {
         name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name)
-        for name, connection in named
+        for name, connection in settings.servers
     }
 
 

@@ -105,10 +105,10 @@ class Settings(Connection, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    targets: tuple[TargetSettings, ...] = Field(
-        (),
+    targets: tuple[TargetSettings, ...] | None = Field(
+        None,
         description="Several servers instead of one: a list of name, dsn and kind, each served at"
-        " `/probe?target=NAME`.",
+        " `/probe?target=NAME`; `[]` for none.",
     )
     listen: Annotated[str, AfterValidator(_address)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on."
@@ -170,10 +170,10 @@ class Settings(Connection, BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_targets(self) -> Self:
-        names = [target.name for target in self.targets]
+        names = [target.name for target in self.targets or ()]
         if len(set(names)) < len(names):
             raise ValueError("targets: two have the same name")
-        if self.targets and (self.dsn.get_secret_value() or self.dsn_file):
+        if self.targets is not None and (self.dsn.get_secret_value() or self.dsn_file):
             raise ValueError("targets and dsn: give one of them")
         if self.targets and self.kind != "postgresql":
             raise ValueError("targets and kind: give each target its own kind")
@@ -190,6 +190,11 @@ class Settings(Connection, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file, whose content comes as arguments."""
         return env_settings, init_settings
+
+    @property
+    def servers(self) -> tuple[tuple[str, Connection], ...]:
+        """Every server with its name; the only one of a plain configuration has the empty name."""
+        return (("", self),) if self.targets is None else tuple((target.name, target) for target in self.targets)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -162,6 +162,21 @@ def test_a_password_file_beside_targets_is_for_each_that_names_none(tmp_path: Pa
     assert found.value("pg_up_reason", target="own", reason="refused") == 1
 
 
+def test_an_exporter_without_targets_serves_all_the_same(tmp_path: Path) -> None:
+    """A shard may have none; it must not look for the server that PG* variables would name."""
+    config = tmp_path / "pgvigil.yaml"
+    config.write_text("targets: []\n")
+    with serving("--config", str(config)) as running:
+        page = read(running.get().text)
+        assert page.series("pg_up") == []
+        assert page.value("process_resident_memory_bytes") > 0
+        assert running.get("/").status_code == 200
+        missing = running.get("/probe?target=one")
+        assert (missing.status_code, missing.text) == (404, "no target is named 'one'; configured: none\n")
+    assert run("--config", str(config), "check").returncode == 0
+    assert "configured: none" in run("--config", str(config), "scrape").stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_page_in_hand_is_sent(
     server18: Cluster, tmp_path: Path, number: signal.Signals

@@ -59,7 +59,7 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         "  - {name: shops, dsn: host=b, include_databases: 'shop_*, blog', exclude_databases: [shop_9]}\n"
     )
     settings = loaded(environ, {}, file)
-    choices = [choice_of(target, settings) for target in settings.targets]
+    choices = [choice_of(target, settings) for target in settings.targets or ()]
     assert choices == [Choice((), ("test_*", "odd,name")), Choice(("shop_*", "blog"), ("shop_9",))]
     assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
 
@@ -107,6 +107,7 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("targets: [{name: a}, {name: a}]\n", "targets: two have the same name"),
         ("targets: [{name: a/b}]\n", "targets.0.name: String should match pattern"),
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
+        ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
     ],
 )
@@ -118,6 +119,16 @@ def test_a_wrong_file_is_named_with_place_and_reason(
     with pytest.raises(SettingsError) as caught:
         loaded(environ, {}, file)
     assert str(caught.value).startswith(f"{file}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", [""]), ("targets: []", []), ("targets: [{name: a}, {name: b}]", ["a", "b"])]
+)
+def test_no_targets_are_one_without_a_name_unless_the_list_is_empty(
+    environ: pytest.MonkeyPatch, text: str, names: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pgvigil.yaml").write_text(text)
+    assert [name for name, _ in loaded(environ, {}, tmp_path / "pgvigil.yaml").servers] == names
 
 
 def test_a_file_that_is_not_there_is_named(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
