@@ -7,8 +7,12 @@ queries     postgres_exporter's custom queries -> collector files of our own for
 catalog     the declarative format of collectors, and load(folders)
 collectors/ the built-in collectors, one YAML file a subject; README.md is the generated metrics reference
 plan        catalog x server facts -> jobs, or the reason why a collector is skipped (pure)
+databases   which databases are looked into, by patterns (pure)
 dsn         libpq's connection strings -> what the driver takes (pure)
+session     one connection to a server of any kind: asks, and knows when no answer comes
 postgres    alone in talking to PostgreSQL: connect with guard rails, facts, fetch
+shown       what PgBouncer's console shows -> the rows of a collector's SQL (pure)
+pgbouncer   alone in talking to PgBouncer, with a driver of its own
 sessions    the connections of one target: some kept, some borrowed, never more than the budget
 names       oids -> names of databases, roles and relations, cached
 samples     rows -> samples, column by column (pure)
@@ -19,6 +23,7 @@ statements  the ledger's members with their normalised texts, for people
 bounds      a page's samples at most (pure)
 attempts    what the runs of one job came to: last good result, failures and back-off, cost
 pacing      how often each job may run so that all keep within their budget of cost (pure)
+rotation    which database is visited next, in a round that is spread evenly over its time
 sampler     what sessions wait for between scrapes -> counters of session-seconds
 incidents   the flight recorder: snapshots of what was wrong, in memory
 watch       the look between scrapes that feeds both
@@ -33,7 +38,7 @@ dashboards  the Grafana dashboards with a person's links in them (pure, but for 
 compatibility  what postgres_exporter calls things, what we call them, where they differ
 findings    what a server lacks for us to work well, and the SQL that mends it (pure)
 check       asks a server for its findings and tries every collector
-grants      the SQL of a least-privilege role (pure)
+grants      what creates a least-privilege role (pure)
 logs        how log lines look
 demo/       an embedded PostgreSQL with a workload that goes wrong, for `pgvigil demo`
 """

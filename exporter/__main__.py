@@ -2,22 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from exporter import __version__
-from exporter.catalog import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, PRODUCTS, load
 from exporter.dashboards import built_in as built_in_dashboards
 from exporter.dashboards import dashboard_files, write_dashboards
 from exporter.errors import PgvigilError, SettingsError
-from exporter.grants import ROLE, grants
+from exporter.grants import ROLE, console_grants, grants
 from exporter.logs import configure
 from exporter.own import own_families
 from exporter.page import Pages
-from exporter.reference import reference
+from exporter.reference import read_costs, reference
 from exporter.render import negotiate
 from exporter.rules import Values, built_in, read_values, rule_files, write_rules
 from exporter.serve import catalog_of, serve, targets_of
@@ -48,7 +48,7 @@ def serve_command(config: Path | None) -> None:
 @click.option("--target", default="", help="Which one, when several are configured.")
 @click.pass_obj
 def scrape(config: Path | None, target: str) -> None:
-    """Print one page; the exit code is 0 when PostgreSQL is up, else 1."""
+    """Print one page; the exit code is 0 when the server is up, else 1."""
     page, up = asyncio.run(_one_page(_settings(config), target))
     sys.stdout.buffer.write(page)
     sys.exit(0 if up else 1)
@@ -94,15 +94,18 @@ def check_command(config: Path | None) -> None:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
     click.echo("\n\n".join(map(written, checkups)))
-    sys.exit(max(checkup.exit_code for checkup in checkups))
+    sys.exit(max((checkup.exit_code for checkup in checkups), default=0))
 
 
 @cli.command("grants")
 @click.option("--role", default=ROLE, show_default=True, help="What the role is called.")
+@click.option("--kind", type=click.Choice([*PRODUCTS]), help="Of target; PGVIGIL_KIND when not given.")
 @click.pass_obj
-def grants_command(config: Path | None, role: str) -> None:
-    """Print the SQL that creates the role to connect as: pgvigil grants | psql."""
-    click.echo(grants(role, load_settings(config).max_connections_per_target), nl=False)
+def grants_command(config: Path | None, role: str, kind: str | None) -> None:
+    """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""
+    settings = load_settings(config)
+    of_console = (kind or settings.kind) == "pgbouncer"
+    click.echo(console_grants(role) if of_console else grants(role, settings.max_connections_per_target), nl=False)
 
 
 @cli.command("reference")
@@ -113,9 +116,10 @@ def reference_command(check: bool, diff: str | None) -> None:
     if diff:
         from exporter.compatibility import difference
 
-        click.echo(difference(load(BUILT_IN), load(COMPATIBILITY)), nl=False)
+        click.echo(difference(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY)), nl=False)
         return
-    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN))
+    costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
+    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN), costs)
     if check and (not file.is_file() or file.read_text("utf-8") != text):
         raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
     if not check:
@@ -176,14 +180,17 @@ def _settings(config: Path | None) -> Settings:
 async def _one_page(settings: Settings, name: str) -> tuple[bytes, bool]:
     targets = targets_of(settings, catalog_of(settings))
     if name not in targets:
-        configured = ", ".join(filter(None, targets)) or "none: there is one target, without a name"
-        raise SettingsError(f"--target: no target is named {name!r}; configured: {configured}")
+        raise SettingsError(f"--target: no target is named {name!r}; configured: {_configured(targets)}")
     try:
         report = await targets[name].scrape(settings.scrape_timeout)
     finally:
         await targets[name].close()
     page = Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False)
     return page, report.up
+
+
+def _configured(targets: Collection[str]) -> str:
+    return ", ".join(filter(None, targets)) or ("none: there is one target, without a name" if targets else "none")
 
 
 def main() -> None:

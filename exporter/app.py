@@ -1,6 +1,7 @@
 """The HTTP routes, nothing else."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from exporter import __version__
+from exporter.catalog import PRODUCTS
 from exporter.errors import DatabaseError
 from exporter.incidents import KINDS
 from exporter.own import Report, own_families, process_families, up_families
@@ -59,6 +61,8 @@ class _Routes:
         self._targets = targets
         self._settings = settings
         self._pages = {name: Pages(settings.compatibility_names) for name in targets}
+        self._writing: dict[str, float] = {}
+        """Seconds that a page of each target takes after everything has been collected: at least as long as of late."""
 
     async def metrics(self, request: Request) -> Response:
         """Serve the one target with the exporter's own metrics; with several, who is up."""
@@ -94,7 +98,7 @@ class _Routes:
     async def index(self, request: Request) -> Response:
         """Say what this is and how each collector fares."""
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
-        return _html("index.html", version=__version__, reports=reports)
+        return _html("index.html", version=__version__, reports=reports, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:
         """List what went wrong of late, for people; for programs as JSON."""
@@ -128,9 +132,13 @@ class _Routes:
         return dict(zip(self._targets, await asyncio.gather(*map(ask, self._targets.values())), strict=True))
 
     async def _scraped(self, request: Request, name: str, own: list[Family]) -> Response:
-        report = await self._targets[name].scrape(self._seconds(request))
+        started, seconds = time.monotonic(), self._seconds(request)
+        report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
         pages = self._pages[name]
-        return _answer(request, lambda form, gzip: pages.page(report, [*own_families(report), *own], form, gzip))
+        answer = _answer(request, lambda form, gzip: pages.page(report, [*own_families(report), *own], form, gzip))
+        took = time.monotonic() - started - report.seconds
+        self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
+        return answer
 
     def _seconds(self, request: Request) -> float:
         """How long this scrape may take: what the scraper's header says, else the setting, less the offset."""
@@ -156,7 +164,8 @@ def _wants_json(request: Request) -> bool:
 
 
 def _unknown(target: str, targets: Mapping[str, Target]) -> Response:
-    configured = ", ".join(filter(None, targets)) or "none by name: there is one target, at /metrics"
+    only = "none by name: there is one target, at /metrics" if targets else "none"
+    configured = ", ".join(filter(None, targets)) or only
     return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)
 
 

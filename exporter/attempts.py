@@ -17,6 +17,9 @@ _NEARLY = 0.95
 _LONGEST_PAUSE_SECONDS = 15.0
 """A job that fails rests at most so long, so that its series are back two scrapes after the cause is gone."""
 
+_FAILURES = 4
+"""So often a job has to fail until it is tried no more often than it would run, where its cost puts its runs apart."""
+
 _SUSPENSION_SECONDS = 60.0
 _LONGEST_SUSPENSION_SECONDS = 600.0
 
@@ -53,13 +56,21 @@ class Attempts:
     _failures: int = 0
     _suspensions: int = 0
 
-    def due(self, cache: float) -> bool:
-        """Tell whether the result is no longer to be served again, and nothing holds the job back."""
+    def due(self, cache: float, apart: float = 0.0, ahead: float = 0.0) -> bool:
+        """Tell whether the result is no longer to be served again, and nothing holds the job back.
+
+        Args:
+            cache: seconds that a result is served.
+            apart: seconds that lie between two visits to its database at least.
+            ahead: seconds from now on that count as now.
+
+        """
         now = time.monotonic()
-        age = now - self._attempted_at
+        age = now - self._attempted_at + ahead
         if not self.ok:
-            return now >= self._not_before and age >= _NEARLY * self.interval
-        return age >= _NEARLY * max(cache, self.interval)
+            patience = min(self._failures / _FAILURES, 1.0)
+            return now >= self._not_before and age >= _NEARLY * patience * max(self.interval, apart)
+        return age >= _NEARLY * max(cache, self.interval, apart)
 
     def begin(self) -> None:
         """Note that the job starts."""
@@ -106,7 +117,7 @@ class Attempts:
     def status(self, job: Job, last_good: float) -> JobStatus:
         """Say how the job fares, and what is served of it: a result that is too old is not."""
         age = time.monotonic() - self._succeeded_at
-        young = age <= max(job.collector.cache, self.interval) + last_good
+        young = age <= max(job.cache, self.interval) + last_good
         success = self.ok and not self.pending
         return JobStatus(
             collector=job.collector.name,

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +22,8 @@ COMPATIBILITY = BUILT_IN / "compatibility"
 _OUR_OWN = (
     "pg_up",
     "pg_up_reason",
+    "pgbouncer_up",
+    "pgbouncer_up_reason",
     "pg_session_sampled_seconds",
     "pg_session_sampling_seconds",
     "pg_lock_wait_sampled_seconds",
@@ -36,6 +38,12 @@ Version = tuple[int, ...]
 """A server's or an extension's version, as numbers: (17,), (1, 11)."""
 
 NameKind = Literal["database", "role", "relation"]
+
+Kind = Literal["postgresql", "pgbouncer"]
+"""What a target is."""
+
+PRODUCTS: Mapping[Kind, str] = {"postgresql": "PostgreSQL", "pgbouncer": "PgBouncer"}
+"""What people call it."""
 
 
 def _version(value: object) -> Version:
@@ -128,6 +136,7 @@ class Collector(_Fact):
 
     name: Annotated[str, _name(r"[a-z][a-z0-9_]*", "collector name")]
     help: str = Field(min_length=1)
+    kind: Kind = "postgresql"
     sql: Queries
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)]
     labels: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
@@ -166,6 +175,15 @@ class Collector(_Fact):
             raise ValueError("labels: datname comes by itself with scope: database")
         if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        """PgBouncer's console has one set of answers for the whole of it, without databases to look into."""
+        if self.kind == "pgbouncer":
+            for key in ("extension", "names", "scope", "role", "search_path"):
+                if getattr(self, key) != type(self).model_fields[key].get_default():
+                    raise ValueError(f"{key}: not with kind: pgbouncer")
         return self
 
     @model_validator(mode="after")
@@ -214,6 +232,10 @@ class Catalog:
 
     def __iter__(self) -> Iterator[Collector]:
         return iter(self.collectors)
+
+    def of_kind(self, kind: Kind) -> "Catalog":
+        """Leave out the collectors of other kinds of targets."""
+        return replace(self, collectors=tuple(collector for collector in self if collector.kind == kind))
 
     def named(self, name: str) -> Collector:
         """Find one collector; KeyError when there is none of that name."""

@@ -6,14 +6,26 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from exporter.catalog import Catalog
+from exporter.databases import Choice
 from exporter.errors import ConnectError, DatabaseError, PgvigilError
-from exporter.findings import ROLES, SETTINGS, Facts, Finding, Offer, Setting, findings, sql_to_mend
+from exporter.findings import (
+    ROLES,
+    SETTINGS,
+    Facts,
+    Finding,
+    Offer,
+    Setting,
+    findings,
+    findings_of_console,
+    sql_to_mend,
+)
 from exporter.own import JobStatus
 from exporter.plan import Job
-from exporter.postgres import Postgres, Session
+from exporter.postgres import Postgres, PostgresSession
 from exporter.samples import missing_columns
 from exporter.scrape import Options, Target
-from exporter.serve import catalog_of, postgres_of
+from exporter.serve import catalog_of, choice_of, pgbouncer_of, postgres_of
+from exporter.session import Connector
 from exporter.settings import Connection, Settings
 
 _TIMEOUT = 5.0
@@ -79,7 +91,7 @@ _ADVICE = {
     "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address?",
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
     "authentication": "Check user, password and database (PGVIGIL_DSN, PGVIGIL_PASSWORD_FILE, PGPASSWORD, .pgpass), and"
-    " the server's pg_hba.conf. `pgvigil grants` prints the SQL that creates the role.",
+    " the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what makes the role.",
     "too_many_connections": "Every connection is taken: end some, or raise max_connections or the CONNECTION LIMIT of"
     " the role or the database.",
     "starting_up": "Wait until the server has started, then check again.",
@@ -107,8 +119,9 @@ class Checkup:
     """What came of checking one target."""
 
     target: str
-    facts: Facts | None = None
-    """None when there was no connection."""
+    server: str = ""
+    """What it is, and who we are there; empty when there was no connection."""
+    standby: bool = False
     findings: tuple[Finding, ...] = ()
     trials: tuple[Trial, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -127,31 +140,52 @@ class Checkup:
 async def check(settings: Settings) -> list[Checkup]:
     """Check every target that the settings name, one after another."""
     catalog = catalog_of(settings)
-    named: list[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
-    return [await _checkup(name, connection, settings, catalog) for name, connection in named]
+    return [await _checkup(name, connection, settings, catalog) for name, connection in settings.servers]
 
 
 async def _checkup(name: str, connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
-    extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
+    look = _pgbouncer if connection.kind == "pgbouncer" else _postgres
     try:
-        postgres = postgres_of(connection, settings)
-        facts = await _facts(postgres, extensions)
-        found = findings(facts, extensions, settings.max_connections_per_target)
-        return await _tried(Checkup(name, facts, found, notes=catalog.notes), postgres, settings, catalog)
+        return replace(await look(connection, settings, catalog), target=name, notes=catalog.notes)
     except ConnectError as error:
         return Checkup(name, error=f"{error}\n{_ADVICE.get(error.reason, _OTHER_ADVICE)}")
     except PgvigilError as error:
         return Checkup(name, error=str(error))
 
 
-async def _facts(postgres: Postgres, extensions: Collection[str]) -> Facts:
+async def _postgres(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
+    extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
+    postgres = postgres_of(connection, settings)
+    choice = choice_of(connection, settings)
+    facts = await _facts(postgres, extensions, choice)
+    found = findings(facts, extensions, settings.max_connections_per_target)
+    state = "standby" if facts.in_recovery else "primary"
+    version = ".".join(map(str, facts.version))
+    server = f"PostgreSQL {version}, a {state}; database {facts.database}, role {facts.role}"
+    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=choice))
+    return await _tried(Checkup("", server, facts.in_recovery, found), postgres, settings, target)
+
+
+async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
+    pgbouncer = pgbouncer_of(connection, settings)
+    async with await pgbouncer.connect() as console:
+        [(version,)] = await console.fetch("SELECT version FROM show_version", _TIMEOUT)
+        [(admins,)] = await console.fetch("SELECT value FROM show_config WHERE key = 'admin_users'", _TIMEOUT)
+        found = findings_of_console(console.user, admins)
+    checkup = Checkup("", f"{version}; its console, user {console.user}", findings=found)
+    target = Target(catalog, pgbouncer, Options(max_connections=_CONNECTIONS))
+    return await _tried(checkup, pgbouncer, settings, target)
+
+
+async def _facts(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Facts:
     async with await postgres.connect() as session:
         vitals = await session.vitals(_TIMEOUT)
         [role] = await session.fetch(_ROLE, _TIMEOUT)
         memberships = await session.fetch(_MEMBERSHIPS, _TIMEOUT, ROLES)
         settings = await session.fetch(_SETTINGS, _TIMEOUT, SETTINGS)
-        databases = await session.fetch(_DATABASES, _TIMEOUT)
+        present = await session.fetch(_DATABASES, _TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
+    databases = [row for row in present if choice.takes(row["name"])]
     facts = Facts(
         version=vitals.version,
         database=vitals.database,
@@ -161,6 +195,7 @@ async def _facts(postgres: Postgres, extensions: Collection[str]) -> Facts:
         rights={row["name"] for row in memberships if row["inherited"]},
         settings={row["name"]: Setting(row["value"], row["source"], row["pending_restart"]) for row in settings},
         closed=tuple(row["name"] for row in databases if not row["open"]),
+        idle_patterns=choice.idle(row["name"] for row in present),
         extensions=offers,
     )
     others = [row["name"] for row in databases if row["open"] and row["name"] != vitals.database]
@@ -181,21 +216,20 @@ async def _with_others(
     return replace(facts, extensions=offers, unreachable=unreachable)
 
 
-async def _offers(session: Session, extensions: Collection[str]) -> dict[str, Offer]:
+async def _offers(session: PostgresSession, extensions: Collection[str]) -> dict[str, Offer]:
     rows = await session.fetch(_OFFERS, _TIMEOUT, list(extensions))
     return {row["name"]: Offer(**{key: value for key, value in row.items() if key != "name"}) for row in rows}
 
 
-async def _tried(checkup: Checkup, postgres: Postgres, settings: Settings, catalog: Catalog) -> Checkup:
+async def _tried(checkup: Checkup, server: Connector, settings: Settings, target: Target) -> Checkup:
     """Run everything once, as a scrape does, and compare the columns of what had no rows to show them."""
-    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS))
     try:
         report = await target.scrape(_SCRAPE_SECONDS)
     finally:
         await target.close()
     if not report.up:
         raise ConnectError(report.down_reason, "the server was lost while its collectors were tried")
-    lacking = await _lacking(target.plan.jobs, postgres)
+    lacking = await _lacking(target.plan.jobs, server) if isinstance(server, Postgres) else {}
     trials = tuple(_trial(status, lacking) for status in report.jobs)
     found = checkup.findings + _slow(report.seconds, settings.scrape_timeout)
     return replace(checkup, findings=found, trials=trials, skipped=report.skipped)
@@ -213,7 +247,7 @@ async def _lacking(jobs: Iterable[Job], postgres: Postgres) -> dict[tuple[str, s
     return problems
 
 
-async def _lack(job: Job, session: Session) -> str:
+async def _lack(job: Job, session: PostgresSession) -> str:
     try:
         types = await session.columns(job.sql, job.collector.search_path)
     except DatabaseError as error:
@@ -246,16 +280,14 @@ def _slow(seconds: float, limit: float) -> tuple[Finding, ...]:
 def written(checkup: Checkup) -> str:
     """Write a checkup for a terminal."""
     name = f"{checkup.target}: " if checkup.target else ""
-    if checkup.facts is None:
+    if checkup.error:
         return f"{name}cannot be checked: {checkup.error}"
-    facts = checkup.facts
-    server = f"PostgreSQL {'.'.join(map(str, facts.version))}, a {'standby' if facts.in_recovery else 'primary'}"
     blocks = [
-        [f"{name}{server}; database {facts.database}, role {facts.role}"],
+        [f"{name}{checkup.server}"],
         [line for finding in checkup.findings for line in _finding(finding)],
         ["Collectors", *_trials(checkup.trials), *(_line("skipped", n, why) for n, why in checkup.skipped.items())],
         ["Collector files", *(line for note in checkup.notes for line in _note(note))] if checkup.notes else [],
-        _remedy(checkup.findings, facts),
+        _remedy(checkup),
         [_verdict(checkup)],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -291,11 +323,11 @@ def _trials(trials: Iterable[Trial]) -> Iterator[str]:
                 yield _line("failed", collector, where + trial.problem)
 
 
-def _remedy(found: Iterable[Finding], facts: Facts) -> list[str]:
-    sql = sql_to_mend(found)
+def _remedy(checkup: Checkup) -> list[str]:
+    sql = sql_to_mend(checkup.findings)
     if not sql:
         return []
-    where = "ALTER SYSTEM here, the rest on the primary" if facts.in_recovery else "in psql"
+    where = "ALTER SYSTEM here, the rest on the primary" if checkup.standby else "in psql"
     return [f"To mend this, run as a superuser, {where}:", "", sql]
 
 

@@ -81,6 +81,8 @@ class Facts:
     """Databases that our role lacks the right to connect to."""
     unreachable: Mapping[str, str] = field(default_factory=dict)
     """Databases that it has the right to connect to and yet could not, and why."""
+    idle_patterns: tuple[str, ...] = ()
+    """Patterns of include_databases and exclude_databases that match no database."""
     extensions: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
     """Database -> extension name -> what the server has of it."""
 
@@ -116,6 +118,14 @@ def findings(facts: Facts, extensions: Collection[str], connections: int) -> tup
             _switches(facts),
         )
     )
+
+
+def findings_of_console(user: str, admins: str) -> tuple[Finding, ...]:
+    """Judge what we may do on the console of a PgBouncer; who was let in may look at everything."""
+    if user not in re.split(r"[,\s]+", admins):
+        return (Finding("ok", f"user {user} may look, and change nothing"),)
+    advice = "Take it out of admin_users, name it in stats_users, and RELOAD: `pgvigil grants --kind pgbouncer`."
+    return (Finding("warning", f"user {user} is in admin_users, which is more than the exporter needs", advice=advice),)
 
 
 def sql_to_mend(found: Iterable[Finding]) -> str:
@@ -207,6 +217,9 @@ def _databases(facts: Facts) -> Iterator[Finding]:
     for name, why in facts.unreachable.items():
         advice = f"Let role {facts.role} in: a line of pg_hba.conf for database {name}, or for all."
         yield Finding("missing", f"no connection to database {name}: {why}", advice=advice)
+    for pattern in facts.idle_patterns:
+        advice = "include_databases and exclude_databases take shell patterns: shop_* is shop_ and what follows."
+        yield Finding("warning", f"no database matches {pattern}", advice=advice)
 
 
 def _statements(facts: Facts) -> Iterator[Finding]:

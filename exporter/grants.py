@@ -1,4 +1,6 @@
-"""The SQL that creates the exporter's role with what it needs and nothing more. Pure."""
+"""What creates the exporter's role with what it needs and nothing more: SQL, or lines of PgBouncer's files. Pure."""
+
+import re
 
 from exporter.errors import SettingsError
 from exporter.findings import PROVIDERS, literal
@@ -87,6 +89,29 @@ END
 --   ALTER SYSTEM SET track_io_timing = 'on';
 --   SELECT pg_reload_conf();
 """
+
+
+_CONSOLE = """\
+; The user that pgvigil connects to PgBouncer's console as. In the section [pgbouncer] of pgbouncer.ini add it to those
+; that may look and change nothing:
+stats_users = {user}
+
+; It needs no role in PostgreSQL, but a line of its own in the file that auth_file names. From a password, for auth_type
+; scram-sha-256, md5 or plain (write a quote in it twice):
+;   "{user}" "put the password here"
+; then, on the console as an admin:
+;   RELOAD;
+;
+; Each connection to the console is a client: pgvigil takes up to two of max_client_conn.
+"""
+
+
+def console_grants(user: str) -> str:
+    """Write the lines for PgBouncer."""
+    _refuse_bad_name(user)
+    if not re.fullmatch(r"[\w.@-]+", user):
+        raise SettingsError(f"{user!r} is no user for stats_users: write letters, digits and _ . @ - only")
+    return _CONSOLE.format(user=user)
 
 
 def grants(role: str, connections: int) -> str:

@@ -211,4 +211,4 @@ def _remainder(job: Job) -> str:
 
 
 def _rest(name: str, other: Number, total: Number) -> Rest:
-    return Rest(name, float(other), other / total if total else 0.0)
+    return Rest(name, float(other), float(total))

@@ -1,31 +1,58 @@
 """How often each job may run, so that all of them together cost no more than their share of a core. Pure."""
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
-LONGEST_SECONDS = 600.0
-"""However much a job costs, it runs this often."""
+LONGEST_SECONDS = 240.0
+"""However much a job costs, it runs this often, or half again as far apart as it should: what is kept for a minute is
+never older than five then, with the minute that a result is served when no newer one came."""
 
 
-def intervals(costs: Mapping[Key, float], periods: Mapping[Key, float], share: float) -> dict[Key, float]:
+@dataclass(frozen=True)
+class Need:
+    """What a job takes when nothing holds it back."""
+
+    cost: float
+    """Seconds of the server's time that a run takes."""
+    period: float
+    """Seconds between two runs."""
+
+    @property
+    def load(self) -> float:
+        """Seconds of the server's time a second."""
+        return self.cost / max(self.period, 1e-3)
+
+
+def parts(left: Iterable[Need], right: Iterable[Need], share: float) -> tuple[float, float]:
+    """Divide a share evenly between two: who needs less than half leaves the rest to the other."""
+    needs_left, needs_right = (sum(need.load for need in needs) for needs in (left, right))
+    return max(share - needs_right, share / 2), max(share - needs_left, share / 2)
+
+
+def longest(period: float) -> float:
+    """Say how far apart the runs of a job may be put that should run so often."""
+    return max(LONGEST_SECONDS, 1.5 * period)
+
+
+def intervals(needs: Mapping[Key, Need], share: float) -> dict[Key, float]:
     """Say for the jobs that cost too much how many seconds have to lie between two runs; the others are left out.
 
     The share is divided evenly: who needs less than its part leaves the rest to the others.
 
     Args:
-        costs: seconds of the server's time that a run takes.
-        periods: seconds between two runs when nothing holds a job back.
+        needs: what each job takes.
         share: seconds of the server's time a second that they may all take together.
 
     """
-    loads = {key: cost / max(periods[key], 1e-3) for key, cost in costs.items()}
     paced: dict[Key, float] = {}
     left = share
-    for done, key in enumerate(sorted(loads, key=loads.__getitem__)):
-        part = left / (len(loads) - done)
-        if loads[key] > part:
-            paced[key] = min(costs[key] / part, LONGEST_SECONDS) if part > 0 else LONGEST_SECONDS
-        left -= min(loads[key], part)
+    for done, (key, need) in enumerate(sorted(needs.items(), key=lambda item: item[1].load)):
+        part = left / (len(needs) - done)
+        if need.load > part:
+            paced[key] = min(need.cost / part if part > 0 else math.inf, longest(need.period))
+        left -= min(need.load, part)
     return paced

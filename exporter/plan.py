@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from exporter.catalog import Catalog, Collector, Metric, Version
+from exporter.catalog import PRODUCTS, Catalog, Collector, Metric, Version
+
+FULL_LIMITS = 25
+"""Databases that each get all the rows that a limit allows; more than so many share what these would have."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,14 @@ class Server:
     """Every database that the role may connect to, templates left out."""
     extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
     """Database -> extension name -> extension; a database not looked into yet is absent."""
+    bare: frozenset[str] = frozenset()
+    """Databases in which nobody has made a table: they hold the server's own catalogs only."""
+    own: bool = True
+    """Whether collectors of scope `database` run in the database of the DSN as well."""
+
+
+BARE_SECONDS = 300.0
+"""How long a result of a bare database is served again at least: `postgres` beside the database that matters, say."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,19 @@ class Job:
     database: str
     sql: str
     metrics: tuple[Metric, ...]
+    bare: bool = False
+    """The database holds the server's own catalogs only, which change slowly."""
 
     @property
     def datname(self) -> str:
         """The database that its samples speak of; empty when they speak of the whole server."""
         return self.database if self.collector.scope == "database" else ""
+
+    @property
+    def cache(self) -> float:
+        """Seconds that its result is served again."""
+        cache = self.collector.cache
+        return max(cache, BARE_SECONDS) if cache and self.bare and self.datname else cache
 
     @property
     def key(self) -> tuple[str, str]:
@@ -57,6 +77,14 @@ class Plan:
     """Collector name -> reason."""
     unknown: tuple[str, ...] = ()
     """Collectors of which cannot be said yet whether they run: the extensions have not been listed."""
+
+    @cached_property
+    def by_database(self) -> Mapping[str, tuple[Job, ...]]:
+        """The jobs of each database."""
+        found: dict[str, list[Job]] = {}
+        for job in self.jobs:
+            found.setdefault(job.database, []).append(job)
+        return {database: tuple(jobs) for database, jobs in found.items()}
 
 
 UNKNOWN = "the extensions could not be listed yet"
@@ -75,7 +103,7 @@ def plan(catalog: Catalog, server: Server) -> Plan:
             skipped[collector.name] = reason
         if reason:
             continue
-        found = [job for database in _databases(collector, server) if (job := _job(collector, database, server))]
+        found = _jobs(collector, server)
         jobs += found
         if not found:
             skipped[collector.name] = _no_query(collector, server)
@@ -98,7 +126,9 @@ def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
     ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
     if collector.extension:
         ours_first = tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
-    return ours_first if collector.scope == "database" else ours_first[:1]
+    if collector.scope == "server":
+        return ours_first[:1]
+    return ours_first if server.own else tuple(name for name in ours_first if name != server.database)
 
 
 def _version(collector: Collector, database: str, server: Server) -> Version:
@@ -107,22 +137,45 @@ def _version(collector: Collector, database: str, server: Server) -> Version:
     return server.version
 
 
-def _job(collector: Collector, database: str, server: Server) -> Job | None:
-    version = _version(collector, database, server)
+def _jobs(collector: Collector, server: Server) -> list[Job]:
+    """Make its jobs; where the extension is the same, or there is none, they share their query."""
+    databases = _databases(collector, server)
+    limit = shared(collector.limit, len(databases)) if collector.limit else None
+    made: dict[Extension | None, tuple[str, tuple[Metric, ...]] | None] = {}
+    jobs = []
+    for database in databases:
+        extension = server.extensions[database][collector.extension] if collector.extension else None
+        if extension not in made:
+            made[extension] = _query(collector, extension.version if extension else server.version, extension, limit)
+        if query := made[extension]:
+            jobs.append(Job(collector, database, *query, bare=database in server.bare))
+    return jobs
+
+
+def shared(limit: int, databases: int) -> int:
+    """Say how many rows of each database a limit allows: all of it, or an even share of what it allows in a few."""
+    return limit if databases <= FULL_LIMITS else max(limit * FULL_LIMITS // databases, 1)
+
+
+def _query(
+    collector: Collector, version: Version, extension: Extension | None, limit: int | None
+) -> tuple[str, tuple[Metric, ...]] | None:
     sql = collector.sql_for(version)
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
-    if collector.extension:
-        sql = sql.replace("{schema}", quoted(server.extensions[database][collector.extension].schema))
-    if collector.limit and not collector.ledger:
-        sql = limited(sql, collector.limit, metrics)
-    return Job(collector, database, signed(sql, collector.name), metrics)
+    if extension:
+        sql = sql.replace("{schema}", quoted(extension.schema))
+    if limit and not collector.ledger:
+        sql = limited(sql, limit, metrics)
+    return signed(sql, collector.name), metrics
 
 
 def _no_query(collector: Collector, server: Server) -> str:
+    if not _databases(collector, server):
+        return "no database is to be looked into"
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
-    return f"has no query for {collector.extension or 'PostgreSQL'} {version}"
+    return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
 
 
 def signed(sql: str, name: str) -> str:
@@ -150,7 +203,7 @@ def sum_column(metric: Metric) -> str:
 def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     """Keep the first rows of a query, and count and sum all of them in the same pass."""
     columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
-    sums = "".join(f",\n       sum({quoted(c)}) OVER ()::float8 AS {quoted(s)}" for c, s in columns)
+    sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
     return (
         f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
         f"  FROM (\n{sql.rstrip().rstrip(';')}\n) AS kept\n LIMIT {limit}"

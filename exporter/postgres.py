@@ -4,20 +4,19 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
 
+from exporter.catalog import Kind
 from exporter.dsn import asyncpg_dsn
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.names import Relation
 from exporter.plan import Extension, signed
-
-APPLICATION_NAME = "pgvigil"
+from exporter.session import APPLICATION_NAME, Directory, Session, Vitals, secret_in
 
 PINNED = "pg_catalog"
 """The search_path of all but queries that ask for the role's own, so that nobody can redirect them."""
@@ -61,60 +60,36 @@ _MOST_CHARACTERS = 500
 """Of a server's message, which may repeat whatever a query brought up."""
 
 
-@dataclass(frozen=True)
-class Vitals:
-    """What every scrape asks first: an answer means that the server is up."""
+_DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
 
-    version: tuple[int, int]
-    in_recovery: bool
-    database: str
-    role: int
-    """The oid of the role that we are."""
-    rtt: float
-    """Seconds from the question to the answer, which took the server next to nothing."""
-
-
-@dataclass(frozen=True)
-class Directory:
-    """The databases and roles of a server by oid, and which databases the role may connect to."""
-
-    databases: Mapping[int, str]
-    roles: Mapping[int, str]
-    connectable: tuple[str, ...]
+_DECODE_ERRORS = (ValueError, OverflowError)
+"""What a codec raises for a value that Python has no counterpart for: bytes that are no UTF-8, the year 20000."""
 
 
-class Session:
-    """One connection, behind guard rails. Whoever opened it closes it.
+class PostgresSession(Session):
+    """One connection to PostgreSQL, behind guard rails."""
 
-    A session whose server did not answer in time is `stuck`: it takes no further query, but stays open, so that no
-    second backend joins the one that hangs; it can be used again as soon as the answer has come.
-    """
+    _errors = (*_DRIVER_ERRORS, *_DECODE_ERRORS)
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, login_seconds: float = 0.0) -> None:
+        super().__init__()
         self._connection = connection
+        self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
-        """The process id of our backend."""
         self._set: dict[str, str] = {"search_path": PINNED}
-        self._pending: asyncio.Task[Any] | None = None
-        self._awaited = False
-        self._asked_at = 0.0
         self._prepared: set[str] = set()
-        self.trips = 0
-        """How often the latest query went to the server and back."""
 
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
     ) -> list[Any]:
-        """Run one query and return the driver's records; QueryError says why there are none.
-
-        Args:
-            sql: one statement.
-            timeout: seconds after which the server ends it.
-            args: its parameters.
-            patience: seconds after which a server that does not answer counts as stuck; a little more than the timeout.
-            search_path: `pg_catalog`, or `role` for the one that the role has in this database.
-
-        """
+        """Run one query; the server ends it after the timeout."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
         wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
@@ -138,26 +113,6 @@ class Session:
             self._set.pop(name, None)
         await self._answered(self._connection.execute(_set(values)), patience)
         self._set |= values
-
-    async def _answered(self, question: Coroutine[Any, Any, Any], patience: float) -> Any:
-        """Wait for an answer; the driver's own time limit would open a second connection to cancel the query."""
-        if self.stuck:
-            question.close()
-            raise QueryError("connection", f"the server has not answered for {self.stuck_seconds:.0f} s")
-        self._asked_at = time.monotonic()
-        self._pending = asyncio.create_task(question)
-        self._pending.add_done_callback(_heard)
-        self._awaited = True
-        try:
-            await asyncio.wait([self._pending], timeout=patience)
-        finally:
-            self._awaited = False
-        if self.stuck:
-            raise QueryError("connection", "the server does not answer: it is hung, or the network is cut")
-        try:
-            return self._pending.result()
-        except (*_DRIVER_ERRORS, *_DECODE_ERRORS) as error:
-            raise self._translated(error) from error
 
     async def vitals(self, timeout: float) -> Vitals:
         """Ask what the server is, reading no catalog that could be locked."""
@@ -199,6 +154,15 @@ class Session:
         )
         return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
 
+    async def bare(self, timeout: float) -> bool:
+        """Tell whether this database has no table, materialized view or sequence but the server's own."""
+        rows = await self.fetch(
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S'))"
+            " AS bare /* pgvigil:bare */",
+            timeout,
+        )
+        return bool(rows[0]["bare"])
+
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name some relations of this session's database, whose own oid is given."""
         rows = await self.fetch(
@@ -222,24 +186,9 @@ class Session:
         return {row["pid"] for row in rows}
 
     @property
-    def stuck(self) -> bool:
-        """Tell whether there is an answer to come that nobody waits for any more."""
-        return not self._awaited and self._pending is not None and not self._pending.done()
-
-    @property
-    def stuck_seconds(self) -> float:
-        """How long the answer has been waited for."""
-        return time.monotonic() - self._asked_at if self.stuck else 0.0
-
-    @property
     def lost(self) -> bool:
         """Tell whether the connection is closed, as far as this side knows."""
         return bool(self._connection.is_closed())
-
-    @property
-    def usable(self) -> bool:
-        """Tell whether a query can be asked."""
-        return not self.lost and not self.stuck
 
     async def close(self) -> None:
         """Say goodbye; a server that does not answer is not waited for."""
@@ -255,12 +204,6 @@ class Session:
         """Drop the connection without a word."""
         self._connection.terminate()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     def _translated(self, error: Exception) -> DatabaseError:
         """Say what happened; a connection that is lost is closed on this side as well."""
         reason = _query_reason(error)
@@ -269,14 +212,10 @@ class Session:
         return QueryError(reason, _sentence(error))
 
 
-def _heard(answer: asyncio.Task[Any]) -> None:
-    """Take note of an answer that nobody waits for any more."""
-    if not answer.cancelled():
-        answer.exception()
-
-
 class Postgres:
     """One server, as its DSN names it, or a file that holds the DSN: opens sessions. Files are read anew each time."""
+
+    kind: Kind = "postgresql"
 
     def __init__(self, dsn: SecretStr | Path, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
         self._file = dsn if isinstance(dsn, Path) else None
@@ -284,9 +223,10 @@ class Postgres:
         self._password_file = password_file
         self.connect_timeout = connect_timeout
 
-    async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
+    async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         timeout = self.connect_timeout if timeout is None else timeout
+        started = time.monotonic()
         password = secret_in(self._password_file) if self._password_file else None
         if self._file:
             self._dsn = asyncpg_dsn(secret_in(self._file))
@@ -312,7 +252,7 @@ class Postgres:
             raise SettingsError(f"dsn: {self._without_secret(str(error), password)}") from None
         except _DRIVER_ERRORS as error:
             raise ConnectError(_connect_reason(error), self._without_secret(_sentence(error), password)) from error
-        return Session(connection)
+        return PostgresSession(connection, time.monotonic() - started)
 
     def _without_secret(self, message: str, password: str | None) -> str:
         """Take any password out of a driver's message."""
@@ -342,26 +282,6 @@ def _utf8(name: bytes) -> str | None:
     except UnicodeDecodeError:
         return None  # made in a database of another encoding: no client of ours can ask for it
 
-
-def secret_in(file: Path) -> str:
-    """Read a secret from a file, less the newline at its end; SettingsError when it cannot be read."""
-    try:
-        return file.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from error
-
-
-_DRIVER_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-    EOFError,
-)
-
-_DECODE_ERRORS = (ValueError, OverflowError)
-"""What a codec raises for a value that Python has no counterpart for: bytes that are no UTF-8, the year 20000."""
 
 _QUERY_REASONS = {
     "57014": "timeout",

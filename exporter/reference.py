@@ -1,8 +1,10 @@
 """Catalog and settings -> their reference in Markdown. Pure."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from exporter.catalog import Catalog, Collector, Metric
+from exporter.catalog import PRODUCTS, Catalog, Collector, Metric
 from exporter.own import OWN
 from exporter.sampler import METRICS as SAMPLED
 from exporter.settings import PREFIX, Settings
@@ -12,10 +14,16 @@ _HEAD = """# Metrics reference
 
 Written by `pgvigil reference` from the collector files beside it; a test fails when it is out of date.
 
+Collectors *of PgBouncer* run on its console, for targets of that kind; all others on PostgreSQL.
 Every collector of scope *database* runs in each database that the role may connect to, and adds the label `datname`.
-*also* is the name that postgres_exporter gives the same value, served as well with `compatibility_names`. With it the
-collectors in `compatibility/` run too, which serve what has other labels or units there; `pgvigil reference --diff
-postgres_exporter` lists every name of postgres_exporter with ours.
+*also* is the name that postgres_exporter (of PgBouncer: pgbouncer_exporter since 0.11) gives the same value, served as
+well with `compatibility_names`. With it the collectors in `compatibility/` run too, which serve what has other labels
+or units there; `pgvigil reference --diff postgres_exporter` lists every name of postgres_exporter with ours.
+
+*A run costs* is what PostgreSQL 18 counts of the collector's statement, planning included, in a database of 20 tables
+and in one of 10 000 with two indexes each, 20 runs each on 2 cores; `uv run python tests/bench/costs.py` measures it
+anew. A collector runs at every scrape, or as seldom as said. What it costs on your server is in
+`pgvigil_collector_server_seconds_total`.
 """
 
 _SAMPLER = (
@@ -23,23 +31,49 @@ _SAMPLER = (
 )
 
 
-def reference(catalog: Catalog) -> str:
+class Cost(NamedTuple):
+    """What a run of a collector costs the server: milliseconds and blocks of 8 kB read, with 20 tables and 10 000."""
+
+    small_ms: float
+    small_blocks: float
+    large_ms: float
+    large_blocks: float
+
+
+def read_costs(text: str) -> dict[str, Cost]:
+    """Read the table of costs: collector, and the four numbers, separated by tabs, under a line that names them."""
+    rows = (line.split("\t") for line in text.splitlines()[1:])
+    return {name: Cost(*map(float, numbers)) for name, *numbers in rows}
+
+
+def written_costs(costs: Mapping[str, Cost]) -> str:
+    """Write the table of costs."""
+    rows = ["\t".join([name, *(f"{number:.2f}" for number in cost)]) for name, cost in sorted(costs.items())]
+    return "\n".join(["\t".join(("collector", *Cost._fields)), *rows]) + "\n"
+
+
+def reference(catalog: Catalog, costs: Mapping[str, Cost]) -> str:
     """Describe every collector and metric, the exporter's own at the end."""
     parts = [_HEAD]
-    parts += [_collector(collector) for collector in sorted(catalog, key=lambda collector: collector.name)]
+    parts += [
+        _collector(collector, costs.get(collector.name))
+        for collector in sorted(catalog, key=lambda collector: collector.name)
+    ]
     parts.append(f"## {NAME}\n\n{_SAMPLER}\n\n" + _table((metric, metric.labels) for metric in SAMPLED))
     parts.append("## The exporter itself\n\n" + _table((metric, metric.labels) for metric in OWN))
     return "\n".join(parts)
 
 
-def _collector(collector: Collector) -> str:
+def _collector(collector: Collector, cost: Cost | None) -> str:
     totals = [(total, ()) for metric in collector.metrics if (total := metric.in_total())]
     metrics = [(metric, collector.labels_of(metric)) for metric in collector.metrics]
-    return f"## {collector.name}\n\n{collector.help}\n\n{_facts(collector)}\n\n{_table([*metrics, *totals])}"
+    facts = "\n".join(filter(None, (_facts(collector), _sources(collector), _costs(cost))))
+    return f"## {collector.name}\n\n{collector.help}\n\n{facts}\n\n{_table([*metrics, *totals])}"
 
 
 def _facts(collector: Collector) -> str:
-    facts = [f"Scope {collector.scope}", f"time limit {collector.timeout:g} s"]
+    scope = f"Scope {collector.scope}" if collector.kind == "postgresql" else f"Of {PRODUCTS[collector.kind]}"
+    facts = [scope, f"time limit {collector.timeout:g} s"]
     if collector.extension:
         facts.append(f"needs the extension {collector.extension}")
     if collector.role != "any":
@@ -51,6 +85,31 @@ def _facts(collector: Collector) -> str:
     if not collector.enabled:
         facts.append("off by default")
     return ", ".join(facts) + "."
+
+
+_RELATION = re.compile(r"(?:pg_catalog|\{schema\})\.(\w+)\b(?!\()")
+_SHOWN = re.compile(r"\bshow_([a-z_]+)")
+_FUNCTION = re.compile(r"\b((?:pg_stat|pg_ls|pg_lock|pg_control|pg_show|pg_prepared|pg_buffercache)\w*)\(")
+
+
+def _sources(collector: Collector) -> str:
+    """Name the catalogs, the views and the statistics functions that the queries read."""
+    text = "\n".join(re.sub(r"--.*", "", query or "") for _, query in collector.sql)
+    found = {f"`{name}`" for name in _RELATION.findall(text)} | {f"`{name}()`" for name in _FUNCTION.findall(text)}
+    found |= {f"`SHOW {name.upper()}`" for name in _SHOWN.findall(text)}
+    return f"Reads {', '.join(sorted(found))}." if found else ""
+
+
+def _costs(cost: Cost | None) -> str:
+    if not cost:
+        return ""
+    small, large = (f"{_short(ms)} ms and {_short(blocks)} blocks" for ms, blocks in (cost[:2], cost[2:]))
+    return f"A run costs {small} with 20 tables, {large} with 10 000."
+
+
+def _short(number: float) -> str:
+    """Write a number with two digits that count."""
+    return f"{number:.2g}" if number < 100 else f"{float(f'{number:.2g}'):.0f}"
 
 
 def _table(metrics: Iterable[tuple[Metric, tuple[str, ...]]]) -> str:

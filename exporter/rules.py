@@ -48,6 +48,7 @@ TAKEN = frozenset(
         "component",
         "conflict",
         "data_type",
+        "database",
         "datname",
         "duplicate_of",
         "gid",
@@ -78,6 +79,7 @@ TAKEN = frozenset(
         "subname",
         "system_identifier",
         "usename",
+        "user",
         "wait_event",
         "wait_event_type",
         "wal_status",
@@ -219,7 +221,8 @@ def _changed(alert: re.Match[str], values: Values) -> str:
     text = _linked(text, "dashboard_url", DASHBOARDS, values.dashboard_base_url)
     for key, value in values.overrides.get(alert["name"], {}).items():
         text = _overridden(text, key, value)
-    added = "".join(f"          {name}: {json.dumps(value)}\n" for name, value in values.labels.items())
+    labels = {name: json.dumps(value, ensure_ascii=False) for name, value in values.labels.items()}
+    added = "".join(f"          {name}: {value}\n" for name, value in labels.items())
     return _SEVERITY.sub(lambda line: added + line[0], text)
 
 

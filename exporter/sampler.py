@@ -48,7 +48,8 @@ LOCK_SECONDS = Metric(
     name="pg_lock_wait_sampled_seconds_total",
     type="counter",
     help="Session-seconds that client sessions waited for heavyweight locks, sampled between scrapes: a wait that began"
-    " and ended between two scrapes is counted as well.",
+    " and ended between two scrapes is counted as well. Its rate is how many wait on average; while it goes on,"
+    " pg_lock_blocker_blocked_sessions says for whom.",
     column="seconds",
     labels=("datname",),
 )
@@ -56,13 +57,14 @@ LONGEST = Metric(
     name="pg_lock_wait_longest_recent_seconds",
     type="gauge",
     help="The longest wait for a lock, in seconds, that was seen in the last minute, or since the previous scrape where"
-    " that is longer ago. It may be over by now.",
+    " that is longer ago. It may be over by now (pg_lock_longest_wait_seconds); /incidents shows who waited for whom.",
     column="seconds",
 )
 SAMPLED = Metric(
     name="pg_session_sampling_seconds_total",
     type="counter",
-    help="Seconds that the samples stand for. Where it grows by less than a second a second, nobody looked.",
+    help="Seconds that the samples stand for. Where it grows by less than a second a second, nobody looked:"
+    " pgvigil_collector_success of wait_sampler says whether it fails.",
     column="seconds",
 )
 METRICS = (SESSION_SECONDS, LOCK_SECONDS, LONGEST, SAMPLED)

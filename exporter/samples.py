@@ -33,11 +33,16 @@ class Family:
 
 @dataclass(frozen=True)
 class Rest:
-    """What the rows that a limit cut carried of one metric: their sum, and its share (0 to 1) of the total."""
+    """What the rows that a limit cut carried of one metric: their sum, and the sum of all rows."""
 
     metric: str
     sum: float
-    ratio: float
+    total: float
+
+    @property
+    def ratio(self) -> float:
+        """The share, from 0 to 1, that was cut."""
+        return self.sum / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True)
@@ -246,5 +251,5 @@ def _cut(job: Job, table: Columns, rows: int) -> tuple[int, tuple[Rest, ...]]:
         if metric.rest:
             total = table[sum_column(metric)][0] or 0.0
             kept = float(sum(value for value in table[metric.column] if value is not None))
-            rest.append(Rest(metric.name, max(total - kept, 0.0), max(1 - kept / total, 0.0) if total else 0.0))
+            rest.append(Rest(metric.name, max(total - kept, 0.0), total))
     return table[ROWS_IN_ALL][0] - rows, tuple(rest)

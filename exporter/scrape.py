@@ -3,24 +3,27 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter import costs
 from exporter.attempts import Attempts
 from exporter.bounds import bounded
-from exporter.catalog import Catalog, NameKind
+from exporter.catalog import PRODUCTS, Catalog, NameKind
 from exporter.costs import COLLECTOR, Costs
+from exporter.databases import Choice
 from exporter.errors import ConnectError, DatabaseError, QueryError
 from exporter.incidents import Incident
 from exporter.ledger import book, new_ledger
 from exporter.names import Names
-from exporter.own import JobStatus, Report
-from exporter.pacing import intervals
-from exporter.plan import UNKNOWN, Job, Plan, Server, plan, quoted
-from exporter.postgres import Postgres, Session, Vitals
+from exporter.own import JobStatus, Report, Rounds
+from exporter.pacing import Need, intervals, parts
+from exporter.plan import UNKNOWN, Extension, Job, Plan, Server, plan, quoted
+from exporter.rotation import Rotation
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
+from exporter.session import Connector, Directory, Session, Vitals
 from exporter.sessions import KeptSession, Sessions
 from exporter.statements import TEXTS, Texts, statements
 from exporter.watch import Watch, WatchOptions
@@ -33,6 +36,17 @@ FACTS_SECONDS = 30.0
 _FACTS_TIMEOUT = 5.0
 
 _NAMES_TIMEOUT = 1.0
+
+_LOGIN_TRIPS = 5
+"""How often a login and the question for the extensions go to the server and back."""
+
+_NO_LOGIN = ("refused", "unreachable", "too_many_connections", "starting_up", "shutting_down")
+"""Why a login fails that would fail in most databases: no visitor tries the next one at once."""
+
+_EARLY = "early visitor"
+
+_LOGIN = ""
+"""Stands for a login where the budget of cost is divided between collectors."""
 
 _USUAL_GAP_SECONDS = 15.0
 """How far scrapes are taken to be apart until it is known."""
@@ -53,15 +67,18 @@ class Options:
     """Share of a core that the collectors may cost the server; 0 for no limit."""
     max_samples: int = 500_000
     """Samples on a page at most."""
+    databases: Choice = field(default_factory=Choice)
+    """Which databases are looked into."""
     watch: WatchOptions | None = None
     """How to look between scrapes; None for not at all."""
 
 
 class Target:
-    """One PostgreSQL server to scrape. Owns its connections and everything remembered between scrapes."""
+    """One server to scrape. Owns its connections and everything remembered between scrapes."""
 
-    def __init__(self, catalog: Catalog, postgres: Postgres, options: Options | None = None, name: str = "") -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, postgres: Connector, options: Options | None = None, name: str = "") -> None:
+        self._kind = postgres.kind
+        self._catalog = catalog.of_kind(self._kind)
         self._options = options or Options()
         self._sessions = Sessions(postgres, self._options.max_connections)
         self._names = Names()
@@ -69,6 +86,10 @@ class Target:
         self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
         self._nameless: set[tuple[NameKind, Any]] = set()
         self._learning = asyncio.Lock()
+        self._rotation = Rotation()
+        self._visiting: set[str] = set()
+        self._held_back: set[str] = set()
+        self._idle_patterns: tuple[str, ...] = ()
         self._facts_at: dict[str, float] = {}
         self._facts_from: Session | None = None
         self._attempts: dict[tuple[str, str], Attempts] = {}
@@ -84,6 +105,7 @@ class Target:
         self._scrapes = 0
         self._role = 0
         self._rtt = 0.0
+        self._rtts: deque[float] = deque(maxlen=20)
         self._texts = Texts()
         self._costs = Costs()
         watch = self._options.watch
@@ -131,12 +153,19 @@ class Target:
             _log.debug("no answer within %s s", timeout)
         self._log_health()
         return Report(
-            self._up, self._down_reason, (), {}, time.monotonic() - started, self._scrapes, self._sessions.count
+            self._up,
+            self._down_reason,
+            (),
+            {},
+            time.monotonic() - started,
+            self._scrapes,
+            self._sessions.count,
+            kind=self._kind,
         )
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = [*self._running(), *([self._watching] if self._watching else [])]
+        running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -164,7 +193,8 @@ class Target:
         return self._planned[1]
 
     def _running(self) -> list[asyncio.Task[None]]:
-        return [task for task in self._tasks.values() if not task.done()]
+        """List what a page waits for: nobody is late for an early visit."""
+        return [task for name, task in self._tasks.items() if name != _EARLY and not task.done()]
 
     def _begin(self) -> None:
         """Start a run on every kept connection that is not still at work."""
@@ -180,7 +210,7 @@ class Target:
     def _expect(self, vital: bool) -> None:
         """Mark what is due: until it has been collected, the result that is there is not the newest."""
         for job in self._due():
-            if job.collector.vital == vital and not self._at_work(f"database {job.database}"):
+            if job.collector.vital == vital and job.database not in self._visiting:
                 self._of(job).pending = True
 
     def _pace(self) -> None:
@@ -189,22 +219,45 @@ class Target:
         if self._began_at is not None:
             self._gap += 0.3 * (min(now - self._began_at, 300.0) - self._gap)
         self._began_at = now
-        if not self._options.cost_budget:
+        if not self._options.cost_budget or not self._server:
             return
         vital = sum(self._of(job).cost / self._gap for job in self.plan.jobs if job.collector.vital)
-        others = {job.key: job for job in self.plan.jobs if not job.collector.vital}
-        paced = intervals(
-            {key: self._of(job).cost for key, job in others.items()},
-            {key: max(job.collector.cache, self._gap) for key, job in others.items()},
-            max(self._options.cost_budget - vital, self._options.cost_budget / 10),
-        )
-        for key, job in others.items():
-            attempts, interval = self._of(job), paced.get(key, 0.0)
-            if bool(attempts.interval) != bool(interval):
-                often = f"every {interval:.1f} s, because of its cost" if interval else "as often as it should again"
-                extra = {"collector": job.collector.name, "datname": job.database}
-                _log.info("collector runs %s", often, extra=extra)
-            attempts.interval = interval
+        share = max(self._options.cost_budget - vital, self._options.cost_budget / 10)
+        here, elsewhere = self._needs(self._server.database)
+        for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
+        self._hold_back(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
+
+    def _needs(self, ours: str) -> tuple[dict[tuple[str, str], Need], dict[tuple[str, str], Need]]:
+        """Say what the jobs take in the database of the DSN, and in the others, with a login for each of these.
+
+        The two share the budget evenly, so that however many databases there are, what is asked once for the whole
+        server is not held back by what is asked in each of them.
+        """
+        here: dict[tuple[str, str], Need] = {}
+        elsewhere: dict[tuple[str, str], Need] = {}
+        for database, jobs in self.plan.by_database.items():
+            needs = {
+                job.key: Need(self._of(job).cost, max(job.cache, self._gap)) for job in jobs if not job.collector.vital
+            }
+            if database == ours:
+                here = needs
+            elif needs:
+                login = Need(self._rotation.turn(database).cost, min(need.period for need in needs.values()))
+                elsewhere |= needs | {(_LOGIN, database): login}
+        return here, elsewhere
+
+    def _hold_back(self, paced: Mapping[tuple[str, str], float]) -> None:
+        """Put runs so far apart, and log of each collector when that begins and ends, not of each database."""
+        for job in self.plan.jobs:
+            self._of(job).interval = paced.get(job.key, 0.0)
+        for database in self.plan.by_database:
+            self._rotation.turn(database).interval = paced.get((_LOGIN, database), 0.0)
+        held_back = {name: interval for (name, _), interval in paced.items() if name != _LOGIN}
+        for name in held_back.keys() - self._held_back:
+            _log.info("collector runs every %.1f s, because of its cost", held_back[name], extra={"collector": name})
+        for name in self._held_back - held_back.keys():
+            _log.info("collector runs as often as it should again", extra={"collector": name})
+        self._held_back = set(held_back)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
         """Start a task unless its namesake still runs; tell whether it was started."""
@@ -302,8 +355,15 @@ class Target:
         """Take over what the server says of itself."""
         self._note_life()
         self._role, self._rtt = vitals.role, vitals.rtt
+        self._rtts.append(vitals.rtt)
         known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
-        seen = replace(known, version=vitals.version, in_recovery=vitals.in_recovery, database=vitals.database)
+        seen = replace(
+            known,
+            version=vitals.version,
+            in_recovery=vitals.in_recovery,
+            database=vitals.database,
+            own=self._options.databases.takes(vitals.database),
+        )
         if seen.version != known.version:
             self._facts_at = {}
         if seen != self._server:
@@ -327,7 +387,8 @@ class Target:
     def _log_health(self) -> None:
         """Log when the server goes or comes, not at every scrape."""
         if self._logged != self._down_reason:
-            message = "PostgreSQL is up" if self._up else f"PostgreSQL is down: {self._down_message}"
+            product = PRODUCTS[self._kind]
+            message = f"{product} is up" if self._up else f"{product} is down: {self._down_message}"
             _log.log(logging.INFO if self._up else logging.WARNING, message, extra={"reason": self._down_reason})
             self._logged = self._down_reason
 
@@ -338,7 +399,7 @@ class Target:
             return
         try:
             directory = await session.directory(_FACTS_TIMEOUT)
-            extensions = await session.extensions(_FACTS_TIMEOUT)
+            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
         except QueryError as error:
             _log.warning("databases, roles and extensions could not be listed: %s", error)
             return
@@ -346,61 +407,127 @@ class Target:
         self._nameless = set()
         self._names.replace(directory.databases, directory.roles)
         self._names.forget_relations()
-        self._forget_databases({database, *directory.connectable})
-        gone = set(self._server.extensions) - set(directory.connectable) - {database}
+        chosen = self._chosen(directory)
+        self._forget_databases({database, *chosen})
+        gone = set(self._server.extensions) - set(chosen) - {database}
         by_database = {name: found for name, found in self._server.extensions.items() if name not in gone}
-        self._server = replace(
-            self._server, databases=directory.connectable, extensions=by_database | {database: extensions}
-        )
+        self._server = replace(self._server, databases=chosen, extensions=by_database)
+        self._note_contents(database, extensions, bare=bare)
+
+    def _chosen(self, directory: Directory) -> tuple[str, ...]:
+        """Choose the databases to look into, and log the patterns that match none when that is news."""
+        idle = self._options.databases.idle(directory.databases.values())
+        if new := set(idle) - set(self._idle_patterns):
+            _log.warning("no database matches %s", ", ".join(sorted(new)))
+        self._idle_patterns = idle
+        return tuple(name for name in directory.connectable if self._options.databases.takes(name))
 
     def _forget_databases(self, present: set[str]) -> None:
+        self._rotation.forget_all_but(present)
         self._facts_at = {name: at for name, at in self._facts_at.items() if name in present}
         self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
 
     def _visit_others(self, ours: str) -> None:
-        """Start a visit to each other database where something is due, or that was not looked into of late."""
-        due = {job.database for job in self._due()}
+        """Visit the other databases where something is due, or that were not looked into of late; some of the rest."""
+        others = [name for name in self._server.databases if name != ours] if self._server else []
         now = time.monotonic()
-        for database in self._server.databases if self._server else ():
-            stale = now - self._facts_at.get(database, float("-inf")) >= FACTS_SECONDS * 10
-            if database != ours and (database in due or stale):
-                self._start(f"database {database}", self._visit(database))
+        due = {job.database for job in self._due()}
+        due |= {name for name in others if now - self._facts_at.get(name, float("-inf")) >= FACTS_SECONDS * 10}
+        for name in others:
+            turn = self._rotation.turn(name)
+            turn.period = max(turn.interval, self._period(name))
+        self._rotation.line_up(others, due - self._visiting, self._gap)
+        for i in range(self._options.max_connections - 2):
+            self._start(f"visitor {i}", self._visitor(early=False))
+        self._start(_EARLY, self._visitor(early=True))
 
-    async def _visit(self, database: str) -> None:
-        """Borrow a connection for one database and run there what is due."""
-        for job in self._due():
-            if job.database == database:
-                self._of(job).pending = True
+    def _period(self, database: str) -> float:
+        """Say how often something is due in a database."""
+        jobs = self.plan.by_database.get(database, ())
+        return min((max(job.cache, self._of(job).interval, self._gap) for job in jobs), default=FACTS_SECONDS * 10)
+
+    async def _visitor(self, *, early: bool) -> None:
+        """Visit one database after another as long as there is one in line and the server lets us in."""
+        while database := self._rotation.next(early=early):
+            self._visiting.add(database)
+            try:
+                let_in = await self._visit(database, early=early)
+            finally:
+                self._visiting.discard(database)
+            if not let_in:
+                break
+
+    async def _visit(self, database: str, *, early: bool) -> bool:
+        """Borrow a connection for one database and run there what is due; tell whether the server let us in."""
+        left = self._wanted(database)
+        for job in left:
+            self._of(job).pending |= not early and self._is_due(job)
         try:
             async with self._sessions.borrowed(database) as session:
-                await self._learn_extensions(session, database)
-                for job in self._quick_first(job for job in self._due() if job.database == database):
-                    await self._attempt(job, session)
-                    if session.stuck:
-                        await self._sessions.vital.ready(_FACTS_TIMEOUT)  # else the server hangs, and not the query
-                        self._suspend(self._of(job))
-                        raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
+                started = time.monotonic()
+                await self._learn_contents(session, database)
+                took = session.login_seconds + time.monotonic() - started
+                self._rotation.book(database, max(took - _LOGIN_TRIPS * min(self._rtts, default=0.0), 0.0))
+                left = self._quick_first(self._wanted(database))
+                while left:
+                    await self._run_elsewhere(left.pop(0), session)
         except DatabaseError as error:
-            self._fail([job for job in self._due() if job.database == database], error)
+            self._fail(left, error)
+            return error.reason not in _NO_LOGIN
+        return True
 
-    async def _learn_extensions(self, session: Session, database: str) -> None:
+    async def _run_elsewhere(self, job: Job, session: Session) -> None:
+        """Run a job in another database; QueryError when its query does not end in time."""
+        await self._attempt(job, session)
+        if session.stuck:
+            await self._sessions.vital.ready(_FACTS_TIMEOUT)  # else the server hangs, and not the query
+            self._suspend(self._of(job))
+            raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
+
+    def _wanted(self, database: str) -> list[Job]:
+        """List what is to run on a visit: what runs on each one, and the rest on the one nearest to its time."""
+        turn = self._rotation.turn(database)
+        found = []
+        for job in self.plan.by_database.get(database, ()):
+            attempts, cache = self._of(job), job.cache
+            ahead = turn.period if max(cache, attempts.interval) <= turn.period else turn.period / 2
+            if attempts.due(cache, turn.interval, ahead):
+                found.append(job)
+        return found
+
+    async def _learn_contents(self, session: Session, database: str) -> None:
+        """Read which extensions a database has, and whether it has any table."""
         try:
-            extensions = await session.extensions(_FACTS_TIMEOUT)
+            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
         except QueryError as error:
             if not session.usable:
                 raise
             _log.warning("extensions of %s could not be listed: %s", database, error)
             return
         self._facts_at[database] = time.monotonic()
-        if self._server and self._server.extensions.get(database) != extensions:
-            self._server = replace(self._server, extensions={**self._server.extensions, database: extensions})
+        self._note_contents(database, extensions, bare=bare)
+
+    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, bare: bool) -> None:
+        """Take over what is in a database; the plan is made anew only if that has changed."""
+        if not self._server:
+            return
+        contents = {**self._server.extensions, database: extensions}
+        others = {name for name in self._server.bare if name in contents} - {database}
+        seen = replace(self._server, extensions=contents, bare=frozenset(others | ({database} if bare else set())))
+        if seen != self._server:
+            self._server = seen
 
     def _of(self, job: Job) -> Attempts:
-        return self._attempts.setdefault(job.key, Attempts())
+        if (found := self._attempts.get(job.key)) is None:
+            found = self._attempts[job.key] = Attempts()
+        return found
 
     def _due(self) -> list[Job]:
         """List the jobs whose result is no longer to be served from the cache."""
-        return [job for job in self.plan.jobs if self._of(job).due(job.collector.cache)]
+        return [job for job in self.plan.jobs if self._is_due(job)]
+
+    def _is_due(self, job: Job) -> bool:
+        return self._of(job).due(job.cache, self._rotation.turn(job.database).interval)
 
     def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
         """Book the failure of jobs that found no connection; that there is none has been logged."""
@@ -507,7 +634,8 @@ class Target:
         keys = {job.key for job in current.jobs}
         self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
         jobs = self._statuses()
-        self._late = [job for job in jobs if not job.success and job.reason in _TROUBLES]
+        tried = (job for job in jobs if job.age is not None or job.errors)  # a first round may take long
+        self._late = [job for job in tried if not job.success and job.reason in _TROUBLES]
         if self._watch and self._watching:
             jobs = (*jobs, self._watch.status())
         begun = self._watch.recorder.begun if self._watch else {}
@@ -521,7 +649,15 @@ class Target:
             self._sessions.count,
             self._costs.all,
             {str(kind): times for kind, times in begun.items()},
+            self._kind,
+            self._rounds(),
         )
+
+    def _rounds(self) -> Rounds:
+        server = self._server
+        others = [name for name in server.databases if name != server.database] if server else []
+        interval = max((self._rotation.turn(name).period for name in others), default=0.0)
+        return Rounds(self._rotation.visits, self._rotation.login_seconds, interval)
 
     def _statuses(self) -> tuple[JobStatus, ...]:
         unknown = (JobStatus(name, "", False, None, None, None, message=UNKNOWN) for name in self.plan.unknown)

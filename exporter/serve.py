@@ -6,20 +6,28 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from exporter.app import create_app
 from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
-from exporter.errors import PortInUseError
+from exporter.databases import Choice
+from exporter.errors import PortInUseError, SettingsError
 from exporter.postgres import Postgres
 from exporter.scrape import Options, Target
+from exporter.session import Connector
 from exporter.settings import Connection, Settings
 from exporter.watch import WatchOptions
 
+if TYPE_CHECKING:
+    from exporter.pgbouncer import PgBouncer
+
 _log = logging.getLogger(__name__)
+
+_CONSOLES = 2
+"""Connections to the console of a PgBouncer at most, each of which counts there as a client."""
 
 
 def catalog_of(settings: Settings) -> Catalog:
@@ -31,13 +39,23 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
-    named: Iterable[tuple[str, Connection]] = [(target.name, target) for target in settings.targets] or [("", settings)]
-    options = options_of(settings)
-    return {name: Target(catalog, postgres_of(connection, settings), options, name) for name, connection in named}
+    return {
+        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name)
+        for name, connection in settings.servers
+    }
 
 
-def options_of(settings: Settings) -> Options:
-    """Treat every target as the settings say."""
+def choice_of(connection: Connection, settings: Settings) -> Choice:
+    """Look into the databases that a target's own patterns choose, else those of all targets."""
+    return Choice(
+        connection.include_databases or settings.include_databases,
+        connection.exclude_databases or settings.exclude_databases,
+    )
+
+
+def options_of(connection: Connection, settings: Settings) -> Options:
+    """Treat a target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
+    kind = connection.kind
     watch = WatchOptions(
         interval=settings.sample_interval,
         cost_budget=settings.cost_budget,
@@ -46,17 +64,34 @@ def options_of(settings: Settings) -> Options:
         literals=settings.incident_literals,
     )
     return Options(
-        max_connections=settings.max_connections_per_target,
+        max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
         max_samples=settings.max_samples,
+        databases=choice_of(connection, settings) if kind == "postgresql" else Choice(),
         cost_budget=settings.cost_budget,
-        watch=watch if settings.sample_interval else None,
+        watch=watch if settings.sample_interval and kind == "postgresql" else None,
     )
+
+
+def server_of(connection: Connection, settings: Settings) -> Connector:
+    """Address one server of whatever kind."""
+    return pgbouncer_of(connection, settings) if connection.kind == "pgbouncer" else postgres_of(connection, settings)
+
+
+def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
+    """Address one PgBouncer; its driver is loaded only here, so that nobody else needs it."""
+    try:
+        from exporter.pgbouncer import PgBouncer
+    except ImportError as error:
+        raise SettingsError(f"kind: pgbouncer needs a driver: pip install 'pgvigil[pgbouncer]' ({error})") from error
+    password_file = connection.password_file or settings.password_file
+    return PgBouncer(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
 
 
 def postgres_of(connection: Connection, settings: Settings) -> Postgres:
     """Address one server; its DSN may stand in a file."""
-    return Postgres(connection.dsn_file or connection.dsn, connection.password_file, settings.connect_timeout)
+    password_file = connection.password_file or settings.password_file
+    return Postgres(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
 
 
 def serve(settings: Settings) -> None:

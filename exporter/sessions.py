@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from exporter.errors import ConnectError, QueryError, SettingsError
-from exporter.postgres import Postgres, Session, Vitals
+from exporter.session import Connector, Session, Vitals
 
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -109,7 +109,7 @@ class Budget:
 class KeptSession:
     """One connection kept for good: checked before use, replaced with exponential backoff and jitter."""
 
-    def __init__(self, postgres: Postgres, budget: Budget) -> None:
+    def __init__(self, postgres: Connector, budget: Budget) -> None:
         self.lock = asyncio.Lock()
         self._postgres = postgres
         self._budget = budget
@@ -220,7 +220,7 @@ class KeptSession:
 class Sessions:
     """All connections of one target."""
 
-    def __init__(self, postgres: Postgres, most: int) -> None:
+    def __init__(self, postgres: Connector, most: int) -> None:
         self.budget = Budget(most)
         self.vital = KeptSession(postgres, self.budget)
         """For the vital few: up, sessions, lock graph."""

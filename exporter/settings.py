@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from exporter.catalog import Catalog, Collector
+from exporter.catalog import Catalog, Collector, Kind
 from exporter.documents import StrictLoader, explain
 from exporter.errors import SettingsError
 
@@ -38,6 +39,15 @@ def _words(value: object) -> object:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _pattern(value: str) -> str:
+    if re.search(r"\[(?!!?.[^]]*\])", value):
+        raise ValueError(f"{value!r} is no pattern: a [ has no ]; shell patterns have *, ? and [abc]")
+    return value
+
+
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(_words)]
+
+
 class CollectorSettings(BaseModel):
     """What may be set differently for one collector."""
 
@@ -50,7 +60,7 @@ class CollectorSettings(BaseModel):
 
 
 class Connection(BaseModel):
-    """How to reach one PostgreSQL server."""
+    """How to reach one server."""
 
     dsn: SecretStr = Field(
         SecretStr(""),
@@ -59,7 +69,20 @@ class Connection(BaseModel):
     )
     dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
     password_file: Path | None = Field(
-        None, description="A file that holds the password; read again for every new connection."
+        None,
+        description="A file that holds the password; read again for every new connection. Beside `targets` it is"
+        " that of each target that names none.",
+    )
+    kind: Kind = Field(
+        "postgresql",
+        description="What the DSN leads to: `postgresql`, or `pgbouncer` for the admin console of one, which needs"
+        " `pip install 'pgvigil[pgbouncer]'`.",
+    )
+    include_databases: Patterns = Field(
+        (), description="Databases to look into, as shell patterns (`shop_*`) separated by commas; all without it."
+    )
+    exclude_databases: Patterns = Field(
+        (), description="Databases not to look into, likewise. What counts for the whole server is not affected."
     )
 
     @model_validator(mode="after")
@@ -82,8 +105,10 @@ class Settings(Connection, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    targets: tuple[TargetSettings, ...] = Field(
-        (), description="Several servers instead of one: a list of name and dsn, each served at `/probe?target=NAME`."
+    targets: tuple[TargetSettings, ...] | None = Field(
+        None,
+        description="Several servers instead of one: a list of name, dsn and kind, each served at"
+        " `/probe?target=NAME`; `[]` for none.",
     )
     listen: Annotated[str, AfterValidator(_address)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on."
@@ -145,11 +170,13 @@ class Settings(Connection, BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_targets(self) -> Self:
-        names = [target.name for target in self.targets]
+        names = [target.name for target in self.targets or ()]
         if len(set(names)) < len(names):
             raise ValueError("targets: two have the same name")
-        if self.targets and (self.dsn.get_secret_value() or self.dsn_file):
+        if self.targets is not None and (self.dsn.get_secret_value() or self.dsn_file):
             raise ValueError("targets and dsn: give one of them")
+        if self.targets and self.kind != "postgresql":
+            raise ValueError("targets and kind: give each target its own kind")
         return self
 
     @classmethod
@@ -163,6 +190,11 @@ class Settings(Connection, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file, whose content comes as arguments."""
         return env_settings, init_settings
+
+    @property
+    def servers(self) -> tuple[tuple[str, Connection], ...]:
+        """Every server with its name; the only one of a plain configuration has the empty name."""
+        return (("", self),) if self.targets is None else tuple((target.name, target) for target in self.targets)
 
     @property
     def address(self) -> tuple[str, int]:

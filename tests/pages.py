@@ -85,11 +85,11 @@ async def scraped(of: Target, timeout: float = 9.0) -> Page:
     return written(await of.scrape(timeout))
 
 
-def page(dsn: str, *own: Path, timeout: float = 9.0) -> Page:
+def page(dsn: str, *own: Path, timeout: float = 9.0, **options: Any) -> Page:
     """One scrape by a target made for it; also callable from async tests, whose loop waits meanwhile."""
 
     async def once() -> Page:
-        made = target(dsn, load(BUILT_IN, *own) if own else catalog())
+        made = target(dsn, load(BUILT_IN, *own) if own else catalog(), **options)
         try:
             return await scraped(made, timeout)
         finally:

@@ -95,3 +95,17 @@ def test_one_run_that_met_with_a_pause_says_nothing_of_the_cost(clock: list[floa
         attempts.book(1, rtt=0.0)
         assert attempts.cost <= 0.5
     assert attempts.seconds == 11.0
+
+
+def test_what_is_put_apart_and_fails_is_tried_again_sooner_but_not_for_ever(clock: list[float]) -> None:
+    """One failure shall not cost a whole round; one that stays shall not cost more than the rounds."""
+    attempts = Attempts()
+    pauses = []
+    for _ in range(5):
+        attempts.begin()
+        attempts.fail(QueryError("query", "why"), ran=True)
+        failed_at = clock[0]
+        while not attempts.due(60.0, apart=240.0):
+            clock[0] += 1
+        pauses.append(clock[0] - failed_at)
+    assert pauses == [57, 114, 171, 228, 228]

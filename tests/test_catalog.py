@@ -140,6 +140,9 @@ BAD = [
     (GOOD + "cache: soon\n", "bad.yaml: cache: Input should be a valid number"),
     (GOOD + "limit: 0\n", "bad.yaml: limit: Input should be greater than 0"),
     (GOOD + "enabled: 1\n", "bad.yaml: enabled: Input should be a valid boolean"),
+    (GOOD + "kind: odyssey\n", "bad.yaml: kind: Input should be 'postgresql' or 'pgbouncer'"),
+    (GOOD + "kind: pgbouncer\nscope: database\n", "bad.yaml: scope: not with kind: pgbouncer"),
+    (GOOD.replace("pg_uptime_seconds", "pgbouncer_up"), "metric pgbouncer_up: the exporter's own; choose another"),
     (GOOD + "role: replica\n", "bad.yaml: role: Input should be 'any', 'primary' or 'standby'"),
     (GOOD + "? [a]\n: b\n", "bad.yaml: line 10: a key must be plain"),
 ]
@@ -210,7 +213,7 @@ def test_every_metric_is_named_by_the_rules() -> None:
         metric.name
         for collector in load(BUILT_IN)
         for metric in collector.metrics
-        if not metric.name.startswith("pg_")
+        if not metric.name.startswith("pg_" if collector.kind == "postgresql" else "pgbouncer_")
         or metric.name.endswith(("_ms", "_milliseconds", "_kb", "_mb", "_minutes", "_percent"))
         or not metric.help.endswith((".", ")"))
         or len(metric.help) < 25

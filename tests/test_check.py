@@ -54,6 +54,13 @@ def mend(server: Cluster, run: Run) -> list[str]:
     return statements
 
 
+def test_a_pattern_that_matches_no_database_is_found(server18: Cluster) -> None:
+    """That is no failure: the database may be still to come."""
+    run = check(server18.dsn(user=MONITOR), INCLUDE_DATABASES="shop_*,postgres", EXCLUDE_DATABASES="test")
+    assert marked(run, "warning") == ["no database matches shop_*", "no database matches test"]
+    assert run.returncode == 0
+
+
 def test_where_all_is_well_the_exit_code_is_0(server: Cluster) -> None:
     run = check(server.dsn(user=MONITOR))
     assert (run.returncode, run.stderr) == (0, ""), run.stdout

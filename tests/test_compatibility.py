@@ -21,7 +21,7 @@ from exporter.compatibility import Theirs, names, our_name, served, served_compa
 from exporter.demo.cluster import HOST, Cluster
 
 ALWAYS = served(load(BUILT_IN))
-SERVED = served_compatibly(load(BUILT_IN), load(COMPATIBILITY))
+SERVED = served_compatibly(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY))
 THEIRS = {each.name: each for each in names()}
 
 CURRENT = os.environ.get("TEST_POSTGRES_EXPORTER")

@@ -51,6 +51,16 @@ def test_whether_it_runs_is_unknown_until_the_extensions_are_listed() -> None:
     assert (found.jobs, dict(found.skipped), found.unknown) == ((), {}, ("a",))
 
 
+@pytest.mark.parametrize(
+    ("scope", "cache", "expected"),
+    [("database", 60, [300, 60]), ("database", 600, [600, 600]), ("database", 0, [0, 0]), ("server", 60, [60])],
+)
+def test_a_database_without_a_table_is_looked_into_less_often(scope: str, cache: float, expected: list[float]) -> None:
+    """Unless every scrape is to read it anew; what a collector says of the whole server does not depend on it."""
+    found = plan(Catalog((collector(scope=scope, cache=cache),)), replace(PRIMARY, bare=frozenset({"app"})))
+    assert [job.cache for job in found.jobs] == expected
+
+
 def test_every_query_says_who_asks() -> None:
     assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1;\n-- why\n/* pgvigil:locks */"
     [job] = plan(Catalog((collector(limit=3),)), PRIMARY).jobs
@@ -81,7 +91,7 @@ def test_a_limit_counts_and_sums_what_it_cuts() -> None:
         metrics=[{"name": "a_total", "type": "counter", "help": "A.", "column": "a", "rest": True}]
     ).metrics
     sql = limited("SELECT 1 AS a;", 7, metrics)
-    assert 'sum("a") OVER ()::float8 AS "pgvigil_sum_a"' in sql
+    assert 'CAST(sum("a") OVER () AS float8) AS "pgvigil_sum_a"' in sql
     assert "count(*) OVER () AS pgvigil_rows_in_all" in sql
     assert sql.endswith("LIMIT 7")
 

@@ -12,7 +12,7 @@ from sessions import client
 
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
-from exporter.postgres import GUARD_RAILS, Postgres, Session
+from exporter.postgres import GUARD_RAILS, Postgres, PostgresSession
 
 
 async def reason(dsn: str, password_file: Path | None = None) -> str:
@@ -23,7 +23,7 @@ async def reason(dsn: str, password_file: Path | None = None) -> str:
 
 
 @pytest.fixture
-async def session(server18: Cluster) -> AsyncIterator[Session]:
+async def session(server18: Cluster) -> AsyncIterator[PostgresSession]:
     """A session as the exporter has it."""
     async with await Postgres(SecretStr(server18.dsn(user=MONITOR))).connect() as opened:
         yield opened
@@ -48,7 +48,7 @@ async def test_every_guard_rail_is_up(server: Cluster) -> None:
     }
 
 
-async def test_nothing_can_be_written(session: Session) -> None:
+async def test_nothing_can_be_written(session: PostgresSession) -> None:
     with pytest.raises(QueryError, match="read-only transaction"):
         await session.fetch("CREATE TABLE t ()", 5)
 
@@ -65,7 +65,7 @@ async def test_nothing_can_be_written(session: Session) -> None:
         ("SELECT pg_terminate_backend(pg_backend_pid())", "connection"),
     ],
 )
-async def test_why_a_query_has_no_rows(server18: Cluster, session: Session, sql: str, why: str) -> None:
+async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSession, sql: str, why: str) -> None:
     async with client(server18) as holder:
         await holder.execute("BEGIN; CREATE TABLE locked (); COMMIT; BEGIN; LOCK TABLE locked")
         try:
@@ -210,3 +210,14 @@ async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it
         with pytest.raises(QueryError):
             await session.columns("SELECT * FROM pg_stat_statements")
         assert "calls" in await session.columns("SELECT * FROM pg_stat_statements", "role")
+
+
+async def test_a_database_is_bare_until_somebody_makes_a_table(cluster: Callable[..., Cluster]) -> None:
+    """An extension's views make it no other."""
+    server = cluster(18)
+    server.execute("CREATE DATABASE app")
+    async with await Postgres(SecretStr(server.dsn("app", user=MONITOR))).connect() as app:
+        server.execute("CREATE EXTENSION pg_stat_statements", "app")
+        assert await app.bare(5)
+        server.execute("CREATE TABLE t ()", "app")
+        assert not await app.bare(5)

@@ -106,7 +106,7 @@ def test_a_threshold_is_that_of_one_alert(folder: Path) -> None:
 
 
 def test_labels_are_added_to_every_alert(folder: Path) -> None:
-    assert changes(folder, labels={"team": "db: yes"}) == ['+ team: "db: yes"'] * 2
+    assert changes(folder, labels={"team": "db: yes 🐘"}) == ['+ team: "db: yes 🐘"'] * 2
 
 
 def test_links_begin_with_what_one_says(folder: Path) -> None:

@@ -149,6 +149,34 @@ def test_several_targets_are_probed_by_name(server18: Cluster, tmp_path: Path) -
         assert "/probe?target=one" in running.get("/").text
 
 
+def test_a_password_file_beside_targets_is_for_each_that_names_none(tmp_path: Path) -> None:
+    """The file is missing, which is what the log says of both."""
+    (tmp_path / "own").write_text("secret")
+    config = tmp_path / "pgvigil.yaml"
+    none, own = {"name": "none", "dsn": "host=127.0.0.1 port=1"}, {"name": "own", "dsn": "host=127.0.0.1 port=1"}
+    own["password_file"] = str(tmp_path / "own")
+    config.write_text(json.dumps({"targets": [none, own], "password_file": str(tmp_path / "gone")}))
+    with serving("--config", str(config)) as running:
+        found = read(running.get().text)
+    assert found.value("pg_up_reason", target="none", reason="other") == 1
+    assert found.value("pg_up_reason", target="own", reason="refused") == 1
+
+
+def test_an_exporter_without_targets_serves_all_the_same(tmp_path: Path) -> None:
+    """A shard may have none; it must not look for the server that PG* variables would name."""
+    config = tmp_path / "pgvigil.yaml"
+    config.write_text("targets: []\n")
+    with serving("--config", str(config)) as running:
+        page = read(running.get().text)
+        assert page.series("pg_up") == []
+        assert page.value("process_resident_memory_bytes") > 0
+        assert running.get("/").status_code == 200
+        missing = running.get("/probe?target=one")
+        assert (missing.status_code, missing.text) == (404, "no target is named 'one'; configured: none\n")
+    assert run("--config", str(config), "check").returncode == 0
+    assert "configured: none" in run("--config", str(config), "scrape").stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_page_in_hand_is_sent(
     server18: Cluster, tmp_path: Path, number: signal.Signals

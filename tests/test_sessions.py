@@ -13,7 +13,8 @@ from sessions import until
 
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError
-from exporter.postgres import Postgres, Session
+from exporter.postgres import Postgres
+from exporter.session import Session
 from exporter.sessions import Budget, KeptSession
 
 

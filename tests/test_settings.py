@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from exporter.catalog import BUILT_IN, load
+from exporter.databases import Choice
 from exporter.errors import SettingsError
+from exporter.serve import choice_of
 from exporter.settings import Settings, load_settings
 
 
@@ -50,9 +52,26 @@ def test_names_are_separated_by_commas(environ: pytest.MonkeyPatch) -> None:
     assert loaded(environ, {"PGVIGIL_DISABLE": "tables, locks,"}).disable == ("tables", "locks")
 
 
+def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text(
+        "exclude_databases: [test_*, 'odd,name']\ntargets:\n  - {name: all, dsn: host=a}\n"
+        "  - {name: shops, dsn: host=b, include_databases: 'shop_*, blog', exclude_databases: [shop_9]}\n"
+    )
+    settings = loaded(environ, {}, file)
+    choices = [choice_of(target, settings) for target in settings.targets or ()]
+    assert choices == [Choice((), ("test_*", "odd,name")), Choice(("shop_*", "blog"), ("shop_9",))]
+    assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
+        (
+            {"PGVIGIL_INCLUDE_DATABASES": "blog,shop_[12"},
+            "PGVIGIL_INCLUDE_DATABASES: 1: 'shop_[12' is no pattern: a [ has no ]",
+        ),
+        ({"PGVIGIL_EXCLUDE_DATABASES": "a[]"}, "PGVIGIL_EXCLUDE_DATABASES: 0: 'a[]' is no pattern"),
         ({"PGVIGIL_LISTNE": "x"}, "PGVIGIL_LISTNE: no such setting; did you mean PGVIGIL_LISTEN?"),
         ({"PGVIGIL_FLUX": "x"}, "PGVIGIL_FLUX: no such setting"),
         ({"PGVIGIL_LISTEN": "9187"}, "PGVIGIL_LISTEN: '9187' is no address: write host:port"),
@@ -88,6 +107,7 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("targets: [{name: a}, {name: a}]\n", "targets: two have the same name"),
         ("targets: [{name: a/b}]\n", "targets.0.name: String should match pattern"),
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
+        ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
     ],
 )
@@ -99,6 +119,16 @@ def test_a_wrong_file_is_named_with_place_and_reason(
     with pytest.raises(SettingsError) as caught:
         loaded(environ, {}, file)
     assert str(caught.value).startswith(f"{file}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", [""]), ("targets: []", []), ("targets: [{name: a}, {name: b}]", ["a", "b"])]
+)
+def test_no_targets_are_one_without_a_name_unless_the_list_is_empty(
+    environ: pytest.MonkeyPatch, text: str, names: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pgvigil.yaml").write_text(text)
+    assert [name for name, _ in loaded(environ, {}, tmp_path / "pgvigil.yaml").servers] == names
 
 
 def test_a_file_that_is_not_there_is_named(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:

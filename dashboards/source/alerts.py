@@ -7,7 +7,7 @@ from dashboards.source.panels import Column, Query, stat, state_timeline, table,
 from dashboards.source.thresholds import CRITICAL, GOOD, INFO, WARNING
 from exporter.rules import RUNBOOKS
 
-OURS = '<server>, alertname=~"PostgreSQL.+"'
+OURS = '<server>, alertname=~"(PostgreSQL|PgBouncer).+"'
 FIRING = f'ALERTS{{{OURS}, alertstate="firing", severity=~"$severity"}}'
 PENDING = f'ALERTS{{{OURS}, alertstate="pending", severity=~"$severity"}}'
 SINCE = f'ALERTS_FOR_STATE{{{OURS}, severity=~"$severity"}}'
@@ -36,7 +36,10 @@ def dashboard() -> Dashboard:
         description="Which alerts fire now and on what, when they did, and which cost the most attention.",
         variables=variables.server(
             variables.query(
-                "severity", "Severity", 'label_values(ALERTS{alertname=~"PostgreSQL.+"}, severity)', "How bad it is."
+                "severity",
+                "Severity",
+                'label_values(ALERTS{alertname=~"(PostgreSQL|PgBouncer).+"}, severity)',
+                "How bad it is.",
             ),
             variables.topk(),
         ),
@@ -95,6 +98,12 @@ def _now() -> Row:
                 labels=HEADINGS,
                 empty="nothing fires",
                 label_links=LINKS,
+                alerts=(
+                    "PgBouncerDown",
+                    "PgBouncerClientsWait",
+                    "PgBouncerPoolNearlyFull",
+                    "PgBouncerClientsNearlyAtLimit",
+                ),
                 height=10,
             ),
         ),

@@ -49,7 +49,7 @@ EVENTS = (
     ),
     Event(
         "Firing alerts",
-        'ALERTS{<server>, alertstate="firing", alertname=~"PostgreSQL.+", severity=~"critical|warning"}',
+        'ALERTS{<server>, alertstate="firing", alertname=~"(PostgreSQL|PgBouncer).+", severity=~"critical|warning"}',
         "{{alertname}}",
         tags="instance,severity",
         colour="orange",

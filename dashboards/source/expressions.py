@@ -15,6 +15,11 @@ SCOPES = {
 HOSTS = 'label_replace(pg_up{<server>, target=""}, "host", "$1", "instance", "([^:]+)(?::[0-9]+)?")'
 """The hosts of the chosen servers, for what node_exporter says of them under another job and instance."""
 
+EXPORTER = (
+    "on (job, instance) (present_over_time(pg_up{<server>}[1d]) or present_over_time(pgbouncer_up{<server>}[1d]))"
+)
+"""What tells an exporter of ours from other targets of Prometheus."""
+
 _SCOPE = re.compile(r"<(\w+)>")
 
 

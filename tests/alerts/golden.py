@@ -10,8 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `alerts` are found in tests/
 
+import asyncpg
 from alerts.troubles import MONITOR, at_peace, in_trouble
+from bouncers import Bouncer
 from pages import read
+from servers import build
 from serving import serving
 
 from exporter.demo.cluster import Cluster
@@ -35,7 +38,7 @@ FIRST_PID = 1001
 def main(*names: str) -> None:
     """Record the pages of these names, or all."""
     FOLDER.mkdir(exist_ok=True)
-    for name, text in asyncio.run(_recorded(names or ("primary18", "primary13", "healthy18"))):
+    for name, text in asyncio.run(_recorded(names or ("primary18", "primary13", "healthy18", "pgbouncer"))):
         (FOLDER / f"{name}.prom").write_text(text, "utf-8")
         print(f"{name}: {len(text) // 1024} kB, {len(read(text).samples)} names")
 
@@ -49,7 +52,25 @@ async def _recorded(names: tuple[str, ...]) -> list[tuple[str, str]]:
         if f"primary{major}" in names:
             async with in_trouble(major) as server:
                 pages.append((f"primary{major}", await _page(server)))
+    if "pgbouncer" in names:
+        pages.append(("pgbouncer", await _pooled()))
     return pages
+
+
+async def _pooled() -> str:
+    """A page of a PgBouncer whose pool has one connection and three clients, of which one holds it and two wait."""
+    with Cluster(build(18)) as server, Bouncer(server) as bouncer:
+        server.execute("CREATE ROLE web LOGIN")
+        clients = [await asyncpg.connect(bouncer.dsn("web", "shop"), statement_cache_size=0) for _ in range(3)]
+        await clients[0].execute("BEGIN")
+        waiting = [asyncio.create_task(client.execute("SELECT 1")) for client in clients[1:]]
+        try:
+            with serving(dsn=bouncer.dsn(), kind="pgbouncer") as exporter:
+                return steady(await asyncio.to_thread(lambda: exporter.get().text), {})
+        finally:
+            for client in clients:
+                client.terminate()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _page(server: Cluster) -> str:
@@ -73,14 +94,14 @@ def steady(page: str, texts: dict[str, str]) -> str:
     pids = {pid: str(FIRST_PID + i) for i, pid in enumerate(dict.fromkeys(re.findall(r'\bpid="(\d+)"', page)))}
     page = _with(page, "pid", lambda pid: pids[pid])
     page = _with(page, "queryid", lambda queryid: _number(texts[queryid]) if queryid in texts else queryid)
-    page = _with(page, "sender_port", lambda _: "5432")
+    page = _with(page, "(?:sender_)?port", lambda _: "5432")
     page = _with(page, "system_identifier", lambda _: "7500000000000000000")
     page = _with(page, "location", lambda _: "/var/lib/postgresql/data")
     return "".join(f"{line}\n" for line in page.splitlines() if not NOISE.match(line))
 
 
 def _with(page: str, label: str, value: Callable[[str], str]) -> str:
-    return re.sub(rf'\b{label}="([^"]+)"', lambda found: f'{label}="{value(found[1])}"', page)
+    return re.sub(rf'\b({label})="([^"]+)"', lambda found: f'{found[1]}="{value(found[2])}"', page)
 
 
 def _number(text: str) -> str:

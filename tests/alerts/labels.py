@@ -35,7 +35,9 @@ PROMETHEUS: Mapping[str, Labels] = {
 }
 """What is used beside our own: Prometheus' own series, and file systems as node_exporter has them."""
 
-SOMETIMES: Mapping[str, Labels] = {name: frozenset({"target"}) for name in ("pg_up", "pg_up_reason")}
+SOMETIMES: Mapping[str, Labels] = {
+    name: frozenset({"target"}) for name in ("pg_up", "pg_up_reason", "pgbouncer_up", "pgbouncer_up_reason")
+}
 """Labels that a metric has on some pages only: the page of an exporter with several targets says which are up."""
 
 SCALARS = {"time", "scalar", "pi"}

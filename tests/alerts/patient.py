@@ -57,6 +57,7 @@ NAMES: Mapping[str, str] = {
     "slot_name": "forgotten",
     "subname": "copy",
     "usename": "web",
+    "user": "web",
 }
 
 

@@ -10,7 +10,7 @@ import yaml
 
 ALERTS = Path(__file__).parents[2] / "alerts"
 
-ANNOTATED = re.compile(r"\b(?:(?:pg|pgvigil|node|scrape)_\w+|up\b|\w+(?::\w+)+)")
+ANNOTATED = re.compile(r"\b(?:(?:pg|pgbouncer|pgvigil|node|scrape)_\w+|up\b|\w+(?::\w+)+)")
 """What looks like a metric in the template of an annotation, where it can only stand in a query."""
 
 

@@ -188,10 +188,10 @@ def test_each_number_compared_with_can_be_changed_unless_it_is_a_state(alert: Ru
 
 @every_alert
 def test_names_labels_and_texts_follow_the_conventions(alert: Rule) -> None:
-    assert re.fullmatch(r"PostgreSQL([A-Z][a-z0-9]+)+", alert.name)
+    assert re.fullmatch(r"(PostgreSQL|PgBouncer)([A-Z][a-z0-9]+)+", alert.name)
     assert alert.labels.keys() == {"severity", "component", "alert_family"}
     assert alert.labels["severity"] in {"critical", "warning", "info"}
-    assert alert.labels["component"] in {"postgresql", "exporter"}
+    assert alert.labels["component"] in {"postgresql", "pgbouncer", "exporter"}
     assert re.fullmatch(r"[a-z][a-z0-9_]*", alert.labels["alert_family"])
     assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
     assert re.fullmatch(r"[A-Z][^{}]*\.", alert.annotations["summary"])

@@ -25,14 +25,16 @@ class Case:
     scrapes: int
     """Scrapes in a burst."""
     full: bool = False
-    """Whether every table has its series."""
+    """Whether everything is on, and every table has its series."""
     queries: bool = False
     """Whether Debian's exporter gets its queries.yaml."""
 
 
 SMALL_DATABASE = Case("small", "small database", SMALL, 60)
 MANY_STATEMENTS = Case("statements", "5 000 statements", SMALL, 15, queries=True)
-FULL_TABLES = Case("full", "10 000 tables in 1 database, all their series", LARGE, 8, full=True, queries=True)
+FULL_TABLES = Case(
+    "full", "10 000 tables in 1 database, everything on, all their series", LARGE, 8, full=True, queries=True
+)
 MANY_TABLES = Case("tables", "10 000 tables in each of 3 databases, by default", LARGE, 20)
 
 CASES = (SMALL_DATABASE, MANY_STATEMENTS, FULL_TABLES, MANY_TABLES)

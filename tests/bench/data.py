@@ -31,9 +31,9 @@ _SETTINGS = {
 }
 
 
-def server() -> Cluster:
+def server(major: int = MAJOR) -> Cluster:
     """A server that is not started yet."""
-    return Cluster(build(MAJOR), settings=_SETTINGS)
+    return Cluster(build(major), settings=_SETTINGS)
 
 
 def create_roles(cluster: Cluster, roles: tuple[str, ...]) -> None:

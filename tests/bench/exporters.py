@@ -21,8 +21,6 @@ PROGRAM = "prometheus-postgres-exporter"
 QUERIES = Path("/usr/share/doc/prometheus-postgres-exporter/examples/queries.yaml")
 """What Debian's package brings for the metrics of each table and each statement."""
 
-COLLECTORS = Path(__file__).parent / "collectors"
-
 _START_SECONDS = 60.0
 
 # What Prometheus 2.42 sends.
@@ -47,13 +45,13 @@ class Exporter:
 
 
 def ours(cluster: Cluster, database: str, *, full: bool = False) -> Exporter:
-    """Ours as it is shipped; `full` adds every table's series."""
-    return _ours("pgvigil", "pgvigil", cluster, database, _collectors(full, fresh=False), full)
+    """Ours as it is shipped; `full` switches everything on, with every table's series."""
+    return _ours("pgvigil", "pgvigil", cluster, database, _collectors(full, fresh=False))
 
 
 def ours_fresh(cluster: Cluster, database: str, *, full: bool = False) -> Exporter:
     """Ours with `cache: 0` everywhere and no budget of cost: each scrape collects everything anew."""
-    made = _ours("pgvigil, cache 0", "pgvigil_fresh", cluster, database, _collectors(full, fresh=True), full)
+    made = _ours("pgvigil, cache 0", "pgvigil_fresh", cluster, database, _collectors(full, fresh=True))
     return replace(made, environment={**made.environment, "PGVIGIL_COST_BUDGET": "0"})
 
 
@@ -152,7 +150,7 @@ def _wait_until_it_listens(exporter: Exporter, process: subprocess.Popen[bytes],
     raise RuntimeError(f"{exporter.name} does not listen:\n{log.read_text(errors='replace')[-3000:]}")
 
 
-def _ours(name: str, role: str, cluster: Cluster, database: str, collectors: object, full: bool) -> Exporter:
+def _ours(name: str, role: str, cluster: Cluster, database: str, collectors: object) -> Exporter:
     port = free_port()
     environment = {
         "PGVIGIL_DSN": cluster.dsn(database, role) + "?sslmode=disable",
@@ -161,16 +159,16 @@ def _ours(name: str, role: str, cluster: Cluster, database: str, collectors: obj
         "PGVIGIL_LOG_LEVEL": "error",
         "PGVIGIL_SAMPLE_INTERVAL": "0",  # scrapes are compared; nobody else looks between them
     }
-    own = {"PGVIGIL_COLLECTORS_DIR": str(COLLECTORS)} if full else {}
-    return Exporter(name, role, port, (sys.executable, "-m", "exporter", "serve"), environment | own)
+    return Exporter(name, role, port, (sys.executable, "-m", "exporter", "serve"), environment)
 
 
-def _collectors(full: bool, fresh: bool) -> dict[str, dict[str, int]]:
-    """The settings of each collector: per-table series without a limit, and nothing cached."""
-    changes: dict[str, dict[str, int]] = {}
-    for collector in load(BUILT_IN, COLLECTORS) if full else load(BUILT_IN):
+def _collectors(full: bool, fresh: bool) -> dict[str, dict[str, int | bool]]:
+    """The settings of each collector: everything on, with per-table series without a limit; and nothing cached."""
+    changes: dict[str, dict[str, int | bool]] = {}
+    for collector in load(BUILT_IN):
         per_table = collector.scope == "database" and collector.labels == ("schemaname", "relname")
-        change = {"limit": 0} if full and per_table and collector.limit else {}
+        change: dict[str, int | bool] = {"limit": 0} if full and per_table and collector.limit else {}
+        change |= {"enabled": True} if full and not collector.enabled else {}
         change |= {"cache": 0} if fresh and collector.cache else {}
         if change:
             changes[collector.name] = change

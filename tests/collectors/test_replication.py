@@ -392,6 +392,18 @@ def test_a_lost_slot_says_so(cluster: Callable[..., Cluster], major: int) -> Non
         assert sum(reasons.values()) == 1
 
 
+def test_a_slot_that_was_idle_for_too_long_keeps_no_wal(cluster: Callable[..., Cluster]) -> None:
+    """Though its restart_lsn stays, unlike that of one whose WAL was removed."""
+    server = cluster(18, {"idle_replication_slot_timeout": "1s"})
+    server.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    assert page_of(server).series("pg_replication_slots_retained_bytes") != []
+    time.sleep(1.5)
+    server.execute("CHECKPOINT")
+    found = page_of(server)
+    assert found.value("pg_replication_slots_invalidation_reason", invalidation_reason="idle_timeout") == 1
+    assert found.series("pg_replication_slots_retained_bytes") == []
+
+
 async def test_a_large_transaction_spills(slots: Cluster, major: int) -> None:
     if major < 14:
         assert page_of(slots).series("pg_replication_slots_spilled_bytes_total") == []

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from pages import MONITOR, adds_up, page, scraped, target
+from pages import MONITOR, adds_up, page, scraped, target, uncached
 from sessions import client, waiting
 
 from exporter.catalog import BUILT_IN, Catalog, load
@@ -113,7 +113,7 @@ async def test_the_extension_is_found_in_another_database_and_schema(cluster: Ca
 
 async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Callable[..., Cluster]) -> None:
     server = cluster(settings={"pg_stat_statements.max": "100"})
-    catalog = Catalog((*only_statements(), load(BUILT_IN).named("statements_info")))
+    catalog = Catalog((*only_statements(), uncached().named("statements_info")))
     watched = target(server.dsn(user=MONITOR), catalog)
     totals = []
     try:

@@ -178,7 +178,7 @@ def test_what_is_cut_is_the_least_overdue(cluster: Callable[..., Cluster]) -> No
         server.execute(f"INSERT INTO {table} SELECT generate_series(1, {rows}); DELETE FROM {table}")
     found = page_of(server, "postgres")
     tables = [had["relname"] for had, _ in found.series("pg_table_dead_tuples", datname="postgres")]
-    assert len(tables) == 50
+    assert len(tables) == load(BUILT_IN).named("tables").limit
     assert {"t249", "t250"} < set(tables)
     assert found.value("pg_table_dead_tuples", relname="t249") == 60
 
@@ -222,11 +222,15 @@ async def test_a_locked_table_keeps_nothing_from_the_page(database: Cluster) -> 
 def test_autovacuum_switched_off_shows_for_the_server_and_for_each_table(
     server: Cluster, major: int, cluster: Callable[..., Cluster]
 ) -> None:
-    on, off = page_of(server, "postgres"), page_of(cluster(major, {"autovacuum": "off"}), "postgres")
+    without = cluster(major, {"autovacuum": "off"})
+    for each in (server, without):
+        each.execute("CREATE TABLE autovacuumed ()")
+    on, off = page_of(server, "postgres"), page_of(without, "postgres")
+    server.execute("DROP TABLE autovacuumed")
     for found, expected in ((on, 1), (off, 0)):
         assert found.value("pg_autovacuum_enabled") == expected
         assert found.value("pg_autovacuum_launcher_running") == expected
-        assert found.value("pg_table_autovacuum_disabled", relname="pg_class", datname="postgres") == 1 - expected
+        assert found.value("pg_table_autovacuum_disabled", relname="autovacuumed", datname="postgres") == 1 - expected
         assert found.value("pg_autovacuum_max_workers") == 3
         assert bool(found.series("pg_autovacuum_worker_slots")) == (major >= 18)
 
@@ -290,8 +294,8 @@ async def test_a_forced_freeze_is_told_apart(major: int, cluster: Callable[..., 
         async def freezing() -> Page | None:
             found = page_of(server, "postgres")
             progress = found.series("pg_vacuum_progress_wraparound")
-            return found if progress and found.value("pg_autovacuum_wraparound_workers") else None
+            forced = any(value == 1 for _, value in progress)  # others may clean up meanwhile, as always
+            return found if forced and found.value("pg_autovacuum_wraparound_workers") else None
 
         found = await eventually(freezing)  # two queries, a moment apart: a worker may be between two tables in one
     assert found.value("pg_autovacuum_workers") >= found.value("pg_autovacuum_wraparound_workers")
-    assert {value for _, value in found.series("pg_vacuum_progress_wraparound")} == {1}

@@ -1,0 +1,73 @@
+"""Measures what a run of each collector costs the server: `uv run python tests/bench/costs.py` writes costs.tsv.
+
+With names of collectors behind it, it writes their lines only.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
+
+from bench import data  # needs the line above
+from pages import MONITOR, scraped, target
+from servers import NEWEST
+
+from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.demo.cluster import Cluster
+from exporter.reference import Cost, read_costs, written_costs
+
+RUNS = 20
+COSTS = BUILT_IN / "costs.tsv"
+
+
+def main() -> None:
+    """Measure on twenty tables and on 10 000, and write the file that the reference reads."""
+    with data.server(NEWEST) as cluster:
+        data.create_roles(cluster, (MONITOR,))
+        data.create_small(cluster)
+        small = dict(measured(cluster, data.SMALL))
+        data.create_large(cluster)
+        large = dict(measured(cluster, data.LARGE))
+    found = {name: Cost(*cost, *large[name]) for name, cost in small.items()}
+    if asked := sys.argv[1:]:
+        found = read_costs(COSTS.read_text()) | {name: found[name] for name in asked}
+    COSTS.write_text(written_costs(found))
+
+
+def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float, float]]]:
+    """The server's milliseconds and the blocks it reads for a run in a database, by collector."""
+    cluster.execute("CREATE EXTENSION pg_buffercache", database)
+    data.forget_statements(cluster)
+    asyncio.run(_scrapes(cluster.dsn(database, MONITOR)))
+    collectors = {each.name for each in load(BUILT_IN)}
+    for row in cluster.query(_COSTS, database):
+        if row["collector"] in collectors:  # what is asked to know the server is not
+            yield row["collector"], (row["milliseconds"], row["blocks"])
+
+
+_COSTS = """
+SELECT substring(query FROM '/\\* pgvigil:(\\w+) \\*/') AS collector,
+       sum(total_plan_time + total_exec_time) / sum(calls) AS milliseconds,
+       (sum(shared_blks_hit + shared_blks_read) / sum(calls))::float8 AS blocks
+  FROM pg_stat_statements
+ WHERE query LIKE '%/* pgvigil:%'
+   AND dbid = (SELECT oid FROM pg_database WHERE datname = $1)
+ GROUP BY 1
+"""
+
+
+async def _scrapes(dsn: str) -> None:
+    """Have every collector run so many times, whatever its cache."""
+    fresh = [each.model_copy(update={"cache": 0.0, "enabled": True}) for each in load(BUILT_IN)]
+    watched = target(dsn, Catalog(tuple(fresh)), cost_budget=0)
+    try:
+        for _ in range(RUNS):
+            await scraped(watched, timeout=60)
+    finally:
+        await watched.close()
+
+
+if __name__ == "__main__":
+    main()
