@@ -1,7 +1,7 @@
 """The exporter itself: whether its data can be trusted, which collectors fail, and what it costs the server."""
 
 from dashboards.source import variables
-from dashboards.source.expressions import fastest
+from dashboards.source.expressions import EXPORTER, fastest
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
@@ -31,13 +31,9 @@ def _trust() -> Row:
             stat(
                 "scraped",
                 "Exporters that answer",
-                "Targets on which there was a PostgreSQL exporter within a day, and that Prometheus can scrape.",
-                Query(
-                    "count(up{<server>} == 1 and on (job, instance) present_over_time(pg_up{<server>}[1d]))", "answer"
-                ),
-                Query(
-                    "count(up{<server>} == 0 and on (job, instance) present_over_time(pg_up{<server>}[1d]))", "do NOT"
-                ),
+                "Targets on which there was an exporter of ours within a day, and that Prometheus can scrape.",
+                Query(f"count(up{{<server>}} == 1 and {EXPORTER})", "answer"),
+                Query(f"count(up{{<server>}} == 0 and {EXPORTER})", "do NOT"),
                 unit="short",
                 empty="none",
             ),
@@ -96,7 +92,7 @@ def _trust() -> Row:
                 "Exporters that answered",
                 "Whether Prometheus could scrape each exporter. A line that ends is a target that was taken away.",
                 Query(
-                    "min by (instance) (up{<server>} and on (job, instance) present_over_time(pg_up{<server>}[1d]))",
+                    f"min by (instance) (up{{<server>}} and {EXPORTER})",
                     "{{instance}}",
                 ),
                 empty="no exporter scraped",
@@ -276,7 +272,7 @@ def _page() -> Row:
                 "Samples of a page",
                 "What Prometheus stores for each scrape.",
                 Query(
-                    "max by (instance) (scrape_samples_scraped{<server>} and on (job, instance) pg_up{<server>})",
+                    f"max by (instance) (scrape_samples_scraped{{<server>}} and {EXPORTER})",
                     "{{instance}}",
                 ),
                 unit="short",

@@ -1,7 +1,7 @@
 """All servers: which are in trouble, since when, what runs out first, and who works hardest."""
 
 from dashboards.source import variables
-from dashboards.source.expressions import fastest, leading
+from dashboards.source.expressions import EXPORTER, fastest, leading
 from dashboards.source.instance import USED
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
@@ -84,7 +84,7 @@ def _trouble() -> Row:
                 "exporters-down",
                 "Exporters that do not answer",
                 "Exporters seen within a day that Prometheus cannot scrape: nobody watches their servers.",
-                "count(up{<server>} == 0 and on (job, instance) present_over_time(pg_up{<server>}[1d]))",
+                f"count(up{{<server>}} == 0 and {EXPORTER})",
                 unit="short",
                 empty="none",
                 steps=((None, CRITICAL),),
