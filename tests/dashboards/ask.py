@@ -85,8 +85,15 @@ class Viewer:
         """Run every query of a dashboard with each choice; the answer with fewest series counts."""
         choices = self.choices(shown)
         for target in targets(shown):
-            answers = [self.asks(target, values) for values in choices]
-            yield min(answers, key=lambda answer: (not answer.said, answer.series))
+            yield self._worst(target, choices)
+
+    def looks_again(self, target: Target) -> Answer:
+        """Run one query with each choice; the answer with fewest series counts."""
+        return self._worst(target, self.choices(target.board))
+
+    def _worst(self, target: Target, choices: Sequence[Mapping[str, str]]) -> Answer:
+        answers = [self.asks(target, values) for values in choices]
+        return min(answers, key=lambda answer: (not answer.said, answer.series))
 
     def _range(self) -> dict[str, float]:
         return {"start": self.window.end - self.window.seconds, "end": self.window.end}
