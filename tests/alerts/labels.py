@@ -9,6 +9,7 @@ from alerts.ruleset import Rule
 
 from exporter.catalog import BUILT_IN, load
 from exporter.own import OWN
+from exporter.rules import TAKEN
 from exporter.sampler import METRICS as SAMPLED
 
 Labels = frozenset[str]
@@ -26,8 +27,13 @@ PROMETHEUS: Mapping[str, Labels] = {
     "node_filesystem_avail_bytes": FILE_SYSTEM,
     "node_filesystem_size_bytes": FILE_SYSTEM,
     "node_filesystem_readonly": FILE_SYSTEM,
+    "ALERTS": TAKEN | {"alertstate"},
+    "ALERTS_FOR_STATE": TAKEN,
+    "process_cpu_seconds_total": frozenset(),  # on the exporter's own page, not on those of its several targets
+    "process_resident_memory_bytes": frozenset(),
+    "process_start_time_seconds": frozenset(),
 }
-"""What rules may use beside our own: Prometheus' own series, and file systems as node_exporter has them."""
+"""What is used beside our own: Prometheus' own series, and file systems as node_exporter has them."""
 
 SOMETIMES: Mapping[str, Labels] = {
     name: frozenset({"target"}) for name in ("pg_up", "pg_up_reason", "pgbouncer_up", "pgbouncer_up_reason")
@@ -35,6 +41,8 @@ SOMETIMES: Mapping[str, Labels] = {
 """Labels that a metric has on some pages only: the page of an exporter with several targets says which are up."""
 
 SCALARS = {"time", "scalar", "pi"}
+PICKING = {"topk", "bottomk"}
+"""Aggregations that give some of the series as they are."""
 RELABELLING = {"label_replace", "label_join"}
 
 
@@ -98,6 +106,8 @@ class Known:
 
     def _aggregated(self, expr: promql.AggregateExpr) -> Labels:
         inner = self.of(expr.expr) or frozenset()
+        if str(expr.op) in PICKING:
+            return inner
         if expr.modifier is None:
             return frozenset()
         named = frozenset(expr.modifier.labels)

@@ -1,0 +1,75 @@
+"""Writes what a Grafana and a Prometheus that a person has need, to show the dashboards of an exporter."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exporter import dashboards, rules
+
+SOURCE = "pgvigil"
+"""The uid of the data source; the dashboards do not know it, and let one choose."""
+FOLDER = "PostgreSQL"
+SCRAPED_EVERY = "15s"
+
+Document = Mapping[str, Any]
+
+
+def datasource(prometheus: str) -> Document:
+    """Give the Prometheus to ask, which is not made the default of a Grafana that has one."""
+    source = {
+        "name": "Prometheus (pgvigil)",
+        "uid": SOURCE,
+        "type": "prometheus",
+        "access": "proxy",
+        "url": prometheus,
+        "jsonData": {"httpMethod": "POST", "timeInterval": SCRAPED_EVERY},
+    }
+    return {"apiVersion": 1, "datasources": [source]}
+
+
+def provider(folder: str) -> Document:
+    """Give the folder from which Grafana reads the dashboards."""
+    found = {
+        "name": "pgvigil",
+        "folder": FOLDER,
+        "type": "file",
+        "allowUiUpdates": False,
+        "updateIntervalSeconds": 30,
+        "options": {"path": folder},
+    }
+    return {"apiVersion": 1, "providers": [found]}
+
+
+def scraping(address: str, rule_files: str) -> Document:
+    """Give a configuration for Prometheus: the exporter, and the rules that dashboards and alerts live on."""
+    return {
+        "global": {"scrape_interval": SCRAPED_EVERY, "evaluation_interval": SCRAPED_EVERY},
+        "rule_files": [rule_files],
+        "scrape_configs": [{"job_name": "postgresql", "static_configs": [{"targets": [address]}]}],
+    }
+
+
+def written(document: Document, says: str) -> str:
+    """Give the text of a file."""
+    return f"# {says}\n{yaml.safe_dump(dict(document), sort_keys=False)}"
+
+
+def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
+    """Write it all to a folder, and give the files for a person to look at."""
+    folder = folder.resolve()
+    boards = folder / "dashboards" / "pgvigil"
+    dashboards.write_dashboards(dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
+    rules.write_rules(rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
+    made = {
+        folder / "datasources" / "pgvigil.yaml": written(datasource(prometheus), "The Prometheus that Grafana asks."),
+        folder / "dashboards" / "pgvigil.yaml": written(provider(str(boards)), "Where Grafana reads our dashboards."),
+        folder / "prometheus.yml": written(
+            scraping(address, str(folder / "rules" / "*.yml")), "For Prometheus: --config.file of this file."
+        ),
+    }
+    for file, text in made.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+    return list(made)
