@@ -14,8 +14,9 @@ BEHIND = "clamp_min(instance:pg_replication_behind_primary_bytes:max{<server>}, 
 ROOM = "pg_replication_slots_safe_wal_size_bytes{<server>}"
 KEPT = "pg_replication_slots_retained_bytes{<server>}"
 MUCH = of("PostgreSQLReplicationSlotInactive", "bytes")
-LOST_IN = f"{ROOM} / (-deriv({ROOM}[30m]) > 0) and {KEPT} > {MUCH:g}"
-"""Seconds; the room of a slot that keeps up shrinks and grows with each file of WAL, so only those that keep much."""
+KEEPS_UP = 0.05
+"""Share of what a slot may keep below which its consumer keeps up: its room shrinks and grows with each file of WAL."""
+LOST_IN = f"{ROOM} / (-deriv({ROOM}[30m]) > 0) and {KEPT} / ({KEPT} + {ROOM}) > {KEEPS_UP}"
 SOON = falling(DAY, of("PostgreSQLReplicationSlotSoonLost", "hours") * HOUR)
 BY_SLOT = "instance, slot_name, slot_type"
 BY_SENDER = "instance, application_name, client_addr, slot_name"
@@ -99,7 +100,7 @@ def _state() -> Row:
             stat(
                 "eta-slot",
                 "A slot is lost in",
-                "Time until a slot that keeps much WAL needs more than max_slot_wal_keep_size, at the pace of half an hour.",
+                "Time until a slot whose consumer does not keep up needs more than max_slot_wal_keep_size, at the pace of half an hour.",
                 f"min({LOST_IN})",
                 unit="s",
                 empty="none in sight",
@@ -205,16 +206,26 @@ def _standbys() -> Row:
                     )
                 ),
                 Column(
-                    "Sends",
-                    f"max by ({BY_SENDER}, state) (pg_replication_sender_state{{<server>}} == 1)",
+                    "Streams",
+                    f"""
+                    max by ({BY_SENDER}, state) (
+                      pg_replication_sender_state{{<server>, state="streaming"}} == 1
+                        or 0 * (pg_replication_sender_state{{<server>, state!="streaming"}} == 1)
+                    )
+                    """,
                     "none",
-                    mappings=((1, "yes", "text"),),
+                    mappings=YES_NO,
                 ),
                 Column(
                     "Counts for commits",
-                    f"max by ({BY_SENDER}, sync_state) (pg_replication_sender_sync_state{{<server>}} == 1)",
+                    f"""
+                    max by ({BY_SENDER}, sync_state) (
+                      pg_replication_sender_sync_state{{<server>, sync_state=~"sync|quorum"}} == 1
+                        or 0 * (pg_replication_sender_sync_state{{<server>, sync_state!~"sync|quorum"}} == 1)
+                    )
+                    """,
                     "none",
-                    mappings=((1, "yes", "text"),),
+                    mappings=((1, "yes", "text"), (0, "no", "text")),
                 ),
                 labels={
                     "instance": "Instance",
