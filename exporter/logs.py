@@ -4,13 +4,17 @@ import logging
 import logging.config
 from typing import Literal
 
+_USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
+"""What every record has, or every one of uvicorn's."""
+
 
 class OneLine(logging.Formatter):
     """Writes a message on one line and with no control characters, whatever name or error it repeats."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging calls it so
-        """Escape what cannot be printed; a traceback comes after it and keeps its lines."""
-        text = super().formatMessage(record)
+        """Add the `extra` fields, and escape what cannot be printed; a traceback comes after and keeps its lines."""
+        extra = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _USUAL and value)
+        text = super().formatMessage(record) + (f" ({extra})" if extra else "")
         return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
