@@ -72,6 +72,10 @@ class Attempts:
             return now >= self._not_before and age >= _NEARLY * patience * max(self.interval, apart)
         return age >= _NEARLY * max(cache, self.interval, apart)
 
+    def expire(self) -> None:
+        """Let the result be as old as can be: another server is there now."""
+        self._attempted_at = _NEVER
+
     def begin(self) -> None:
         """Note that the job starts."""
         self._attempted_at = time.monotonic()

@@ -366,6 +366,8 @@ class Target:
         )
         if seen.version != known.version:
             self._facts_at = {}
+            for attempts in self._attempts.values():
+                attempts.expire()
         if seen != self._server:
             self._server = seen
 

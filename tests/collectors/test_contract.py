@@ -18,9 +18,14 @@ NUMBERS = {"int2", "int4", "int8", "float4", "float8", "bool"}
 LABELS = {"text", "name", "varchar", "bool", "int2", "int4", "int8", "oid", "oid[]", "char", "xid"}
 
 
+def ours() -> Catalog:
+    """The collectors that ask PostgreSQL; what PgBouncer shows is looked at elsewhere."""
+    return load(BUILT_IN, COMPATIBILITY).of_kind("postgresql")
+
+
 def jobs(version: tuple[int, ...], extensions: Mapping[str, Extension]) -> list[Job]:
     """Every job that could run on this version, on a primary or a standby, those that are off by default included."""
-    catalog = Catalog(tuple(c.model_copy(update={"enabled": True}) for c in load(BUILT_IN, COMPATIBILITY)))
+    catalog = Catalog(tuple(c.model_copy(update={"enabled": True}) for c in ours()))
     servers = [
         Server(version, in_recovery, "postgres", ("postgres",), {"postgres": extensions})
         for in_recovery in (False, True)
@@ -69,8 +74,8 @@ async def test_statements_follow_the_version_of_the_extension_not_of_the_server(
 
 
 def test_every_metric_is_on_the_newest_supported_version_or_says_until_when() -> None:
-    extensions = {name: Extension((99,), "public") for c in load(BUILT_IN, COMPATIBILITY) if (name := c.extension)}
+    extensions = {name: Extension((99,), "public") for c in ours() if (name := c.extension)}
     newest = {metric.name for job in jobs((18,), extensions) for metric in job.metrics}
-    collectors = load(BUILT_IN, COMPATIBILITY)
+    collectors = ours()
     every = {metric.name for collector in collectors for metric in collector.metrics if not metric.until}
     assert every - newest == set()

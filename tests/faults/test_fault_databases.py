@@ -315,7 +315,10 @@ async def test_five_thousand_statements_with_evictions_add_up_and_nothing_falls(
 ) -> None:
     server = cluster(major, {"pg_stat_statements.max": "500"})
     pages: list[Page] = []
-    async with exporting(server.dsn(user=MONITOR), uncached("statements")) as watched, witnessed(server):
+    async with (
+        exporting(server.dsn(user=MONITOR), uncached("statements", "statements_info")) as watched,
+        witnessed(server),
+    ):
         await until_whole(watched)
         async with client(server, "shop") as shop:
             for batch in range(10):

@@ -163,6 +163,7 @@ async def test_a_standby_that_takes_no_connections_is_starting_up(cluster: Calla
 @pytest.mark.parametrize("major", [13, 18])
 async def test_a_promoted_standby_changes_over_without_a_restart(cluster: Callable[..., Cluster], major: int) -> None:
     primary = cluster(major)
+    primary.execute("CREATE TABLE t ()")
     with primary.clone_standby() as standby:
         async with exporting(standby.dsn(user=MONITOR)) as target, witnessed(standby):
             before = await until_whole(target)

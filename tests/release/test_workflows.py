@@ -48,7 +48,7 @@ def test_zizmor_would_find_something(tmp_path: Path) -> None:
     loose = re.sub("@[0-9a-f]{40} # v", "@v", text).replace("$TESTS", "${{ github.head_ref }}")
     (tmp_path / ".github" / "workflows").mkdir(parents=True)
     (tmp_path / ".github" / "workflows" / "ci.yml").write_text(loose)
-    done = program("zizmor", "--offline", "--no-progress", tmp_path)
+    done = program("zizmor", "--offline", "--no-progress", "--color=never", tmp_path)
     assert done.returncode != 0
     assert {"unpinned-uses", "template-injection"} <= set(re.findall(r"^\w+\[([a-z-]+)\]", done.stdout, re.MULTILINE))
 
