@@ -8,7 +8,7 @@ from typing import TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 LONGEST_SECONDS = 240.0
-"""However much a job costs, it runs this often, or half again as far apart as it should: what is kept for a minute is
+"""However much a job costs, it runs this often, or as often as its cache says: what is kept for a minute or five is
 never older than five then, with the minute that a result is served when no newer one came."""
 
 
@@ -35,7 +35,7 @@ def parts(left: Iterable[Need], right: Iterable[Need], share: float) -> tuple[fl
 
 def longest(period: float) -> float:
     """Say how far apart the runs of a job may be put that should run so often."""
-    return max(LONGEST_SECONDS, 1.5 * period)
+    return max(LONGEST_SECONDS, period)
 
 
 def intervals(needs: Mapping[Key, Need], share: float) -> dict[Key, float]:
@@ -53,6 +53,7 @@ def intervals(needs: Mapping[Key, Need], share: float) -> dict[Key, float]:
     for done, (key, need) in enumerate(sorted(needs.items(), key=lambda item: item[1].load)):
         part = left / (len(needs) - done)
         if need.load > part:
-            paced[key] = min(need.cost / part if part > 0 else math.inf, longest(need.period))
+            apart = min(need.cost / part if part > 0 else math.inf, longest(need.period))
+            paced |= {key: apart} if apart > need.period else {}
         left -= min(need.load, part)
     return paced

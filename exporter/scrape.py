@@ -487,15 +487,10 @@ class Target:
             raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
 
     def _wanted(self, database: str) -> list[Job]:
-        """List what is to run on a visit: what runs on each one, and the rest on the one nearest to its time."""
+        """List what is to run on a visit: what would be due before the next one."""
         turn = self._rotation.turn(database)
-        found = []
-        for job in self.plan.by_database.get(database, ()):
-            attempts, cache = self._of(job), job.cache
-            ahead = turn.period if max(cache, attempts.interval) <= turn.period else turn.period / 2
-            if attempts.due(cache, turn.interval, ahead):
-                found.append(job)
-        return found
+        jobs = self.plan.by_database.get(database, ())
+        return [job for job in jobs if self._of(job).due(job.cache, turn.interval, ahead=turn.period)]
 
     async def _learn_contents(self, session: Session, database: str) -> None:
         """Read which extensions a database has, and whether it has any table."""
