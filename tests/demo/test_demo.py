@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,14 +67,6 @@ def _url(process: subprocess.Popen[str]) -> str:
         if found := re.search(r"(http://\S+/)metrics", line):
             return found[1]
     raise AssertionError("".join(said))
-
-
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A folder for temporary files that the server's user can reach too."""
-    with tempfile.TemporaryDirectory(prefix="demo-test-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def _past_threshold(page: Page) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
-import pytest
 import yaml
 from demo.test_demo import running
 from prom import PROMTOOL
@@ -17,15 +16,6 @@ from prom import PROMTOOL
 from exporter.demo.provisioning import provision
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
-
-
-@pytest.fixture
-def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for temporary files that the server's user can reach too."""
-    folder = tmp_path_factory.mktemp("demo")
-    for each in (folder, *list(folder.parents)[:2]):
-        each.chmod(0o755)
-    return folder
 
 
 def _uids(folder: Path) -> set[str]:
