@@ -22,7 +22,7 @@ own         the exporter's own metrics, declared with the same Metric
 statements  the ledger's members with their normalised texts, for people
 bounds      a page's samples at most (pure)
 attempts    what the runs of one job came to: last good result, failures and back-off, cost
-pacing      how often each job may run so that all keep within their budget of cost (pure)
+pacing      how often each job may run to keep within the budget of cost, and how seldom at most (pure)
 rotation    which database is visited next, in a round that is spread evenly over its time
 sampler     what sessions wait for between scrapes -> counters of session-seconds
 incidents   the flight recorder: snapshots of what was wrong, in memory

@@ -1,4 +1,4 @@
-"""How often each job may run, so that all of them together cost no more than their share of a core. Pure."""
+"""How often each job may run to keep all within their share of a core, and how seldom it runs at most. Pure."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
