@@ -1,6 +1,6 @@
 """All servers: which are in trouble, since when, what runs out first, and who works hardest."""
 
-from dashboards.source import variables
+from dashboards.source import endings, variables
 from dashboards.source.expressions import EXPORTER, fastest, leading
 from dashboards.source.instance import USED
 from dashboards.source.layout import Dashboard, Row
@@ -9,32 +9,11 @@ from dashboards.source.panels import Column, Query, stat, state_timeline, table,
 from dashboards.source.thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 
 ETAS = (
-    ("connection slots", "pg_connections_available{<server>} / (deriv(pg_connections_used{<server>}[30m]) > 0)"),
-    (
-        "transaction ids",
-        """
-        (2147483647 - 3e6 - pg_database_xid_age{<server>})
-          / on (job, instance) group_left () (instance:pg_xid_consumed:rate6h{<server>} > 0)
-        """,
-    ),
-    (
-        "multixact ids",
-        """
-        (2147483647 - 3e6 - pg_database_mxid_age{<server>})
-          / on (job, instance) group_left () (instance:pg_multixact_consumed:rate6h{<server>} > 0)
-        """,
-    ),
-    (
-        "WAL for a slot",
-        """
-        pg_replication_slots_safe_wal_size_bytes{<server>}
-          / on (job, instance) group_left () (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]) > 0)
-        """,
-    ),
-    (
-        "numbers of a sequence",
-        "pg_sequence_remaining_values{<server>} / (-deriv(pg_sequence_remaining_values{<server>}[6h]) > 0)",
-    ),
+    ("connection slots", endings.CONNECTIONS),
+    ("transaction ids", endings.XIDS),
+    ("multixact ids", endings.MULTIXACTS),
+    ("WAL for a slot", endings.SLOT),
+    ("numbers of a sequence", endings.sequence("server")),
 )
 """What runs out, and in how many seconds."""
 RISKS = " or ".join(f'label_replace(min by (instance) ({eta}), "risk", "{what}", "", "")' for what, eta in ETAS)

@@ -1,6 +1,6 @@
 """One server: whether it is up, what it does and how well, what its sessions do, and what runs out."""
 
-from dashboards.source import variables
+from dashboards.source import endings, variables
 from dashboards.source.expressions import HOSTS
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
@@ -324,7 +324,7 @@ def _ends() -> Row:
                 "eta-connections",
                 "Connection slots",
                 "Time until all connection slots are taken at the pace of the last half hour.",
-                "min(pg_connections_available{<server>} / (deriv(pg_connections_used{<server>}[30m]) > 0))",
+                f"min({endings.CONNECTIONS})",
                 unit="s",
                 empty=NO_RISE,
                 steps=falling(of("PostgreSQLConnectionsRunningOut", "horizon_seconds"), MINUTE),
@@ -334,12 +334,7 @@ def _ends() -> Row:
                 "eta-xid",
                 "Transaction ids",
                 "Time until writes stop for want of transaction ids, if vacuum froze nothing, at the pace of six hours.",
-                """
-                min(
-                  (2147483647 - 3e6 - pg_database_xid_age{<server>})
-                    / on (job, instance) group_left () (instance:pg_xid_consumed:rate6h{<server>} > 0)
-                )
-                """,
+                f"min({endings.XIDS})",
                 unit="s",
                 empty="none used",
                 steps=falling(
@@ -353,12 +348,7 @@ def _ends() -> Row:
                 "eta-multixact",
                 "Multixact ids",
                 "Time until row locks fail for want of multixact ids, if vacuum froze nothing, at the pace of six hours.",
-                """
-                min(
-                  (2147483647 - 3e6 - pg_database_mxid_age{<server>})
-                    / on (job, instance) group_left () (instance:pg_multixact_consumed:rate6h{<server>} > 0)
-                )
-                """,
+                f"min({endings.MULTIXACTS})",
                 unit="s",
                 empty="none used",
                 steps=falling(
@@ -372,13 +362,7 @@ def _ends() -> Row:
                 "eta-slot",
                 "WAL for a slot",
                 "Time until a replication slot is lost because it needs more WAL than slots may keep.",
-                """
-                min(
-                  pg_replication_slots_safe_wal_size_bytes{<server>}
-                    / on (job, instance) group_left ()
-                    (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]) > 0)
-                )
-                """,
+                f"min({endings.SLOT})",
                 unit="s",
                 empty="no slot has a limit",
                 steps=falling(DAY, of("PostgreSQLReplicationSlotSoonLost", "hours") * HOUR),
@@ -389,12 +373,7 @@ def _ends() -> Row:
                 "eta-sequence",
                 "Numbers of a sequence",
                 "Time until a sequence, or the column it fills, has no number left, at the pace of six hours.",
-                """
-                min(
-                  pg_sequence_remaining_values{<database>}
-                    / (-deriv(pg_sequence_remaining_values{<database>}[6h]) > 0)
-                )
-                """,
+                f"min({endings.sequence('database')})",
                 unit="s",
                 empty="none in use",
                 steps=falling(

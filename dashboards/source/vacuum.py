@@ -1,6 +1,6 @@
 """Vacuum: whether it keeps up, what keeps it from removing dead rows, and when transaction ids run out."""
 
-from dashboards.source import variables
+from dashboards.source import endings, variables
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
@@ -21,8 +21,6 @@ SWITCHED_OFF = Column(
 DUE = "pg_table_dead_tuples{<database>} > pg_table_vacuum_threshold_tuples{<database>}"
 FLOOR = 1000
 """Rows that are worth a line."""
-END = "2147483647 - 3e6"
-"""How many ids there are before PostgreSQL takes no more writes."""
 
 
 def dashboard() -> Dashboard:
@@ -361,7 +359,7 @@ def _last(key: str, used: str, title: str, alert: str, begins: str) -> Panel:
             "Lasts for",
             f"""
             min by (instance, datname) (
-              ({END} - pg_database_{key}_age{{<database>}})
+              ({endings.IDS} - pg_database_{key}_age{{<database>}})
                 / on (job, instance) group_left () (instance:pg_{used}_consumed:rate6h{{<server>}} > 0)
             )
             """,
