@@ -27,6 +27,8 @@ class Budget:
     """Counts the connections of one target: those open, and those that the server may still hold for us."""
 
     def __init__(self, most: int) -> None:
+        self.login = asyncio.Lock()
+        """Held while a kept connection is opened: where there is place for one, two at once would both be refused."""
         self._most = most
         self._kept = 0
         self._lent = 0
@@ -170,7 +172,8 @@ class KeptSession:
         if self._error and not answered and time.monotonic() < self._not_before:
             raise self._error
         try:
-            session = await self._open()
+            async with self._budget.login:
+                session = await self._open()
         except (ConnectError, SettingsError) as found:
             error = found if isinstance(found, ConnectError) else ConnectError("other", str(found))
             if self._session and error.reason == "timeout":
