@@ -1,14 +1,13 @@
 """The servers and programs that tests ask for, started when the first one asks."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
-from servers import MAJORS, NEWEST, MissingError, build, program
+from servers import MAJORS, NEWEST, MissingError, build, do_without, program
 
 from exporter.demo.cluster import FAST, Cluster
 
@@ -31,18 +30,11 @@ PREPARE = """
 """
 
 
-def _do_without(missing: MissingError) -> NoReturn:
-    """Skip on a person's machine; fail in CI, where everything has to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(str(missing), pytrace=False)
-    pytest.skip(str(missing))
-
-
 def _cluster(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
     try:
         return Cluster(build(major), settings={**SETTINGS, **settings}, **options)
     except MissingError as missing:
-        _do_without(missing)
+        do_without(missing)
 
 
 @pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
@@ -99,6 +91,6 @@ def tool() -> Callable[..., Path]:
         try:
             return program(name, hint, *also)
         except MissingError as missing:
-            _do_without(missing)
+            do_without(missing)
 
     return path_of

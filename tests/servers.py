@@ -12,6 +12,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from exporter.demo.cluster import Build, can_run, copied, embedded
 
@@ -25,7 +28,14 @@ DOWNLOAD_SECONDS = 300
 
 
 class MissingError(Exception):
-    """A build that cannot be had here, and why."""
+    """What cannot be had here, and why."""
+
+
+def do_without(missing: MissingError) -> NoReturn:
+    """Skip on a person's machine; fail in CI, where everything has to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(str(missing), pytrace=False)
+    pytest.skip(str(missing))
 
 
 def build(major: int) -> Build:
