@@ -27,6 +27,8 @@ rotation    which database is visited next, in a round that is spread evenly ove
 sampler     what sessions wait for between scrapes -> counters of session-seconds
 incidents   the flight recorder: snapshots of what was wrong, in memory
 watch       the look between scrapes that feeds both
+health      whether a server is up, and why not
+facts       what is known of a server, learned anew when it grows old, and the plan that follows
 scrape      one scrape in order; deadline, last good results, shared runs
 render      samples -> bytes in the format the client asked for (pure)
 page        one page from the blocks of all collectors, each rendered once

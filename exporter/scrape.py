@@ -5,37 +5,31 @@ import logging
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter import costs
 from exporter.attempts import Attempts
 from exporter.bounds import bounded
-from exporter.catalog import PRODUCTS, Catalog, NameKind
+from exporter.catalog import PRODUCTS, Catalog
 from exporter.costs import COLLECTOR, Costs
 from exporter.databases import Choice
 from exporter.errors import ConnectError, DatabaseError, QueryError
+from exporter.facts import CONTENTS_SECONDS, FACTS_TIMEOUT, Facts
+from exporter.health import Health
 from exporter.incidents import Incident
 from exporter.ledger import book, new_ledger
-from exporter.names import Names
 from exporter.own import JobStatus, Report, Rounds
 from exporter.pacing import Need, intervals, parts
-from exporter.plan import UNKNOWN, Extension, Job, Plan, Server, plan, quoted
+from exporter.plan import UNKNOWN, Job, Plan
 from exporter.rotation import Rotation
 from exporter.samples import Columns, Samples, columns, missing_columns, samples
-from exporter.session import Connector, Directory, Session, Vitals
+from exporter.session import Connector, Session, Vitals
 from exporter.sessions import KeptSession, Sessions
 from exporter.statements import TEXTS, Texts, statements
 from exporter.watch import Watch, WatchOptions
 
 _log = logging.getLogger(__name__)
-
-FACTS_SECONDS = 30.0
-"""How long the list of databases, roles and extensions is believed."""
-
-_FACTS_TIMEOUT = 5.0
-
-_NAMES_TIMEOUT = 1.0
 
 _LOGIN_TRIPS = 5
 """How often a login and the question for the extensions go to the server and back."""
@@ -78,30 +72,19 @@ class Target:
 
     def __init__(self, catalog: Catalog, postgres: Connector, options: Options | None = None, name: str = "") -> None:
         self._kind = postgres.kind
-        self._catalog = catalog.of_kind(self._kind)
         self._options = options or Options()
         self._sessions = Sessions(postgres, self._options.max_connections)
-        self._names = Names()
-        self._server: Server | None = None
-        self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
-        self._nameless: set[tuple[NameKind, Any]] = set()
-        self._learning = asyncio.Lock()
+        self._facts = Facts(catalog.of_kind(self._kind), self._options.databases, self._sessions)
+        self._health = Health(PRODUCTS[self._kind])
         self._rotation = Rotation()
         self._visiting: set[str] = set()
         self._held_back: set[str] = set()
-        self._idle_patterns: tuple[str, ...] = ()
-        self._facts_at: dict[str, float] = {}
-        self._facts_from: Session | None = None
         self._attempts: dict[tuple[str, str], Attempts] = {}
         self._stuck: dict[KeptSession, Attempts] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._began_at: float | None = None
         self._gap = _USUAL_GAP_SECONDS
         self._deadline = float("-inf")
-        self._up = False
-        self._down_reason = "timeout"
-        self._down_message = "no answer in time"
-        self._logged = "nothing"
         self._scrapes = 0
         self._role = 0
         self._rtt = 0.0
@@ -109,7 +92,7 @@ class Target:
         self._texts = Texts()
         self._costs = Costs()
         watch = self._options.watch
-        self._watch = Watch(self._sessions, self._names, watch, name) if watch else None
+        self._watch = Watch(self._sessions, self._facts.names, watch, name) if watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 
@@ -135,26 +118,26 @@ class Target:
                 break
             await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         self._scrapes += 1
-        self._log_health()
+        self._health.log()
         return self._report(time.monotonic() - started)
 
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up."""
         started = time.monotonic()
         if not self._running():
-            self._ask_anew()
+            self._health.ask_anew()
         try:
             async with asyncio.timeout(timeout):
-                _, vitals = await self._sessions.vital.ready(_FACTS_TIMEOUT)
+                _, vitals = await self._sessions.vital.ready(FACTS_TIMEOUT)
             self._note(vitals)
         except ConnectError as error:
-            self._note_down(error)
+            self._health.note_down(error)
         except TimeoutError:
             _log.debug("no answer within %s s", timeout)
-        self._log_health()
+        self._health.log()
         return Report(
-            self._up,
-            self._down_reason,
+            self._health.up,
+            self._health.reason,
             (),
             {},
             time.monotonic() - started,
@@ -176,21 +159,16 @@ class Target:
         ids = [int(row.queryid) for row in statements(report) if row.queryid.lstrip("-").isdecimal()]
         missing = self._texts.missing(ids)
         job = next((job for job in self.plan.jobs if job.collector.name == COLLECTOR), None)
-        if job and missing and self._server and job.collector.extension:
-            schema = self._server.extensions[job.database][job.collector.extension].schema
+        if job and missing and (schema := self._facts.schema(job)):
             async with self._sessions.borrowed(job.database) as session:
-                rows = await session.fetch(
-                    TEXTS.replace("{schema}", quoted(schema)), _FACTS_TIMEOUT, [*map(str, missing)]
-                )
+                rows = await session.fetch(TEXTS.replace("{schema}", schema), FACTS_TIMEOUT, [*map(str, missing)])
             self._texts.learn({row["queryid"]: row["query"] for row in rows})
         return self._texts
 
     @property
     def plan(self) -> Plan:
         """What runs on the server as it was last seen; nothing before it was seen."""
-        if self._planned[0] is not self._server and self._server:
-            self._planned = (self._server, plan(self._catalog, self._server))
-        return self._planned[1]
+        return self._facts.plan
 
     def _running(self) -> list[asyncio.Task[None]]:
         """List what a page waits for: nobody is late for an early visit."""
@@ -198,7 +176,7 @@ class Target:
 
     def _begin(self) -> None:
         """Start a run on every kept connection that is not still at work."""
-        self._ask_anew()
+        self._health.ask_anew()
         self._pace()
         for vital, kept, other in (
             (True, self._sessions.vital, self._sessions.main),
@@ -219,11 +197,11 @@ class Target:
         if self._began_at is not None:
             self._gap += 0.3 * (min(now - self._began_at, 300.0) - self._gap)
         self._began_at = now
-        if not self._options.cost_budget or not self._server:
+        if not self._options.cost_budget or not (server := self._facts.server):
             return
         vital = sum(self._of(job).cost / self._gap for job in self.plan.jobs if job.collector.vital)
         share = max(self._options.cost_budget - vital, self._options.cost_budget / 10)
-        here, elsewhere = self._needs(self._server.database)
+        here, elsewhere = self._needs(server.database)
         for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
         self._hold_back(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
 
@@ -279,12 +257,11 @@ class Target:
             return
         self._note(vitals)
         await self._end_abandoned(kept, session)
-        if not vital and session is not self._facts_from:  # over a new connection another server may answer
-            self._facts_at.pop(vitals.database, None)
-            self._facts_from = session
-        if not vital or not self._facts_at:
-            async with self._learning, kept.lock:
-                await self._learn_facts(session, vitals.database)
+        if not vital:
+            self._facts.come_from(session, vitals.database)
+        if not vital or not self._facts.learned:
+            async with self._facts.learning, kept.lock:
+                await self._facts.learn(session, vitals.database)
         jobs = [job for job in self._due() if job.collector.vital == vital and job.database == vitals.database]
         for job in jobs:
             self._of(job).pending = True
@@ -299,12 +276,12 @@ class Target:
         replaced, and the query rests for long.
         """
         try:
-            session, vitals = await kept.ready(_FACTS_TIMEOUT)
+            session, vitals = await kept.ready(FACTS_TIMEOUT)
         except ConnectError as error:
-            self._note_down(error)
+            self._health.note_down(error)
             if not other.open:
                 raise
-            session, vitals = await other.ready(_FACTS_TIMEOUT)
+            session, vitals = await other.ready(FACTS_TIMEOUT)
             if error.reason != "hung":
                 return other, session, vitals
         else:
@@ -314,7 +291,7 @@ class Target:
             self._suspend(culprit)
         await kept.replace()
         try:
-            return kept, *await kept.ready(_FACTS_TIMEOUT)
+            return kept, *await kept.ready(FACTS_TIMEOUT)
         except ConnectError:
             return other, session, vitals
 
@@ -330,7 +307,7 @@ class Target:
         if self._sessions.budget.abandoned:
             try:
                 async with kept.lock:
-                    await self._sessions.budget.end_abandoned(session, _FACTS_TIMEOUT)
+                    await self._sessions.budget.end_abandoned(session, FACTS_TIMEOUT)
             except QueryError as error:
                 _log.info("backends of ours that hang could not be ended: %s", error)
 
@@ -353,88 +330,18 @@ class Target:
 
     def _note(self, vitals: Vitals) -> None:
         """Take over what the server says of itself."""
-        self._note_life()
+        self._health.note_life()
         self._role, self._rtt = vitals.role, vitals.rtt
         self._rtts.append(vitals.rtt)
-        known = self._server or Server(vitals.version, vitals.in_recovery, vitals.database)
-        seen = replace(
-            known,
-            version=vitals.version,
-            in_recovery=vitals.in_recovery,
-            database=vitals.database,
-            own=self._options.databases.takes(vitals.database),
-        )
-        if seen.version != known.version:
-            self._facts_at = {}
+        if self._facts.note(vitals):
             for attempts in self._attempts.values():
                 attempts.expire()
-        if seen != self._server:
-            self._server = seen
-
-    def _note_life(self) -> None:
-        self._up, self._down_reason = True, ""
-
-    def _note_down(self, error: ConnectError) -> None:
-        """Take over why the server cannot be had, unless another connection found it up."""
-        if not self._up:
-            if (self._down_reason, error.reason) != ("hung", "timeout"):
-                self._down_reason = error.reason
-            self._down_message = str(error)
-
-    def _ask_anew(self) -> None:
-        """Until it answers, a server that answered before counts as hung, any other as timed out."""
-        self._down_reason = "hung" if self._up or self._down_reason == "hung" else "timeout"
-        self._up = False
-
-    def _log_health(self) -> None:
-        """Log when the server goes or comes, not at every scrape."""
-        if self._logged != self._down_reason:
-            product = PRODUCTS[self._kind]
-            message = f"{product} is up" if self._up else f"{product} is down: {self._down_message}"
-            _log.log(logging.INFO if self._up else logging.WARNING, message, extra={"reason": self._down_reason})
-            self._logged = self._down_reason
-
-    async def _learn_facts(self, session: Session, database: str) -> None:
-        """Read the directory and this database's extensions when what is known has grown old; else keep it."""
-        now = time.monotonic()
-        if self._server is None or now - self._facts_at.get(database, float("-inf")) < FACTS_SECONDS:
-            return
-        try:
-            directory = await session.directory(_FACTS_TIMEOUT)
-            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
-        except QueryError as error:
-            _log.warning("databases, roles and extensions could not be listed: %s", error)
-            return
-        self._facts_at[database] = now
-        self._nameless = set()
-        self._names.replace(directory.databases, directory.roles)
-        self._names.forget_relations()
-        chosen = self._chosen(directory)
-        self._forget_databases({database, *chosen})
-        gone = set(self._server.extensions) - set(chosen) - {database}
-        by_database = {name: found for name, found in self._server.extensions.items() if name not in gone}
-        self._server = replace(self._server, databases=chosen, extensions=by_database)
-        self._note_contents(database, extensions, bare=bare)
-
-    def _chosen(self, directory: Directory) -> tuple[str, ...]:
-        """Choose the databases to look into, and log the patterns that match none when that is news."""
-        idle = self._options.databases.idle(directory.databases.values())
-        if new := set(idle) - set(self._idle_patterns):
-            _log.warning("no database matches %s", ", ".join(sorted(new)))
-        self._idle_patterns = idle
-        return tuple(name for name in directory.connectable if self._options.databases.takes(name))
-
-    def _forget_databases(self, present: set[str]) -> None:
-        self._rotation.forget_all_but(present)
-        self._facts_at = {name: at for name, at in self._facts_at.items() if name in present}
-        self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
 
     def _visit_others(self, ours: str) -> None:
         """Visit the other databases where something is due, or that were not looked into of late; some of the rest."""
-        others = [name for name in self._server.databases if name != ours] if self._server else []
-        now = time.monotonic()
-        due = {job.database for job in self._due()}
-        due |= {name for name in others if now - self._facts_at.get(name, float("-inf")) >= FACTS_SECONDS * 10}
+        others = self._others()
+        self._rotation.forget_all_but({ours, *others})
+        due = {job.database for job in self._due()} | {name for name in others if self._facts.is_old(name)}
         for name in others:
             turn = self._rotation.turn(name)
             turn.period = max(turn.interval, self._period(name))
@@ -446,7 +353,7 @@ class Target:
     def _period(self, database: str) -> float:
         """Say how often something is due in a database."""
         jobs = self.plan.by_database.get(database, ())
-        return min((max(job.cache, self._of(job).interval, self._gap) for job in jobs), default=FACTS_SECONDS * 10)
+        return min((max(job.cache, self._of(job).interval, self._gap) for job in jobs), default=CONTENTS_SECONDS)
 
     async def _visitor(self, *, early: bool) -> None:
         """Visit one database after another as long as there is one in line and the server lets us in."""
@@ -467,7 +374,7 @@ class Target:
         try:
             async with self._sessions.borrowed(database) as session:
                 started = time.monotonic()
-                await self._learn_contents(session, database)
+                await self._facts.learn_contents(session, database)
                 took = session.login_seconds + time.monotonic() - started
                 self._rotation.book(database, max(took - _LOGIN_TRIPS * min(self._rtts, default=0.0), 0.0))
                 left = self._quick_first(self._wanted(database))
@@ -482,7 +389,7 @@ class Target:
         """Run a job in another database; QueryError when its query does not end in time."""
         await self._attempt(job, session)
         if session.stuck:
-            await self._sessions.vital.ready(_FACTS_TIMEOUT)  # else the server hangs, and not the query
+            await self._sessions.vital.ready(FACTS_TIMEOUT)  # else the server hangs, and not the query
             self._suspend(self._of(job))
             raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
 
@@ -491,28 +398,6 @@ class Target:
         turn = self._rotation.turn(database)
         jobs = self.plan.by_database.get(database, ())
         return [job for job in jobs if self._of(job).due(job.cache, turn.interval, ahead=turn.period)]
-
-    async def _learn_contents(self, session: Session, database: str) -> None:
-        """Read which extensions a database has, and whether it has any table."""
-        try:
-            extensions, bare = await session.extensions(_FACTS_TIMEOUT), await session.bare(_FACTS_TIMEOUT)
-        except QueryError as error:
-            if not session.usable:
-                raise
-            _log.warning("extensions of %s could not be listed: %s", database, error)
-            return
-        self._facts_at[database] = time.monotonic()
-        self._note_contents(database, extensions, bare=bare)
-
-    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, bare: bool) -> None:
-        """Take over what is in a database; the plan is made anew only if that has changed."""
-        if not self._server:
-            return
-        contents = {**self._server.extensions, database: extensions}
-        others = {name for name in self._server.bare if name in contents} - {database}
-        seen = replace(self._server, extensions=contents, bare=frozenset(others | ({database} if bare else set())))
-        if seen != self._server:
-            self._server = seen
 
     def _of(self, job: Job) -> Attempts:
         if (found := self._attempts.get(job.key)) is None:
@@ -541,34 +426,32 @@ class Target:
             table = columns(rows)
             if table and (missing := missing_columns(job, list(table))):
                 raise QueryError("query", f"the query has no column {', '.join(missing)}")
-            await self._look_up_names(job, table, session)
+            await self._facts.look_up_names(job, table, session)
             result = self._samples(job, table, attempts)
             if job.collector.name == COLLECTOR:
                 await self._count_costs(job, table, session)
         except DatabaseError as error:
             if error.reason != "connection":
-                self._note_life()
+                self._health.note_life()
             self._book_failure(job, error)
         except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
             _log.exception("collector failed in a way nobody foresaw", extra={"collector": job.collector.name})
             self._book_failure(job, QueryError("query", f"{type(error).__name__}: {error}"))
         else:
-            self._note_life()
+            self._health.note_life()
             attempts.succeed(result)
 
     def _samples(self, job: Job, table: Columns, attempts: Attempts) -> Samples:
         if not job.collector.ledger:
-            return samples(job, table, self._names)
+            return samples(job, table, self._facts.names)
         attempts.ledger = attempts.ledger or new_ledger(job)
-        return book(job, table, self._names, attempts.ledger, time.monotonic())
+        return book(job, table, self._facts.names, attempts.ledger, time.monotonic())
 
     async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
         """Read from the statements that were collected what our own cost the server."""
-        if not self._server or not job.collector.extension:
-            return
         now = time.monotonic()
-        if missing := self._costs.missing(table, self._role, now):
-            schema = quoted(self._server.extensions[job.database][job.collector.extension].schema)
+        schema = self._facts.schema(job)
+        if schema and (missing := self._costs.missing(table, self._role, now)):
             sql = costs.TEXTS.replace("{schema}", schema)
             try:
                 rows = await session.fetch(sql, job.collector.timeout, self._role, [*map(str, missing)])
@@ -577,7 +460,7 @@ class Target:
                 return
             self._costs.learn({row["queryid"]: row["query"] for row in rows})
         per_database = {job.collector.name for job in self.plan.jobs if job.collector.scope == "database"}
-        self._costs.update(table, self._role, self._names, per_database, now)
+        self._costs.update(table, self._role, self._facts.names, per_database, now)
 
     def _book_failure(self, job: Job, error: DatabaseError) -> None:
         if self._of(job).fail(error, ran=True):
@@ -586,45 +469,6 @@ class Target:
                 error,
                 extra={"collector": job.collector.name, "datname": job.database, "reason": error.reason},
             )
-
-    async def _look_up_names(self, job: Job, table: Columns, session: Session) -> None:
-        """Ask for the names of what turned up for the first time; without an answer its oids stand in."""
-        for label, kind in job.collector.names.items():
-            unknown = {
-                key for key in self._names.unknown(kind, table.get(label, ())) if (kind, key) not in self._nameless
-            }
-            if not unknown or (job.collector.vital and kind != "relation"):
-                continue  # the vital few read no catalog of all databases, which may be locked
-            try:
-                async with asyncio.timeout(_NAMES_TIMEOUT):
-                    await self._look_up(kind, unknown, job, session)
-            except (DatabaseError, TimeoutError) as error:
-                _log.info("names could not be looked up: %s", error, extra={"collector": job.collector.name})
-            else:
-                self._nameless |= {(kind, key) for key in self._names.unknown(kind, unknown)}
-
-    async def _look_up(self, kind: NameKind, unknown: Iterable[Any], job: Job, session: Session) -> None:
-        if kind == "relation":
-            await self._look_up_relations(job, unknown, session)
-        else:
-            directory = await session.directory(_FACTS_TIMEOUT)
-            self._names.replace(directory.databases, directory.roles)
-
-    async def _look_up_relations(self, job: Job, unknown: Iterable[tuple[int, int]], session: Session) -> None:
-        by_database: dict[int, list[int]] = {}
-        for database, oid in unknown:
-            by_database.setdefault(database, []).append(oid)
-        for database, oids in by_database.items():
-            self._names.learn(await self._relations(database, oids, session, job.database))
-
-    async def _relations(
-        self, database: int, oids: Sequence[int], session: Session, ours: str
-    ) -> dict[tuple[int, int], str]:
-        name = self._names.database(database)
-        if not database or name is None or name == ours:
-            return await session.relations(oids, database, _FACTS_TIMEOUT)
-        async with self._sessions.borrowed(name, wait=False) as other:
-            return await other.relations(oids, database, _FACTS_TIMEOUT)
 
     def _report(self, seconds: float) -> Report:
         current = self.plan
@@ -637,8 +481,8 @@ class Target:
             jobs = (*jobs, self._watch.status())
         begun = self._watch.recorder.begun if self._watch else {}
         return Report(
-            self._up,
-            self._down_reason,
+            self._health.up,
+            self._health.reason,
             bounded(jobs, self._options.max_samples),
             current.skipped,
             seconds,
@@ -650,10 +494,13 @@ class Target:
             self._rounds(),
         )
 
+    def _others(self) -> list[str]:
+        """List the databases that are visited: all but that of the DSN."""
+        server = self._facts.server
+        return [name for name in server.databases if name != server.database] if server else []
+
     def _rounds(self) -> Rounds:
-        server = self._server
-        others = [name for name in server.databases if name != server.database] if server else []
-        interval = max((self._rotation.turn(name).period for name in others), default=0.0)
+        interval = max((self._rotation.turn(name).period for name in self._others()), default=0.0)
         return Rounds(self._rotation.visits, self._rotation.login_seconds, interval)
 
     def _statuses(self) -> tuple[JobStatus, ...]:

@@ -283,7 +283,7 @@ async def test_never_more_connections_than_the_budget(cluster: Callable[..., Clu
 async def test_a_database_that_comes_or_goes_is_noticed(
     cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.scrape.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
     server = cluster()
     watched = target(server.dsn(user=MONITOR))
     try:

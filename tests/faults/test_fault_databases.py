@@ -33,8 +33,9 @@ def foreseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 def quick_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is there is looked up at every scrape, instead of every half minute."""
-    monkeypatch.setattr("exporter.scrape.FACTS_SECONDS", 0.0)
+    """What is there is looked up at every scrape, instead of every half minute or five."""
+    monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.facts.CONTENTS_SECONDS", 0.0)
 
 
 def everywhere(folder: Path, sql: str = "SELECT 1 AS value", timeout: float = 5) -> Catalog:
@@ -87,7 +88,7 @@ async def test_a_database_dropped_between_discovery_and_connect_costs_only_itsel
             assert failing(found) == {"everywhere"}
             assert (success(found, "postgres"), success(found, "kept"), success(found, "doomed")) == (1, 1, 0)
             assert found.value("pgvigil_collector_age_seconds", collector="everywhere", datname="doomed") > 0
-        monkeypatch.setattr("exporter.scrape.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
         after = await until_whole(watched, scrapes=3)
     assert datnames(before) == {"postgres", "kept", "doomed"}
     assert datnames(after) == {"postgres", "kept"}
@@ -161,7 +162,7 @@ async def test_a_database_that_is_closed_to_us_and_opened_again_goes_and_returns
         for found in await both(watched):
             assert found.value("pg_up") == 1
             assert (success(found, "postgres"), success(found, "private")) == (1, 0)
-        monkeypatch.setattr("exporter.scrape.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
         await timed(watched, 9.5)
         assert datnames(await until_whole(watched)) == {"postgres"}
         server.execute("GRANT CONNECT ON DATABASE private TO PUBLIC")

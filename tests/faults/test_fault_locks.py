@@ -360,7 +360,7 @@ async def test_what_is_set_for_our_role_harms_nobody(
         await locker.execute("BEGIN; LOCK TABLE idle")
         for timeout in (9.5, 1.5, 1.5):
             found = (await timed(watched, timeout)).page
-            assert reason(found) == "", watched._down_message
+            assert reason(found) == ""
             assert failing(found) == set()
             await asyncio.sleep(0.5)
         assert found.value("pgvigil_connections") == 2
