@@ -158,7 +158,8 @@ async def _postgres(connection: Connection, settings: Settings, catalog: Catalog
     postgres = postgres_of(connection, settings)
     choice = choice_of(connection, settings)
     facts = await _facts(postgres, extensions, choice)
-    found = findings(facts, extensions, settings.max_connections_per_target)
+    queries = sum(c.enabled and c.scope == "database" for c in catalog.of_kind(connection.kind))
+    found = findings(facts, extensions, settings.max_connections_per_target, queries)
     state = "standby" if facts.in_recovery else "primary"
     version = ".".join(map(str, facts.version))
     server = f"PostgreSQL {version}, a {state}; database {facts.database}, role {facts.role}"

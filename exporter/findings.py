@@ -1,5 +1,6 @@
 """What a server lacks for the exporter to see all of it, each with the SQL that mends it. Pure."""
 
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ OLDEST, NEWEST = 13, 18
 
 STATEMENTS = "pg_stat_statements"
 
+DEFAULT_MOST = 5000
+"""What pg_stat_statements.max is unless somebody sets it."""
+
 PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
 """Databases that managed services keep to themselves: nobody can be let in."""
 
@@ -27,6 +31,7 @@ SETTINGS = (
     "autovacuum",
     "compute_query_id",
     "max_connections",
+    "pg_stat_statements.max",
     "pg_stat_statements.track",
     "reserved_connections",
     "shared_preload_libraries",
@@ -101,10 +106,18 @@ class Finding:
     """Where the SQL has to run; empty for anywhere."""
 
 
-def findings(facts: Facts, extensions: Collection[str], connections: int) -> tuple[Finding, ...]:
-    """Judge a server by what the collectors in use need: these extensions, and that many connections at most."""
+def findings(facts: Facts, extensions: Collection[str], connections: int, queries: int = 0) -> tuple[Finding, ...]:
+    """Judge a server by what the collectors in use need.
+
+    Args:
+        facts: what the server told our role.
+        extensions: those that collectors read.
+        connections: how many the exporter has at most.
+        queries: how many it runs in each database.
+
+    """
     per_extension = chain.from_iterable(_extension(facts, name) for name in sorted(extensions))
-    about_statements = _statements(facts) if STATEMENTS in extensions else ()
+    about_statements = chain(_statements(facts), _crowded(facts, queries)) if STATEMENTS in extensions else ()
     return tuple(
         chain(
             _version(facts),
@@ -233,6 +246,17 @@ def _statements(facts: Facts) -> Iterator[Finding]:
         yield _switched(facts, "warning", "pg_stat_statements.track", "top", "no statement is counted")
     if (found := facts.settings.get("compute_query_id")) and found.value == "off":
         yield _switched(facts, "warning", "compute_query_id", "auto", "no statement is counted")
+
+
+def _crowded(facts: Facts, queries: int) -> Iterator[Finding]:
+    """Tell whether our own queries, each counted once a database, would push the applications' out of the list."""
+    most, ours = _number(facts, "pg_stat_statements.max"), queries * len(facts.extensions)
+    if most and ours > most / 2:
+        databases = len(facts.extensions)
+        what = f"pg_stat_statements.max is {most}, and what pgvigil asks in {databases} databases takes {ours} of it"
+        wanted = math.ceil((2 * ours + DEFAULT_MOST) / 1000) * 1000
+        sql = f"ALTER SYSTEM SET pg_stat_statements.max = {literal(str(wanted))};  -- takes a restart"
+        yield Finding("warning", what, (sql,))
 
 
 def _preload(facts: Facts) -> Finding:

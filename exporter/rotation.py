@@ -12,12 +12,16 @@ SOON = 0.15
 ROUND = 0.9
 """Share of its period within which a database has its turn ahead of time, so that nothing is due where all is well."""
 
+REFUSED_SECONDS = 0.25
+"""How long a database rests that refused us, for each one that there is: four logins in vain a second at most."""
+
 
 @dataclass
 class Turn:
     """What is remembered of one database."""
 
     visited_at: float = float("-inf")
+    rests_until: float = float("-inf")
     interval: float = 0.0
     """Seconds that the budget of cost puts between two visits at least; 0 when it has no need to."""
     period: float = 60.0
@@ -67,7 +71,8 @@ class Rotation:
 
         """
         now = self._clock()
-        in_order = sorted(databases, key=lambda name: self.turn(name).visited_at)
+        awake = (name for name in databases if now >= self.turn(name).rests_until)
+        in_order = sorted(awake, key=lambda name: self.turn(name).visited_at)
         self._due = deque(name for name in in_order if name in due)
         share = int(sum(min(gap / (ROUND * self.turn(name).period), 1.0) for name in in_order)) - len(self._due)
         young = (name for name in in_order if name not in due)
@@ -83,6 +88,10 @@ class Rotation:
         self.turn(database).visited_at = self._clock()
         self.visits += 1
         return database
+
+    def refuse(self, database: str) -> None:
+        """Note that a database refused us; the more there are, the longer it is before it is asked again."""
+        self.turn(database).rests_until = self._clock() + REFUSED_SECONDS * len(self._turns)
 
     def book(self, database: str, seconds: float) -> None:
         """Note what a login cost."""

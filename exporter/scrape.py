@@ -382,7 +382,10 @@ class Target:
                     await self._run_elsewhere(left.pop(0), session)
         except DatabaseError as error:
             self._fail(left, error)
-            return error.reason not in _NO_LOGIN
+            if error.reason in _NO_LOGIN:
+                return False
+            if isinstance(error, ConnectError):
+                self._rotation.refuse(database)
         return True
 
     async def _run_elsewhere(self, job: Job, session: Session) -> None:

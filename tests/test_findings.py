@@ -18,6 +18,7 @@ WELL = Facts(
         "autovacuum": Setting("on"),
         "compute_query_id": Setting("auto"),
         "max_connections": Setting("100"),
+        "pg_stat_statements.max": Setting("5000"),
         "pg_stat_statements.track": Setting("top"),
         "reserved_connections": Setting("0"),
         "shared_preload_libraries": Setting("pg_stat_statements", "configuration file"),
@@ -173,6 +174,14 @@ def test_connections_reserved_for_the_role_count_as_free() -> None:
 def test_nobody_asks_for_pg_stat_statements_when_no_collector_in_use_needs_it() -> None:
     without = having(NOT_PRELOADED, extensions={"postgres": {}})
     assert not any("pg_stat_statements" in finding.what for finding in findings(without, (), 5))
+
+
+@pytest.mark.parametrize(("databases", "wanted"), [(125, ""), (126, "11000"), (500, "25000")])
+def test_our_own_queries_may_take_half_the_list_of_statements(databases: int, wanted: str) -> None:
+    offers = {f"shop_{n}": {"pg_stat_statements": Offer("1.12", "1.12")} for n in range(databases)}
+    all_found = findings(having({}, extensions=offers), {"pg_stat_statements"}, 5, queries=20)
+    sql = f"ALTER SYSTEM SET pg_stat_statements.max = '{wanted}';  -- takes a restart"
+    assert sql_to_mend(all_found) == (sql if wanted else "")
 
 
 def test_a_reload_that_several_settings_need_comes_once_and_after_them() -> None:

@@ -125,6 +125,37 @@ async def test_databases_that_let_nobody_in_keep_no_other_from_its_visit(many: C
         assert pages[-1].value("pgvigil_collector_errors_total", datname=name, reason="connection") >= 1
 
 
+async def test_databases_whose_logins_are_rejected_are_seldom_asked(many: Cluster) -> None:
+    """Of 31 each one after almost eight seconds: a login in vain costs the server a process all the same."""
+    hba = many.data / "pg_hba.conf"
+    before = hba.read_text()
+
+    def login(rejected: bool) -> None:
+        hba.write_text(f"host {','.join(NAMES)} {MONITOR} 127.0.0.1/32 reject\n{before}" if rejected else before)
+        many.execute("SELECT pg_reload_conf()")
+
+    async def visits() -> float:
+        return (await scraped(watched)).value("pgvigil_database_visits_total")
+
+    watched = target(many.dsn(user=MONITOR), CLOCK)
+    try:
+        login(rejected=True)
+        while await visits() < len(NAMES):
+            await asyncio.sleep(GAP_SECONDS)
+        page = await scraped(watched)
+        assert page.series("pgvigil_collector_errors_total", reason="connection")
+        assert looked_at(page).keys() == {"postgres"}
+        tried = [await visits() for _ in range(5)]
+        assert tried == [len(NAMES)] * 5
+        login(rejected=False)
+        async with asyncio.timeout(30):
+            while not looked_at(await scraped(watched)).keys() >= set(NAMES):
+                await asyncio.sleep(1)
+    finally:
+        login(rejected=False)
+        await watched.close()
+
+
 async def test_many_databases_share_the_rows_of_a_limit_and_what_is_cut_is_said(many: Cluster) -> None:
     """The page does not grow with their number, nor does what it says of the exporter itself."""
     cut = collector(
