@@ -160,7 +160,7 @@ class Alertmanager:
     def problems(self) -> list[str]:
         """What it complained of."""
         quiet = ("level=info", "level=debug")
-        return [line for line in self.log.read_text().splitlines() if not any(each in line for each in quiet)]
+        return [line for line in self.log.read_text().splitlines() if not any(each in line.lower() for each in quiet)]
 
     def post(self, *alerts: Mapping[str, str], says: Mapping[str, str] | None = None, ended: bool = False) -> None:
         """Report alerts by their labels, as Prometheus does."""

@@ -1,7 +1,6 @@
 """Runs PgBouncer in front of a server of the tests, as an unprivileged user even when started by root."""
 
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from servers import program as installed
 
 from exporter.demo.cluster import HOST, Cluster, free_port, hand_over, run_as
 
@@ -29,19 +29,22 @@ SETTINGS = {
     "listen_addr": HOST,
 }
 
-
-def installed() -> list[str]:
-    """The program, or the command that the environment names; empty when there is none."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
-    found = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer", path=path) or ""
-    return shlex.split(found)
+PGBOUNCER = ("pgbouncer", "Debian's package has that name")
 
 
 class Bouncer:
     """One PgBouncer. The databases: `shop`, whose pools have one connection, and whatever else the server has."""
 
-    def __init__(self, server: Cluster, databases: Mapping[str, str] | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        server: Cluster,
+        databases: Mapping[str, str] | None = None,
+        *,
+        program: Path | None = None,
+        **settings: str,
+    ) -> None:
         self.port = free_port()
+        self._program = program or installed(*PGBOUNCER)
         self._folder = Path(tempfile.mkdtemp(prefix="pgvigil-"))
         self._server = server
         self._databases = {"shop": "dbname=postgres pool_size=1", "*": ""} | dict(databases or {})
@@ -80,7 +83,7 @@ class Bouncer:
         hand_over(self._folder)
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*installed(), str(config)], **run_as(), cwd=self._folder, stdout=log, stderr=log
+                [str(self._program), str(config)], **run_as(), cwd=self._folder, stdout=log, stderr=log
             )
         give_up = time.monotonic() + 10
         while not self._listens():

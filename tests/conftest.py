@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from debian import newer
 from servers import MAJORS, NEWEST, MissingError, build, do_without, program
 
 from exporter.demo.cluster import FAST, Cluster
@@ -94,3 +95,16 @@ def tool() -> Callable[..., Path]:
             do_without(missing)
 
     return path_of
+
+
+@pytest.fixture(scope="session", params=["installed", "newest"])
+def each_tool(request: pytest.FixtureRequest, tool: Callable[..., Path]) -> Callable[..., Path]:
+    """Finds a program as `tool` does, and for a second round of the test the one of a newer Debian."""
+
+    def path_of(name: str, _: str, *also: str) -> Path:
+        try:
+            return newer(name, *also)
+        except MissingError as missing:
+            do_without(missing)
+
+    return tool if request.param == "installed" else path_of

@@ -49,9 +49,10 @@ def build(major: int) -> Build:
 
 
 def program(name: str, hint: str, *also: str) -> Path:
-    """A program on the PATH, or one of its other names; the hint says where to get it."""
-    for path in map(shutil.which, (name, *also)):
-        if path:
+    """A program on the PATH or in /usr/sbin, or one of its other names; the hint says where to get it."""
+    places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    for each in (name, *also):
+        if path := shutil.which(each, path=places):
             return Path(path)
     raise MissingError(f"{name}: not on the PATH; {hint}")
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import math
-import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +23,6 @@ from exporter.demo.cluster import HOST, Cluster
 ALWAYS = served(load(BUILT_IN))
 SERVED = served_compatibly(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY))
 THEIRS = {each.name: each for each in names()}
-
-CURRENT = os.environ.get("TEST_POSTGRES_EXPORTER")
-"""A current release, which no package registry has: compared as well where somebody built it."""
 
 OPTIONAL = (
     "buffercache_summary",
@@ -156,20 +153,19 @@ class Compared:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("major", [13, 15, 18], ids=lambda major: f"pg{major}")
 async def test_names_labels_and_values_agree_with_the_real_one(
-    major: int, cluster: Callable[..., Cluster], tool: Callable[[str, str], Path], tmp_path: Path
+    major: int, cluster: Callable[..., Cluster], each_tool: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     """On a primary with sessions, locks, tables and slots, and on its standby; and every name of the table is there."""
-    tool(PROGRAM, f"apt-get install {PROGRAM}")
+    program = each_tool(PROGRAM, f"apt-get install {PROGRAM}")
     primary = cluster(major, SETTINGS)
     _prepare(primary)
     seen: dict[str, list[tuple[Labels, float]]] = {}
     wrong = []
     with primary.clone_standby(application_name="twin", slot="repmgr_slot_1") as standby:
         for server in (primary, standby):
-            for program in filter(None, (PROGRAM, CURRENT)):
-                found = await _compared(primary, server, program, tmp_path)
-                wrong += [f"{Path(program).name} on {server.dsn()}: {line}" for line in _complaints(found)]
-                seen |= found.after
+            found = await _compared(primary, server, program, tmp_path)
+            wrong += [f"on {server.dsn()}: {line}" for line in _complaints(found)]
+            seen |= found.after
     assert "\n".join(wrong) == ""
     assert [name for name in THEIRS if _expected(THEIRS[name], major) and name not in seen] == []
     odd = {name for name in THEIRS for labels, _ in seen.get(name, ()) if not _has_their_labels(name, labels)}
@@ -217,7 +213,7 @@ def _prepare(primary: Cluster) -> None:
     primary.execute("SELECT pg_create_logical_replication_slot('a_logical_one', 'test_decoding')", database="shop")
 
 
-async def _compared(primary: Cluster, server: Cluster, program: str, folder: Path) -> Compared:
+async def _compared(primary: Cluster, server: Cluster, program: Path, folder: Path) -> Compared:
     """Scrape ours, theirs and ours again, while there is some work, an idle transaction and a lock."""
     on_standby = server is not primary
     while not primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"):
@@ -244,12 +240,12 @@ async def _compared(primary: Cluster, server: Cluster, program: str, folder: Pat
     return Compared(on_standby, pages[1], pages[2], pages[3])
 
 
-def _theirs(server: Cluster, program: str, folder: Path) -> Exporter:
-    """Debian's with its queries.yaml, or a current one with all that is optional."""
-    if program == PROGRAM:
+def _theirs(server: Cluster, program: Path, folder: Path) -> Exporter:
+    """The one that is installed with its queries.yaml, or a current one with all that is optional."""
+    if program == Path(shutil.which(PROGRAM) or ""):
         return theirs(server, "shop", corrected_queries(folder))
     made = theirs(server, "shop")
-    command = (program, *made.command[1:], *(f"--collector.{name}" for name in OPTIONAL))
+    command = (str(program), *made.command[1:], *(f"--collector.{name}" for name in OPTIONAL))
     return replace(made, command=command)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 import yaml
-from bouncers import USERS, Bouncer, installed
+from bouncers import PGBOUNCER, USERS, Bouncer
 from databases import eventually
 from pages import MONITOR, Page, read, scraped
 from pydantic import SecretStr
@@ -33,26 +33,32 @@ SECRET = USERS["stats"]
 
 
 @pytest.fixture(scope="module")
-def behind(servers: Callable[[int], Cluster], tool: Callable[..., Path]) -> Cluster:
+def pgbouncer(each_tool: Callable[..., Path]) -> Path:
+    """The program: the one that is installed, and then one of the newest release."""
+    return each_tool(*PGBOUNCER)
+
+
+@pytest.fixture(scope="module")
+def behind(servers: Callable[[int], Cluster]) -> Cluster:
     """The server behind all of them."""
-    if not installed():
-        tool("pgbouncer", "Debian's package has that name; or name a command in TEST_PGBOUNCER")
     server = servers(18)
     server.execute("DO $$ BEGIN CREATE ROLE web LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
     return server
 
 
 @pytest.fixture
-def bouncers(behind: Cluster) -> Iterator[Bouncers]:
+def bouncers(behind: Cluster, pgbouncer: Path) -> Iterator[Bouncers]:
     """Makes PgBouncers of the test's own: bouncers({"database": "options"}, setting="value")."""
     with ExitStack() as running:
-        yield lambda *databases, **settings: running.enter_context(Bouncer(behind, *databases, **settings))
+        yield lambda *databases, **settings: running.enter_context(
+            Bouncer(behind, *databases, program=pgbouncer, **settings)
+        )
 
 
 @pytest.fixture(scope="module")
-def bouncer(behind: Cluster) -> Iterator[Bouncer]:
+def bouncer(behind: Cluster, pgbouncer: Path) -> Iterator[Bouncer]:
     """One for the tests that leave it as they found it."""
-    with Bouncer(behind) as running:
+    with Bouncer(behind, program=pgbouncer) as running:
         yield running
 
 

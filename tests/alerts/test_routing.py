@@ -55,19 +55,19 @@ NO_CULPRIT = {
 
 SAYS = {
     "summary": "Sessions wait behind a lock.",
-    "description": "4 sessions wait for pid 4711 (deploy, migration), 42s already.",
+    "description": "4 sessions wait, 42s already: pid 4711 (deploy, migration) holds what they need.",
     "runbook_url": "https://runbooks.example.com/PostgreSQLX",
     "dashboard_url": "https://grafana.example.com/d/pg-locks?var-instance=db1%3A9187",
 }
 
 
 @pytest.fixture(scope="session")
-def amtool(tool: Tool) -> Path:
-    return tool("amtool", HINT)
+def amtool(each_tool: Tool) -> Path:
+    return each_tool("amtool", HINT)
 
 
 @pytest.fixture
-def quick(tool: Tool, tmp_path: Path) -> Iterator[tuple[Alertmanager, PagerDuty]]:
+def quick(each_tool: Tool, tmp_path: Path) -> Iterator[tuple[Alertmanager, PagerDuty]]:
     """Our routing with its waits cut to a second, in front of a stand-in for PagerDuty."""
     config = routing(group_wait="1s", group_interval="1s")
     for route in config["route"]["routes"]:
@@ -75,7 +75,7 @@ def quick(tool: Tool, tmp_path: Path) -> Iterator[tuple[Alertmanager, PagerDuty]
             route.pop(wait, None)
     with pagerduty() as stub:
         path = on_loopback(config, tmp_path, stub)
-        with alertmanager(tool(*ALERTMANAGER), path, tmp_path) as manager:
+        with alertmanager(each_tool(*ALERTMANAGER), path, tmp_path) as manager:
             yield manager, stub
         assert manager.problems == [], "a template that is broken says so here, and only here"
 
@@ -138,10 +138,11 @@ def test_pagerduty_is_told_who_it_is_and_where_to_read_on(quick: tuple[Alertmana
     assert event.payload["group"] == "postgresql"
     details = event.payload["custom_details"]
     assert details["culprit"] == "datname=shop pid=4711 relation=users usename=deploy of db1:9187"
-    assert details["description"] == SAYS["description"]
-    assert details["num_firing"] == "1"
-    assert SAYS["description"] in details["firing"]
-    assert details["resolved"] == ""
+    text = SAYS["description"].replace(": ", ":\u00a0")  # newer ones would make a table of it
+    assert details["description"] == text
+    assert str(details["num_firing"]) == "1"
+    assert text in details["firing"]
+    assert details["resolved"] == "none"
     assert {link["text"]: link["href"] for link in event.body["links"]} == {
         "Runbook": SAYS["runbook_url"],
         "Dashboard": SAYS["dashboard_url"],
@@ -166,7 +167,7 @@ def test_two_alerts_of_one_culprit_are_one_incident_that_is_whole(quick: tuple[A
     manager.post({**one, "state": "active"}, {**one, "state": "idle in transaction"}, says=SAYS)
     event = stub.wait("PostgreSQLX")
     _is_whole(event)
-    assert event.payload["custom_details"]["num_firing"] == "2"
+    assert str(event.payload["custom_details"]["num_firing"]) == "2"
     assert "state=active" in event.payload["custom_details"]["firing"]
     assert event.payload["summary"].endswith("(one of 2)")
     time.sleep(2)

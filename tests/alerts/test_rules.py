@@ -72,8 +72,8 @@ Tool = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="module")
-def promtool(tool: Tool) -> Path:
-    return tool("promtool", "it comes with Prometheus")
+def promtool(each_tool: Tool) -> Path:
+    return each_tool("promtool", "it comes with Prometheus")
 
 
 # What Prometheus says.
