@@ -15,9 +15,13 @@ MULTIXACTS = f"""
       / on (job, instance) group_left () (instance:pg_multixact_consumed:rate6h{{<server>}} > 0)
 """
 
-SLOT = """
-    pg_replication_slots_safe_wal_size_bytes{<server>}
-      / on (job, instance) group_left () (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]) > 0)
+SLOT_KEEPS = "pg_replication_slots_retained_bytes{<server>}"
+SLOT_ROOM = "pg_replication_slots_safe_wal_size_bytes{<server>}"
+SLOT_KEEPS_UP = 0.05
+"""Share of what a slot may keep below which its consumer keeps up: its room shrinks and grows with each file of WAL."""
+SLOT = f"""
+    {SLOT_ROOM} / (-deriv({SLOT_ROOM}[30m]) > 0)
+      and {SLOT_KEEPS} / ({SLOT_KEEPS} + {SLOT_ROOM}) > {SLOT_KEEPS_UP}
 """
 
 

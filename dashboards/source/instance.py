@@ -361,10 +361,10 @@ def _ends() -> Row:
             stat(
                 "eta-slot",
                 "WAL for a slot",
-                "Time until a replication slot is lost because it needs more WAL than slots may keep.",
+                "Time until a slot whose consumer does not keep up needs more than max_slot_wal_keep_size, at the pace of half an hour.",
                 f"min({endings.SLOT})",
                 unit="s",
-                empty="no slot has a limit",
+                empty="none in sight",
                 steps=falling(DAY, of("PostgreSQLReplicationSlotSoonLost", "hours") * HOUR),
                 links=(to("pg-replication", "Replication slots"),),
                 runbooks=("PostgreSQLReplicationSlotSoonLost",),

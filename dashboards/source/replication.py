@@ -1,6 +1,6 @@
 """Replication: who follows whom and how far behind, what slots keep, and how subscriptions fare."""
 
-from dashboards.source import variables
+from dashboards.source import endings, variables
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
@@ -11,12 +11,7 @@ LAG = "pg_replication_lag_seconds{<server>} - on (job, instance) pg_recovery_min
 LATE = rising(of("PostgreSQLReplicaLagging", "seconds"), of("PostgreSQLReplicaStale", "seconds"))
 BEHIND = "clamp_min(instance:pg_replication_behind_primary_bytes:max{<server>}, 0)"
 """The two are not scraped at the same moment."""
-ROOM = "pg_replication_slots_safe_wal_size_bytes{<server>}"
-KEPT = "pg_replication_slots_retained_bytes{<server>}"
 MUCH = of("PostgreSQLReplicationSlotInactive", "bytes")
-KEEPS_UP = 0.05
-"""Share of what a slot may keep below which its consumer keeps up: its room shrinks and grows with each file of WAL."""
-LOST_IN = f"{ROOM} / (-deriv({ROOM}[30m]) > 0) and {KEPT} / ({KEPT} + {ROOM}) > {KEEPS_UP}"
 SOON = falling(DAY, of("PostgreSQLReplicationSlotSoonLost", "hours") * HOUR)
 BY_SLOT = "instance, slot_name, slot_type"
 BY_SENDER = "instance, application_name, client_addr, slot_name"
@@ -90,7 +85,7 @@ def _state() -> Row:
                 "kept",
                 "Kept by a slot",
                 "WAL that cannot be removed because of the slot that keeps most.",
-                f"max({KEPT})",
+                f"max({endings.SLOT_KEEPS})",
                 unit="bytes",
                 empty="no slot",
                 steps=rising(MUCH),
@@ -101,7 +96,7 @@ def _state() -> Row:
                 "eta-slot",
                 "A slot is lost in",
                 "Time until a slot whose consumer does not keep up needs more than max_slot_wal_keep_size, at the pace of half an hour.",
-                f"min({LOST_IN})",
+                f"min({endings.SLOT})",
                 unit="s",
                 empty="none in sight",
                 steps=SOON,
@@ -279,7 +274,7 @@ def _standbys() -> Row:
 
 
 def _slots() -> Row:
-    most = KEPT.replace("{<server>}", "{<server>}[$__range] @ end()")
+    most = endings.SLOT_KEEPS.replace("{<server>}", "{<server>}[$__range] @ end()")
     return Row(
         "Which slots keep WAL, and for how long?",
         (
@@ -288,15 +283,15 @@ def _slots() -> Row:
                 "Slots",
                 "What each slot keeps, and how long until it is lost. One without a consumer is to be dropped or its "
                 "consumer to be mended.",
-                Column("Keeps", f"max by ({BY_SLOT}) ({KEPT})", "bytes", rising(MUCH)),
+                Column("Keeps", f"max by ({BY_SLOT}) ({endings.SLOT_KEEPS})", "bytes", rising(MUCH)),
                 Column(
                     "Of what it may",
-                    f"max by ({BY_SLOT}) ({KEPT} / ({KEPT} + ({ROOM} > 0)))",
+                    f"max by ({BY_SLOT}) ({endings.SLOT_KEEPS} / ({endings.SLOT_KEEPS} + ({endings.SLOT_ROOM} > 0)))",
                     "percentunit",
                     rising(of("PostgreSQLReplicationSlotNearLimit", "ratio")),
                 ),
-                Column("Room left", f"max by ({BY_SLOT}) ({ROOM})", "bytes"),
-                Column("Lost in", f"min by ({BY_SLOT}) ({LOST_IN})", "s", SOON),
+                Column("Room left", f"max by ({BY_SLOT}) ({endings.SLOT_ROOM})", "bytes"),
+                Column("Lost in", f"min by ({BY_SLOT}) ({endings.SLOT})", "s", SOON),
                 Column(
                     "Has a consumer",
                     f"max by ({BY_SLOT}) (pg_replication_slots_active{{<server>}})",
@@ -324,7 +319,7 @@ def _slots() -> Row:
                 "WAL that each slot keeps; in red, max_slot_wal_keep_size, where there is one. Without it the disk fills up.",
                 Query(
                     leading(
-                        f"max by (instance, slot_name) ({KEPT})",
+                        f"max by (instance, slot_name) ({endings.SLOT_KEEPS})",
                         f"max by (instance, slot_name) (max_over_time({most}))",
                     ),
                     "{{slot_name}} on {{instance}}",
