@@ -111,9 +111,9 @@ def _how(outcomes: Sequence[Outcome]) -> str:
     return (
         f"Bursts: {bursts} of each exporter in turn, 20 ms between scrapes, over one kept connection, with the headers"
         " of Prometheus 2.42 (gzip); p99 of few scrapes is their maximum."
-        f" At 15 s: {windows} windows of {SCRAPES_A_WINDOW} scrapes {INTERVAL_SECONDS:g} s apart, both exporters in"
-        " turn; all that they used between the scrapes is in it, so results that are kept for 60 s are collected once"
-        " in each window. The goals of CPU and server are judged on it."
+        f" At 15 s: {windows} x {SCRAPES_A_WINDOW} scrapes {INTERVAL_SECONDS:g} s apart, both exporters in turn; all"
+        " that they used between the scrapes is in it, also what is collected once in five minutes. The goals of CPU"
+        " and server are judged on it."
         " Server time is what pg_stat_statements counts of an exporter's statements, planning included. Server CPU is"
         " that of its sessions, logging in included; what ended is counted in ticks of 10 ms, which blurs it at 15 s by"
         " up to 5 ms a scrape."
