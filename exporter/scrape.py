@@ -42,6 +42,9 @@ _EARLY = "early visitor"
 _LOGIN = ""
 """Stands for a login where the budget of cost is divided between collectors."""
 
+_AIM = 0.8
+"""Share of the budget of cost that runs are planned for: some cost more than the last ones, and each visit a login."""
+
 _USUAL_GAP_SECONDS = 15.0
 """How far scrapes are taken to be apart until it is known."""
 
@@ -200,7 +203,7 @@ class Target:
         if not self._options.cost_budget or not (server := self._facts.server):
             return
         vital = sum(self._of(job).cost / self._gap for job in self.plan.jobs if job.collector.vital)
-        share = max(self._options.cost_budget - vital, self._options.cost_budget / 10)
+        share = max(_AIM * self._options.cost_budget - vital, self._options.cost_budget / 10)
         here, elsewhere = self._needs(server.database)
         for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
         self._hold_back(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
