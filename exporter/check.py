@@ -1,4 +1,4 @@
-"""Checks a server for a person: asks it for the facts, tries every collector, and writes down what came of it."""
+"""Checks a server for a person: asks what matters, tries every collector, and writes down what came of it."""
 
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from exporter.errors import ConnectError, DatabaseError, PgvigilError
 from exporter.findings import (
     ROLES,
     SETTINGS,
-    Facts,
+    Answers,
     Finding,
     Offer,
     Setting,
@@ -157,14 +157,14 @@ async def _postgres(connection: Connection, settings: Settings, catalog: Catalog
     extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
     postgres = postgres_of(connection, settings)
     choice = choice_of(connection, settings)
-    facts = await _facts(postgres, extensions, choice)
+    answers = await _answers(postgres, extensions, choice)
     queries = sum(c.enabled and c.scope == "database" for c in catalog.of_kind(connection.kind))
-    found = findings(facts, extensions, settings.max_connections_per_target, queries)
-    state = "standby" if facts.in_recovery else "primary"
-    version = ".".join(map(str, facts.version))
-    server = f"PostgreSQL {version}, a {state}; database {facts.database}, role {facts.role}"
+    found = findings(answers, extensions, settings.max_connections_per_target, queries)
+    state = "standby" if answers.in_recovery else "primary"
+    version = ".".join(map(str, answers.version))
+    server = f"PostgreSQL {version}, a {state}; database {answers.database}, role {answers.role}"
     target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=choice))
-    return await _tried(Checkup("", server, facts.in_recovery, found), postgres, settings, target)
+    return await _tried(Checkup("", server, answers.in_recovery, found), postgres, settings, target)
 
 
 async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
@@ -178,7 +178,7 @@ async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalo
     return await _tried(checkup, pgbouncer, settings, target)
 
 
-async def _facts(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Facts:
+async def _answers(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Answers:
     async with await postgres.connect() as session:
         vitals = await session.vitals(_TIMEOUT)
         [role] = await session.fetch(_ROLE, _TIMEOUT)
@@ -187,7 +187,7 @@ async def _facts(postgres: Postgres, extensions: Collection[str], choice: Choice
         present = await session.fetch(_DATABASES, _TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
     databases = [row for row in present if choice.takes(row["name"])]
-    facts = Facts(
+    answers = Answers(
         version=vitals.version,
         database=vitals.database,
         in_recovery=vitals.in_recovery,
@@ -200,21 +200,21 @@ async def _facts(postgres: Postgres, extensions: Collection[str], choice: Choice
         extensions=offers,
     )
     others = [row["name"] for row in databases if row["open"] and row["name"] != vitals.database]
-    return await _with_others(facts, others, postgres, extensions)
+    return await _with_others(answers, others, postgres, extensions)
 
 
 async def _with_others(
-    facts: Facts, databases: Iterable[str], postgres: Postgres, extensions: Collection[str]
-) -> Facts:
+    answers: Answers, databases: Iterable[str], postgres: Postgres, extensions: Collection[str]
+) -> Answers:
     """Look into the other databases as well."""
-    offers, unreachable = dict(facts.extensions), {}
+    offers, unreachable = dict(answers.extensions), {}
     for name in databases:
         try:
             async with await postgres.connect(name) as session:
                 offers[name] = await _offers(session, extensions)
         except DatabaseError as error:
             unreachable[name] = str(error)
-    return replace(facts, extensions=offers, unreachable=unreachable)
+    return replace(answers, extensions=offers, unreachable=unreachable)
 
 
 async def _offers(session: PostgresSession, extensions: Collection[str]) -> dict[str, Offer]:

@@ -65,7 +65,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Answers:
     """What the findings depend on, as one server told our role."""
 
     version: tuple[int, int]
@@ -106,29 +106,29 @@ class Finding:
     """Where the SQL has to run; empty for anywhere."""
 
 
-def findings(facts: Facts, extensions: Collection[str], connections: int, queries: int = 0) -> tuple[Finding, ...]:
+def findings(answers: Answers, extensions: Collection[str], connections: int, queries: int = 0) -> tuple[Finding, ...]:
     """Judge a server by what the collectors in use need.
 
     Args:
-        facts: what the server told our role.
+        answers: what the server told our role.
         extensions: those that collectors read.
         connections: how many the exporter has at most.
         queries: how many it runs in each database.
 
     """
-    per_extension = chain.from_iterable(_extension(facts, name) for name in sorted(extensions))
-    about_statements = chain(_statements(facts), _crowded(facts, queries)) if STATEMENTS in extensions else ()
+    per_extension = chain.from_iterable(_extension(answers, name) for name in sorted(extensions))
+    about_statements = chain(_statements(answers), _crowded(answers, queries)) if STATEMENTS in extensions else ()
     return tuple(
         chain(
-            _version(facts),
-            _rights(facts),
-            _superuser(facts),
-            _connection_limit(facts, connections),
-            _free_connections(facts, connections),
-            _databases(facts),
+            _version(answers),
+            _rights(answers),
+            _superuser(answers),
+            _connection_limit(answers, connections),
+            _free_connections(answers, connections),
+            _databases(answers),
             about_statements,
             per_extension,
-            _switches(facts),
+            _switches(answers),
         )
     )
 
@@ -153,117 +153,117 @@ def sql_to_mend(found: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _version(facts: Facts) -> Iterator[Finding]:
-    major = facts.version[0]
+def _version(answers: Answers) -> Iterator[Finding]:
+    major = answers.version[0]
     if major < OLDEST:
         yield Finding("missing", f"PostgreSQL {major} is too old", advice=f"pgvigil needs {OLDEST} or later.")
     elif major > NEWEST:
         yield Finding("warning", f"PostgreSQL {major} is newer than the versions pgvigil is tested on, up to {NEWEST}")
 
 
-def _rights(facts: Facts) -> Iterator[Finding]:
-    if MONITOR in facts.rights:
-        yield Finding("ok", f"role {facts.role} has the rights of {MONITOR}")
-    elif MONITOR in facts.memberships:
-        what = f"role {facts.role} is a member of {MONITOR} but does not inherit its rights"
-        yield Finding("missing", what, _grant(facts))
+def _rights(answers: Answers) -> Iterator[Finding]:
+    if MONITOR in answers.rights:
+        yield Finding("ok", f"role {answers.role} has the rights of {MONITOR}")
+    elif MONITOR in answers.memberships:
+        what = f"role {answers.role} is a member of {MONITOR} but does not inherit its rights"
+        yield Finding("missing", what, _grant(answers))
     else:
-        what = f"role {facts.role} is not a member of {MONITOR}: it cannot see what other roles do"
-        yield Finding("missing", what, _grant(facts))
+        what = f"role {answers.role} is not a member of {MONITOR}: it cannot see what other roles do"
+        yield Finding("missing", what, _grant(answers))
 
 
-def _grant(facts: Facts) -> tuple[str, ...]:
+def _grant(answers: Answers) -> tuple[str, ...]:
     """Grant the rights so that they are inherited: since 16 that is up to the grant, before it was up to the role."""
-    grant = f"GRANT {MONITOR} TO {quoted(facts.role)}"
-    if facts.version[0] >= 16:
-        explicit = not facts.inherits or MONITOR in facts.memberships
+    grant = f"GRANT {MONITOR} TO {quoted(answers.role)}"
+    if answers.version[0] >= 16:
+        explicit = not answers.inherits or MONITOR in answers.memberships
         return (f"{grant} WITH INHERIT TRUE;" if explicit else f"{grant};",)
-    return (f"{grant};",) if facts.inherits else (f"ALTER ROLE {quoted(facts.role)} INHERIT;", f"{grant};")
+    return (f"{grant};",) if answers.inherits else (f"ALTER ROLE {quoted(answers.role)} INHERIT;", f"{grant};")
 
 
-def _superuser(facts: Facts) -> Iterator[Finding]:
-    if facts.superuser:
+def _superuser(answers: Answers) -> Iterator[Finding]:
+    if answers.superuser:
         yield Finding(
             "warning",
-            f"role {facts.role} is a superuser, which is more than the exporter needs",
+            f"role {answers.role} is a superuser, which is more than the exporter needs",
             advice="Let it connect as a role of its own: `pgvigil grants` prints the SQL that creates one.",
         )
 
 
-def _connection_limit(facts: Facts, connections: int) -> Iterator[Finding]:
-    if facts.superuser or facts.connection_limit < 0:
+def _connection_limit(answers: Answers, connections: int) -> Iterator[Finding]:
+    if answers.superuser or answers.connection_limit < 0:
         return
-    what = f"role {facts.role} may hold {facts.connection_limit} connections; pgvigil uses up to {connections}"
-    if facts.connection_limit >= connections:
+    what = f"role {answers.role} may hold {answers.connection_limit} connections; pgvigil uses up to {connections}"
+    if answers.connection_limit >= connections:
         yield Finding("ok", what)
     else:
-        yield Finding("missing", what, (f"ALTER ROLE {quoted(facts.role)} CONNECTION LIMIT {2 * connections};",))
+        yield Finding("missing", what, (f"ALTER ROLE {quoted(answers.role)} CONNECTION LIMIT {2 * connections};",))
 
 
-def _free_connections(facts: Facts, connections: int) -> Iterator[Finding]:
+def _free_connections(answers: Answers, connections: int) -> Iterator[Finding]:
     """Count the slots that are left for us; from 16 on a server can keep some for roles like ours."""
-    reserved, ours = _number(facts, "reserved_connections"), facts.superuser or RESERVED in facts.rights
-    kept = 0 if facts.superuser else _number(facts, "superuser_reserved_connections")
-    free = _number(facts, "max_connections") - kept - (0 if ours else reserved) - facts.backends
+    reserved, ours = _number(answers, "reserved_connections"), answers.superuser or RESERVED in answers.rights
+    kept = 0 if answers.superuser else _number(answers, "superuser_reserved_connections")
+    free = _number(answers, "max_connections") - kept - (0 if ours else reserved) - answers.backends
     if reserved and not ours:
-        what = f"{reserved} connections are reserved for members of {RESERVED}, and {facts.role} is none"
-        yield Finding("warning", what, (f"GRANT {RESERVED} TO {quoted(facts.role)};",))
+        what = f"{reserved} connections are reserved for members of {RESERVED}, and {answers.role} is none"
+        yield Finding("warning", what, (f"GRANT {RESERVED} TO {quoted(answers.role)};",))
     if free < connections:
         what = f"only {max(free, 0)} connections are free; pgvigil uses up to {connections}"
-        yield Finding("warning", what, advice=_more_connections(facts))
+        yield Finding("warning", what, advice=_more_connections(answers))
 
 
-def _more_connections(facts: Facts) -> str:
-    if facts.version[0] < 16:
+def _more_connections(answers: Answers) -> str:
+    if answers.version[0] < 16:
         return "Raise max_connections, or let the applications share connections."
-    return f"Raise max_connections, or set reserved_connections and grant {facts.role} {RESERVED} (`pgvigil grants`)."
+    return f"Raise max_connections, or set reserved_connections and grant {answers.role} {RESERVED} (`pgvigil grants`)."
 
 
-def _databases(facts: Facts) -> Iterator[Finding]:
-    for name in facts.closed:
+def _databases(answers: Answers) -> Iterator[Finding]:
+    for name in answers.closed:
         if name not in PROVIDERS:
             yield Finding(
                 "missing",
-                f"role {facts.role} may not connect to database {name}: its tables stay unseen",
-                (f"GRANT CONNECT ON DATABASE {quoted(name)} TO {quoted(facts.role)};",),
+                f"role {answers.role} may not connect to database {name}: its tables stay unseen",
+                (f"GRANT CONNECT ON DATABASE {quoted(name)} TO {quoted(answers.role)};",),
             )
-    for name, why in facts.unreachable.items():
-        advice = f"Let role {facts.role} in: a line of pg_hba.conf for database {name}, or for all."
+    for name, why in answers.unreachable.items():
+        advice = f"Let role {answers.role} in: a line of pg_hba.conf for database {name}, or for all."
         yield Finding("missing", f"no connection to database {name}: {why}", advice=advice)
-    for pattern in facts.idle_patterns:
+    for pattern in answers.idle_patterns:
         advice = "include_databases and exclude_databases take shell patterns: shop_* is shop_ and what follows."
         yield Finding("warning", f"no database matches {pattern}", advice=advice)
 
 
-def _statements(facts: Facts) -> Iterator[Finding]:
+def _statements(answers: Answers) -> Iterator[Finding]:
     """Tell whether the library is loaded: only then do its settings exist."""
-    track = facts.settings.get("pg_stat_statements.track")
+    track = answers.settings.get("pg_stat_statements.track")
     if track is None:
-        yield _preload(facts)
+        yield _preload(answers)
         return
     yield Finding("ok", "pg_stat_statements is preloaded")
     if track.value == "none":
-        yield _switched(facts, "warning", "pg_stat_statements.track", "top", "no statement is counted")
-    if (found := facts.settings.get("compute_query_id")) and found.value == "off":
-        yield _switched(facts, "warning", "compute_query_id", "auto", "no statement is counted")
+        yield _switched(answers, "warning", "pg_stat_statements.track", "top", "no statement is counted")
+    if (found := answers.settings.get("compute_query_id")) and found.value == "off":
+        yield _switched(answers, "warning", "compute_query_id", "auto", "no statement is counted")
 
 
-def _crowded(facts: Facts, queries: int) -> Iterator[Finding]:
+def _crowded(answers: Answers, queries: int) -> Iterator[Finding]:
     """Tell whether our own queries, each counted once a database, would push the applications' out of the list."""
-    most, ours = _number(facts, "pg_stat_statements.max"), queries * len(facts.extensions)
+    most, ours = _number(answers, "pg_stat_statements.max"), queries * len(answers.extensions)
     if most and ours > most / 2:
-        databases = len(facts.extensions)
+        databases = len(answers.extensions)
         what = f"pg_stat_statements.max is {most}, and what pgvigil asks in {databases} databases takes {ours} of it"
         wanted = math.ceil((2 * ours + DEFAULT_MOST) / 1000) * 1000
         sql = f"ALTER SYSTEM SET pg_stat_statements.max = {literal(str(wanted))};  -- takes a restart"
         yield Finding("warning", what, (sql,))
 
 
-def _preload(facts: Facts) -> Finding:
+def _preload(answers: Answers) -> Finding:
     """Add the library to those that are loaded already."""
     what = "pg_stat_statements is not preloaded: nothing is known about statements"
     name = "shared_preload_libraries"
-    found = facts.settings.get(name)
+    found = answers.settings.get(name)
     if found is None:
         advice = f"Grant {MONITOR} and check again: {name} has to keep what it holds, which this role cannot see yet."
         return Finding("missing", what, advice=advice)
@@ -296,24 +296,24 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _extension(facts: Facts, name: str) -> Iterator[Finding]:
-    offers = {database: found[name] for database, found in facts.extensions.items() if name in found}
+def _extension(answers: Answers, name: str) -> Iterator[Finding]:
+    offers = {database: found[name] for database, found in answers.extensions.items() if name in found}
     installed = {database: offer for database, offer in offers.items() if offer.installed is not None}
     if not offers:
         advice = "Install it on the server: most are in its contrib package, such as postgresql-contrib."
         yield Finding("missing", f"the server has no extension {name}", advice=advice)
     elif not installed:
         sql = f"CREATE EXTENSION {_extension_name(name)};"
-        yield Finding("missing", f"extension {name} is in no database", (sql,), database=facts.database)
+        yield Finding("missing", f"extension {name} is in no database", (sql,), database=answers.database)
     for database, offer in installed.items():
-        yield from _installed(facts, name, database, offer)
+        yield from _installed(answers, name, database, offer)
 
 
-def _installed(facts: Facts, name: str, database: str, offer: Offer) -> Iterator[Finding]:
+def _installed(answers: Answers, name: str, database: str, offer: Offer) -> Iterator[Finding]:
     what = f"extension {name} {offer.installed} is in database {database}"
     if not offer.usable:
-        sql = f"GRANT USAGE ON SCHEMA {quoted(offer.schema)} TO {quoted(facts.role)};"
-        what = f"{what}, in schema {offer.schema}, which role {facts.role} may not use"
+        sql = f"GRANT USAGE ON SCHEMA {quoted(offer.schema)} TO {quoted(answers.role)};"
+        what = f"{what}, in schema {offer.schema}, which role {answers.role} may not use"
         yield Finding("missing", what, (sql,), database=database)
     elif _numbers(offer.installed or "") < _numbers(offer.default):
         sql = f"ALTER EXTENSION {_extension_name(name)} UPDATE;"
@@ -340,22 +340,22 @@ _SWITCHES: tuple[tuple[Level, str, str], ...] = (
 )
 
 
-def _switches(facts: Facts) -> Iterator[Finding]:
+def _switches(answers: Answers) -> Iterator[Finding]:
     for level, name, result in _SWITCHES:
-        found = facts.settings.get(name)
+        found = answers.settings.get(name)
         if found and found.value == "off":
-            yield _switched(facts, level, name, "on", result)
+            yield _switched(answers, level, name, "on", result)
         elif found:
             yield Finding("ok", f"{name} is on")
 
 
-def _switched(facts: Facts, level: Level, name: str, value: str, result: str) -> Finding:
+def _switched(answers: Answers, level: Level, name: str, value: str, result: str) -> Finding:
     """Say what a setting that is off costs, and how to set it."""
-    what = f"{name} is {facts.settings[name].value}: {result}"
-    if facts.settings[name].source == "command line":
+    what = f"{name} is {answers.settings[name].value}: {result}"
+    if answers.settings[name].source == "command line":
         return Finding(level, what, advice=f"{_on_command_line(name)}.")
     return Finding(level, what, (f"ALTER SYSTEM SET {name} = {literal(value)};", "SELECT pg_reload_conf();"))
 
 
-def _number(facts: Facts, name: str) -> int:
-    return int(facts.settings[name].value) if name in facts.settings else 0
+def _number(answers: Answers, name: str) -> int:
+    return int(answers.settings[name].value) if name in answers.settings else 0

@@ -1,13 +1,13 @@
-"""Facts about a server, and what is found missing there."""
+"""Answers about a server, and what is found missing there."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from exporter.findings import Facts, Finding, Offer, Setting, findings, libraries, sql_to_mend
+from exporter.findings import Answers, Finding, Offer, Setting, findings, libraries, sql_to_mend
 
-WELL = Facts(
+WELL = Answers(
     version=(18, 1),
     database="postgres",
     role="pgvigil",
@@ -36,13 +36,13 @@ MEMBER = {"rights": ()}
 STRANGER: dict[str, Any] = {"rights": (), "memberships": ()}
 
 
-def having(settings: dict[str, Setting | None], **facts: Any) -> Facts:
+def having(settings: dict[str, Setting | None], **answers: Any) -> Answers:
     changed = {name: found for name, found in {**WELL.settings, **settings}.items() if found}
-    return replace(WELL, settings=changed, **facts)
+    return replace(WELL, settings=changed, **answers)
 
 
-def found(facts: Facts) -> list[Finding]:
-    return [f for f in findings(facts, {"pg_stat_statements"}, 5) if f.level != "ok"]
+def found(answers: Answers) -> list[Finding]:
+    return [f for f in findings(answers, {"pg_stat_statements"}, 5) if f.level != "ok"]
 
 
 def test_nothing_is_found_where_all_is_well() -> None:
@@ -50,7 +50,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "level", "sql"),
+    ("answers", "level", "sql"),
     [
         (having({}, **STRANGER), "missing", 'GRANT pg_monitor TO "pgvigil";'),
         (having({}, **STRANGER, inherits=False), "missing", 'GRANT pg_monitor TO "pgvigil" WITH INHERIT TRUE;'),
@@ -125,13 +125,13 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ),
     ],
 )
-def test_what_sql_can_mend_comes_with_its_sql(facts: Facts, level: str, sql: str) -> None:
-    [finding] = found(facts)
+def test_what_sql_can_mend_comes_with_its_sql(answers: Answers, level: str, sql: str) -> None:
+    [finding] = found(answers)
     assert (finding.level, sql_to_mend([finding])) == (level, sql)
 
 
 @pytest.mark.parametrize(
-    ("facts", "level", "words"),
+    ("answers", "level", "words"),
     [
         (having({}, version=(12, 9)), "missing", "13 or later"),
         (having({}, version=(19, 0)), "warning", ""),
@@ -154,8 +154,8 @@ def test_what_sql_can_mend_comes_with_its_sql(facts: Facts, level: str, sql: str
         (having({}, extensions={"postgres": {}}), "missing", "postgresql-contrib"),
     ],
 )
-def test_what_sql_cannot_mend_comes_with_advice(facts: Facts, level: str, words: str) -> None:
-    [finding] = found(facts)
+def test_what_sql_cannot_mend_comes_with_advice(answers: Answers, level: str, words: str) -> None:
+    [finding] = found(answers)
     assert (finding.level, finding.sql) == (level, ())
     assert words in finding.advice
 
