@@ -117,7 +117,7 @@ def _timeless(body: Mapping[str, Any]) -> Any:
     return found
 
 
-def test_pagerduty_is_told_the_same_without_template_files(tool: Callable[..., Path], tmp_path: Path) -> None:
+def test_pagerduty_is_told_the_same_without_template_files(each_tool: Callable[..., Path], tmp_path: Path) -> None:
     """A message whose template is missing is not sent at all, so each text has to bring its own.
 
     The exporter's address is no label of an alert, as it is where each exporter watches one server.
@@ -131,7 +131,7 @@ def test_pagerduty_is_told_the_same_without_template_files(tool: Callable[..., P
     for receiver in one("AlertmanagerConfig", values)["spec"]["receivers"]:
         found = [_integration(each, "/key") for each in receiver.get("pagerdutyConfigs", ())]
         theirs["receivers"].append({"name": receiver["name"], **({"pagerduty_configs": found} if found else {})})
-    program = tool(*ALERTMANAGER)
+    program = each_tool(*ALERTMANAGER)
     said, wanted = (_told(config, tmp_path / name, program) for name, config in (("theirs", theirs), ("ours", ours)))
     assert (said.receiver, wanted.receiver) == ("page", "page")
     assert _timeless(said.body) == _timeless(wanted.body)

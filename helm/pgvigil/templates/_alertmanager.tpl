@@ -44,7 +44,7 @@ does not load template files, and a message whose template is missing is not sen
 {{- $blocks := regexSplit "\n\n" .templates -1 -}}
 {{- $used := list -}}
 {{- $all := .text -}}
-{{- range list 1 2 -}}
+{{- range until 4 -}}{{- /* deeper than they go */ -}}
 {{- range $blocks -}}
 {{- $name := regexFind "define \"[^\"]+\"" . | trimPrefix "define " -}}
 {{- if and $name (contains (printf "template %s" $name) $all) (not (has . $used)) -}}
