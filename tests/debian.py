@@ -23,8 +23,10 @@ def newer(name: str, *also: str) -> Path:
     """A program of the newer Debian, or one of its other names; MissingError says why there is none."""
     package = PACKAGES.get(name, name)
     root = kept(f"{SUITE}-{package}", lambda folder: _unpacked(package, folder))
-    places = (root / "usr" / folder / each for each in (name, *also) for folder in ("bin", "sbin"))
-    return next(place for place in places if place.exists())
+    for place in (root / "usr" / folder / each for each in (name, *also) for folder in ("bin", "sbin")):
+        if place.exists():
+            return place
+    raise MissingError(f"{name}: {SUITE}'s package {package} has no program of that name")
 
 
 def _unpacked(package: str, folder: Path) -> Path:
