@@ -144,6 +144,7 @@ class Collector(_Fact):
     extension: str | None = None
     optional: bool = False
     scope: Literal["server", "database"] = "server"
+    needs_tables: bool = False
     role: Literal["any", "primary", "standby"] = "any"
     vital: bool = False
     timeout: Annotated[float, Field(gt=0, strict=False)] = 5
@@ -173,6 +174,8 @@ class Collector(_Fact):
                 raise ValueError(f"{metric.name}: total: only a collector with a ledger has totals")
         if "datname" in self.all_labels and self.scope == "database":
             raise ValueError("labels: datname comes by itself with scope: database")
+        if self.needs_tables and self.scope != "database":
+            raise ValueError("needs_tables: only with scope: database")
         if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
         return self

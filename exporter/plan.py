@@ -122,10 +122,12 @@ def skip_reason(collector: Collector, server: Server) -> str | None:
 
 
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
-    """Where it runs: everywhere, or once; with an extension, where that is."""
+    """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
     ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
     if collector.extension:
         ours_first = tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
+    if collector.needs_tables:
+        ours_first = tuple(name for name in ours_first if name not in server.bare)
     if collector.scope == "server":
         return ours_first[:1]
     return ours_first if server.own else tuple(name for name in ours_first if name != server.database)
@@ -173,7 +175,9 @@ def _query(
 
 def _no_query(collector: Collector, server: Server) -> str:
     if not _databases(collector, server):
-        return "no database is to be looked into"
+        return (
+            "no database has a table" if collector.needs_tables and server.bare else "no database is to be looked into"
+        )
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
     return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
 

@@ -76,6 +76,8 @@ def _facts(collector: Collector) -> str:
     facts = [scope, f"time limit {collector.timeout:g} s"]
     if collector.extension:
         facts.append(f"needs the extension {collector.extension}")
+    if collector.needs_tables:
+        facts.append("only where somebody has made a table")
     if collector.role != "any":
         facts.append(f"on a {collector.role} only")
     if collector.cache:

@@ -31,6 +31,14 @@ EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FR
         (EXTENSION, OLD, [], "extension pg_stat_statements is not installed"),
         (EXTENSION | {"sql": {"1.12": "a"}}, PRIMARY, [], "has no query for pg_stat_statements 1.11"),
         (EXTENSION | {"scope": "database"}, PRIMARY, ["crm"], None),
+        ({"scope": "database", "needs_tables": True}, PRIMARY, ["app", "crm"], None),
+        ({"scope": "database", "needs_tables": True}, replace(PRIMARY, bare=frozenset({"app"})), ["crm"], None),
+        (
+            {"scope": "database", "needs_tables": True},
+            replace(PRIMARY, bare=frozenset({"app", "crm"})),
+            [],
+            "no database has a table",
+        ),
     ],
 )
 def test_where_a_collector_runs_or_why_not(
