@@ -151,6 +151,7 @@ class Collector(_Fact):
     cache: Annotated[float, Field(ge=0, strict=False)] = 0
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
+    details: Queries | None = None
     ledger: LedgerKey | None = None
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
@@ -217,12 +218,20 @@ class Collector(_Fact):
 
     def sql_for(self, version: Version) -> str | None:
         """Choose the newest query that is not newer than this version; None where there is none."""
-        fitting = [sql for first, sql in self.sql if first <= version]
-        return fitting[-1] if fitting else None
+        return _newest(self.sql, version)
+
+    def details_for(self, version: Version) -> str | None:
+        """Choose the query for what only the rows that are kept need; None where there is none."""
+        return _newest(self.details or (), version)
 
     def metrics_for(self, version: Version) -> tuple[Metric, ...]:
         """List the metrics that this version has."""
         return tuple(metric for metric in self.metrics if metric.exists_in(version))
+
+
+def _newest(queries: Iterable[tuple[Version, str | None]], version: Version) -> str | None:
+    fitting = [sql for first, sql in queries if first <= version]
+    return fitting[-1] if fitting else None
 
 
 @dataclass(frozen=True)

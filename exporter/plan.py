@@ -162,7 +162,7 @@ def shared(limit: int, databases: int) -> int:
 def _query(
     collector: Collector, version: Version, extension: Extension | None, limit: int | None
 ) -> tuple[str, tuple[Metric, ...]] | None:
-    sql = collector.sql_for(version)
+    sql, details = collector.sql_for(version), collector.details_for(version)
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
@@ -170,14 +170,15 @@ def _query(
         sql = sql.replace("{schema}", quoted(extension.schema))
     if limit and not collector.ledger:
         sql = limited(sql, limit, metrics)
+    if details:
+        sql = detailed(sql, details)
     return signed(sql, collector.name), metrics
 
 
 def _no_query(collector: Collector, server: Server) -> str:
     if not _databases(collector, server):
-        return (
-            "no database has a table" if collector.needs_tables and server.bare else "no database is to be looked into"
-        )
+        bare = collector.needs_tables and server.bare
+        return "no database has a table" if bare else "no database is to be looked into"
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
     return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
 
@@ -187,7 +188,7 @@ def signed(sql: str, name: str) -> str:
 
     It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement.
     """
-    return f"{sql.rstrip().rstrip(';')}\n/* pgvigil:{name} */"
+    return f"{_open(sql)}\n/* pgvigil:{name} */"
 
 
 def quoted(identifier: str) -> str:
@@ -210,5 +211,21 @@ def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
     return (
         f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
-        f"  FROM (\n{sql.rstrip().rstrip(';')}\n) AS kept\n LIMIT {limit}"
+        f"  FROM (\n{_open(sql)}\n) AS kept\n LIMIT {limit}"
     )
+
+
+def detailed(sql: str, details: str) -> str:
+    """Add to each row of a query what a second one says of it; the rows stay in their order."""
+    return (
+        "SELECT kept.*,\n       details.*\n"  # noqa: S608  # both come from files
+        "  FROM (SELECT rows.*,\n               row_number() OVER () AS pgvigil_place\n"
+        f"          FROM (\n{_open(sql)}\n) AS rows) AS kept\n"
+        f" CROSS JOIN LATERAL (\n{_open(details)}\n) AS details\n"
+        " ORDER BY kept.pgvigil_place"
+    )
+
+
+def _open(sql: str) -> str:
+    """Take the end off a statement, so that it can stand within another."""
+    return sql.rstrip().rstrip(";")

@@ -104,5 +104,14 @@ def test_a_limit_counts_and_sums_what_it_cuts() -> None:
     assert sql.endswith("LIMIT 7")
 
 
+@pytest.mark.parametrize(("server", "details"), [(OLD, "SELECT 'old'"), (PRIMARY, "SELECT 'new'")])
+def test_details_have_a_query_for_each_version_as_well(server: Server, details: str) -> None:
+    queries = {13: "SELECT 'old'", 17: "SELECT 'new';"}
+    [job] = plan(Catalog((collector(limit=3, details=queries),)), server).jobs
+    assert details in job.sql
+    assert job.sql.index("LIMIT 3") < job.sql.index(details)
+    assert ";" not in job.sql
+
+
 def test_an_identifier_is_quoted() -> None:
     assert quoted('a"b') == '"a""b"'

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_parser
 from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
+from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, Collector, load
 from exporter.demo.cluster import Cluster
 from exporter.own import own_families
 from exporter.page import Pages
@@ -394,6 +394,23 @@ async def test_a_duplicate_label_set_costs_a_row_not_the_page(make: Callable[...
     assert found.value("pg_twice") == 1
     assert found.value("pgvigil_collector_rejected_rows_total", collector="twice", reason="duplicate") == 2
     assert found.value("pgvigil_collector_success", collector="twice") == 1
+
+
+async def test_details_are_asked_for_the_rows_that_are_kept_in_their_order(make: Callable[..., Target]) -> None:
+    """The row that the limit cuts would divide by zero."""
+    ranked = Collector.model_validate(
+        {
+            "name": "ranked",
+            "help": "Own.",
+            "sql": "SELECT n AS rank FROM generate_series(1, 5) AS n ORDER BY n DESC",
+            "limit": 4,
+            "details": "SELECT 'row ' || kept.rank AS row, 12 / (kept.rank - 1) AS value",
+            "labels": ["row"],
+            "metrics": [{"name": "pg_ranked", "type": "gauge", "help": "Own.", "column": "value"}],
+        }
+    )
+    found = await scraped(make(Catalog((ranked,))))
+    assert found.series("pg_ranked") == [({"row": f"row {rank}"}, 12 // (rank - 1)) for rank in (5, 4, 3, 2)]
 
 
 async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -> None:
