@@ -45,6 +45,9 @@ _LOGIN = ""
 _AIM = 0.8
 """Share of the budget of cost that runs are planned for: some cost more than the last ones, and each visit a login."""
 
+_AHEAD = 0.75
+"""Share of the time between two visits by which one looks ahead: what is due at about the next one is left to it."""
+
 _USUAL_GAP_SECONDS = 15.0
 """How far scrapes are taken to be apart until it is known."""
 
@@ -400,10 +403,10 @@ class Target:
             raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
 
     def _wanted(self, database: str) -> list[Job]:
-        """List what is to run on a visit: what would be due before the next one."""
+        """List what is to run on a visit: what would be due well before the next one."""
         turn = self._rotation.turn(database)
         jobs = self.plan.by_database.get(database, ())
-        return [job for job in jobs if self._of(job).due(job.cache, turn.interval, ahead=turn.period)]
+        return [job for job in jobs if self._of(job).due(job.cache, turn.interval, ahead=_AHEAD * turn.period)]
 
     def _of(self, job: Job) -> Attempts:
         if (found := self._attempts.get(job.key)) is None:

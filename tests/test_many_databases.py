@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import asyncpg
 import pytest
@@ -105,6 +106,31 @@ async def test_each_database_is_visited_in_its_turn_and_none_starves(
     assert min(counts) >= 4
     before, after = (sorted(visits, key=lambda name: visits[name][turn]) for turn in (2, 3))
     assert max(abs(before.index(name) - after.index(name)) for name in NAMES) <= 3, "three are visited at once"
+
+
+async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visits are two seconds apart; what is kept for four does not run at each of them."""
+    monkeypatch.setattr("exporter.scrape._USUAL_GAP_SECONDS", GAP_SECONDS)
+    often, seldom = (
+        collector(
+            name=name,
+            sql="SELECT date_part('epoch', clock_timestamp()) AS at",
+            metrics=[{"name": name, "type": "gauge", "help": "When.", "column": "at"}],
+            scope="database",
+            cache=cache,
+        )
+        for name, cache in (("often", 2.0), ("seldom", 4.0))
+    )
+    watched = target(many.dsn(user=MONITOR), Catalog((often, seldom)))
+    runs: dict[str, list[float]] = {"often": [], "seldom": []}
+    while len(runs["seldom"]) < 4:
+        page = await scraped(watched)
+        for name, times in runs.items():
+            times += [at for labels, at in page.series(name) if labels["datname"] == NAMES[0] and at not in times]
+        await asyncio.sleep(GAP_SECONDS)
+    await watched.close()
+    assert len(runs["often"]) > 4
+    assert min(later - earlier for earlier, later in pairwise(runs["seldom"])) > 2.25
 
 
 async def test_databases_that_let_nobody_in_keep_no_other_from_its_visit(many: Cluster) -> None:
