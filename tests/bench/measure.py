@@ -16,8 +16,8 @@ from exporter.demo.cluster import Cluster
 INTERVAL_SECONDS = 15.25
 """Prometheus' usual 15 s, and a little more, so that four of them always outlast a result kept for 60 s."""
 
-SCRAPES_A_WINDOW = 20
-"""As many as outlast a result kept for five minutes."""
+SCRAPES_A_WINDOW = 60
+"""As many as outlast a result kept for a quarter of an hour."""
 
 _PAUSE_SECONDS = 0.02
 _REAPED_SECONDS = 0.15

@@ -43,7 +43,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=names, help="only this case; may be given several times")
     parser.add_argument("--repeats", type=int, default=3, help="bursts of each exporter (3)")
     parser.add_argument("--requests", type=int, help="scrapes in a burst (8 to 60, as the case is large or small)")
-    parser.add_argument("--windows", type=int, default=1, help="five minutes each at the rhythm of Prometheus (1)")
+    parser.add_argument("--windows", type=int, default=1, help="quarters of an hour at the rhythm of Prometheus (1)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file as well")
     return parser.parse_args(arguments)
 
