@@ -179,13 +179,15 @@ class Collector(_Fact):
             raise ValueError("needs_tables: only with scope: database")
         if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        if self.details and (self.limit is None or self.ledger):
+            raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
         return self
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         """PgBouncer's console has one set of answers for the whole of it, without databases to look into."""
         if self.kind == "pgbouncer":
-            for key in ("extension", "names", "scope", "role", "search_path"):
+            for key in ("extension", "names", "scope", "role", "search_path", "details"):
                 if getattr(self, key) != type(self).model_fields[key].get_default():
                     raise ValueError(f"{key}: not with kind: pgbouncer")
         return self

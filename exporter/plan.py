@@ -116,21 +116,27 @@ def skip_reason(collector: Collector, server: Server) -> str | None:
         return "switched off"
     if collector.role != "any" and (collector.role == "standby") != server.in_recovery:
         return f"runs on a {collector.role} only"
-    if collector.extension and not _databases(collector, server):
+    if collector.extension and not _candidates(collector, server):
         return f"extension {collector.extension} is not installed" if server.database in server.extensions else UNKNOWN
     return None
 
 
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
     """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
-    ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
-    if collector.extension:
-        ours_first = tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
+    ours_first = _candidates(collector, server)
     if collector.needs_tables:
         ours_first = tuple(name for name in ours_first if name not in server.bare)
     if collector.scope == "server":
         return ours_first[:1]
     return ours_first if server.own else tuple(name for name in ours_first if name != server.database)
+
+
+def _candidates(collector: Collector, server: Server) -> tuple[str, ...]:
+    """All databases, that of the DSN first; with an extension, those that have it."""
+    ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
+    if not collector.extension:
+        return ours_first
+    return tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
 
 
 def _version(collector: Collector, database: str, server: Server) -> Version:
@@ -166,12 +172,12 @@ def _query(
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
-    if extension:
-        sql = sql.replace("{schema}", quoted(extension.schema))
     if limit and not collector.ledger:
         sql = limited(sql, limit, metrics)
     if details:
         sql = detailed(sql, details)
+    if extension:
+        sql = sql.replace("{schema}", quoted(extension.schema))
     return signed(sql, collector.name), metrics
 
 

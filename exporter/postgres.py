@@ -155,9 +155,10 @@ class PostgresSession(Session):
         return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
 
     async def bare(self, timeout: float) -> bool:
-        """Tell whether this database has no table, materialized view or sequence but the server's own."""
+        """Tell whether this database has no lasting table, materialized view or sequence but the server's own."""
         rows = await self.fetch(
-            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S'))"
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
+            " AND relpersistence <> 't')"
             " AS bare /* pgvigil:bare */",
             timeout,
         )

@@ -91,7 +91,7 @@ class Session(ABC):
 
     @abstractmethod
     async def bare(self, timeout: float) -> bool:
-        """Tell whether this database has no table, materialized view or sequence but the server's own."""
+        """Tell whether this database has no lasting table, materialized view or sequence but the server's own."""
 
     @abstractmethod
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:

@@ -141,6 +141,8 @@ BAD = [
     (GOOD + "limit: 0\n", "bad.yaml: limit: Input should be greater than 0"),
     (GOOD + "enabled: 1\n", "bad.yaml: enabled: Input should be a valid boolean"),
     (GOOD + "kind: odyssey\n", "bad.yaml: kind: Input should be 'postgresql' or 'pgbouncer'"),
+    (GOOD + "details: SELECT 1\n", "bad.yaml: details: needs a limit, which decides what rows they are asked for"),
+    (GOOD + "kind: pgbouncer\nlimit: 5\ndetails: SELECT 1\n", "bad.yaml: details: not with kind: pgbouncer"),
     (GOOD + "needs_tables: true\n", "bad.yaml: needs_tables: only with scope: database"),
     (GOOD + "kind: pgbouncer\nscope: database\n", "bad.yaml: scope: not with kind: pgbouncer"),
     (GOOD.replace("pg_uptime_seconds", "pgbouncer_up"), "metric pgbouncer_up: the exporter's own; choose another"),

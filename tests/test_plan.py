@@ -39,6 +39,12 @@ EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FR
             [],
             "no database has a table",
         ),
+        (
+            EXTENSION | {"scope": "database", "needs_tables": True},
+            replace(PRIMARY, bare=frozenset({"crm"})),
+            [],
+            "no database has a table",
+        ),
     ],
 )
 def test_where_a_collector_runs_or_why_not(
@@ -111,6 +117,12 @@ def test_details_have_a_query_for_each_version_as_well(server: Server, details: 
     assert details in job.sql
     assert job.sql.index("LIMIT 3") < job.sql.index(details)
     assert ";" not in job.sql
+
+
+def test_details_are_asked_in_the_schema_of_the_extension_as_well() -> None:
+    details = "SELECT * FROM {schema}.g(kept.a)"
+    [job] = plan(Catalog((collector(**EXTENSION, limit=3, details=details),)), PRIMARY).jobs
+    assert 'SELECT * FROM "odd ""schema""".g(kept.a)' in job.sql
 
 
 def test_an_identifier_is_quoted() -> None:

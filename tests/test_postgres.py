@@ -213,11 +213,13 @@ async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it
 
 
 async def test_a_database_is_bare_until_somebody_makes_a_table(cluster: Callable[..., Cluster]) -> None:
-    """An extension's views make it no other."""
+    """An extension's views and temporary tables make it no other."""
     server = cluster(18)
     server.execute("CREATE DATABASE app")
     async with await Postgres(SecretStr(server.dsn("app", user=MONITOR))).connect() as app:
         server.execute("CREATE EXTENSION pg_stat_statements", "app")
-        assert await app.bare(5)
+        async with client(server, database="app") as session:
+            await session.execute("CREATE TEMPORARY TABLE t ()")
+            assert await app.bare(5)
         server.execute("CREATE TABLE t ()", "app")
         assert not await app.bare(5)

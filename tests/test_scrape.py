@@ -280,6 +280,28 @@ async def test_never_more_connections_than_the_budget(cluster: Callable[..., Clu
     await until(lambda: not server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", MONITOR))
 
 
+async def test_a_database_is_asked_for_what_tables_have_as_soon_as_there_is_one(
+    cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
+    server = cluster()
+    server.execute("CREATE DATABASE fresh")
+    watched = target(server.dsn("fresh", user=MONITOR))
+    try:
+        before = await scraped(watched)
+        skipped = watched.plan.skipped.get("indexes")
+        server.execute("CREATE TABLE t (id int PRIMARY KEY)", "fresh")
+        after = await scraped(watched)
+    finally:
+        await watched.close()
+    assert before.series("pgvigil_collector_success", collector="indexes", datname="fresh") == []
+    assert skipped == "no database has a table"
+    assert after.value("pg_index_scans_total", datname="fresh", indexrelname="t_pkey") == 0
+    assert after.series("pgvigil_collector_success", collector="indexes") == [
+        ({"collector": "indexes", "datname": "fresh"}, 1)
+    ]
+
+
 async def test_a_database_that_comes_or_goes_is_noticed(
     cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +426,8 @@ async def test_details_are_asked_for_the_rows_that_are_kept_in_their_order(make:
             "help": "Own.",
             "sql": "SELECT n AS rank FROM generate_series(1, 5) AS n ORDER BY n DESC",
             "limit": 4,
-            "details": "SELECT 'row ' || kept.rank AS row, 12 / (kept.rank - 1) AS value",
+            "details": "SELECT 'row ' || n AS row, 12 / (kept.rank - 1) AS value FROM generate_series(1, 1000) AS n"
+            " WHERE n = kept.rank",
             "labels": ["row"],
             "metrics": [{"name": "pg_ranked", "type": "gauge", "help": "Own.", "column": "value"}],
         }

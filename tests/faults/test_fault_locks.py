@@ -217,6 +217,16 @@ async def locked(server: Cluster, catalog: str, witness: Witness) -> AsyncIterat
         await holder.execute("ROLLBACK")
 
 
+@asynccontextmanager
+async def a_table(server: Cluster) -> AsyncIterator[None]:
+    """Have a table, without which some collectors find nothing to read."""
+    server.execute("CREATE TABLE kept ()")
+    try:
+        yield
+    finally:
+        server.execute("DROP TABLE kept")
+
+
 @both_ends
 @pytest.mark.parametrize("catalog", LOCKED)
 async def test_a_locked_catalog_costs_only_those_who_read_it(
@@ -224,9 +234,12 @@ async def test_a_locked_catalog_costs_only_those_who_read_it(
 ) -> None:
     """The others, and all the vital few, answer as ever; the readers' last good results stay."""
     server = servers(major)
-    server.execute("CREATE TABLE IF NOT EXISTS kept ()")  # else who needs a table has nothing to read
     readers = LOCKED[catalog].readers
-    async with witnessed(server) as witness, exporting(server.dsn(user=MONITOR), uncached()) as old:
+    async with (
+        a_table(server),
+        witnessed(server) as witness,
+        exporting(server.dsn(user=MONITOR), uncached()) as old,
+    ):
         await until_whole(old)
         async with locked(server, catalog, witness):
             for timeout in (9.5, 1.5):
