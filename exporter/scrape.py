@@ -45,7 +45,7 @@ _LOGIN = ""
 _AIM = 0.8
 """Share of the budget of cost that runs are planned for: some cost more than the last ones, and each visit a login."""
 
-_AHEAD = 0.75
+_AHEAD = 0.8
 """Share of the time between two visits by which one looks ahead: what is due at about the next one is left to it."""
 
 _USUAL_GAP_SECONDS = 15.0

@@ -123,14 +123,15 @@ async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeyp
     )
     watched = target(many.dsn(user=MONITOR), Catalog((often, seldom)))
     runs: dict[str, list[float]] = {"often": [], "seldom": []}
-    while len(runs["seldom"]) < 4:
-        page = await scraped(watched)
-        for name, times in runs.items():
-            times += [at for labels, at in page.series(name) if labels["datname"] == NAMES[0] and at not in times]
-        await asyncio.sleep(GAP_SECONDS)
+    async with asyncio.timeout(60):
+        while len(runs["seldom"]) < 4:
+            page = await scraped(watched)
+            for name, times in runs.items():
+                times += [at for labels, at in page.series(name) if labels["datname"] == NAMES[0] and at not in times]
+            await asyncio.sleep(GAP_SECONDS)
     await watched.close()
     assert len(runs["often"]) > 4
-    assert min(later - earlier for earlier, later in pairwise(runs["seldom"])) > 2.25
+    assert min(later - earlier for earlier, later in pairwise(runs["seldom"])) > 2.1
 
 
 async def test_databases_that_let_nobody_in_keep_no_other_from_its_visit(many: Cluster) -> None:
