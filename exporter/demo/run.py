@@ -35,8 +35,11 @@ LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0
 WHAT_GOES_WRONG = ("", "What the page says is going wrong just now (Ctrl-C ends it all and removes it):", "")
 
-# By default dead rows are counted once a minute, and statements twice, which is long for somebody who watches.
-COLLECTORS = '{"tables": {"cache": 10}, "statements": {"cache": 5}}'
+# By default dead rows are counted once a minute, and what is wrong with indexes more seldom, which is long for somebody
+# who watches.
+COLLECTORS = (
+    '{"tables": {"cache": 10}, "statements": {"cache": 5}, "indexes": {"cache": 10}, "index_advice": {"cache": 10}}'
+)
 
 
 @dataclass(frozen=True)
