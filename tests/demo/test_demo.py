@@ -19,6 +19,7 @@ import pytest
 from pages import Page, read
 
 from exporter.demo.incidents import INCIDENTS
+from exporter.demo.run import LOOK_EVERY
 from exporter.demo.shop import SLOT
 
 SECONDS = 30
@@ -168,7 +169,7 @@ def test_an_incident_is_played_alone_and_told_of(temporary: Path) -> None:
             assert time.monotonic() < give_up
             time.sleep(0.5)
         assert {labels["application_name"] for labels, _ in roots} == {"migration"}
-        time.sleep(1)
+        time.sleep(LOOK_EVERY + 1)  # the screen tells of it at its next look
         demo.process.send_signal(signal.SIGINT)
         rest, _ = demo.process.communicate(timeout=20)
         assert "The one-shot migration" in rest
