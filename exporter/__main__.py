@@ -9,19 +9,21 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.catalog import BUILT_IN, COMPATIBILITY, PRODUCTS, load
-from exporter.dashboards import built_in as built_in_dashboards
-from exporter.dashboards import dashboard_files, write_dashboards
+from exporter.assembly import catalog_of, targets_of
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import PRODUCTS
+from exporter.commands.dashboards import built_in as built_in_dashboards
+from exporter.commands.dashboards import dashboard_files, write_dashboards
+from exporter.commands.grants import ROLE, console_grants, grants
+from exporter.commands.reference import read_costs, reference
+from exporter.commands.rules import Values, built_in, read_values, rule_files, write_rules
 from exporter.errors import PgvigilError, SettingsError
-from exporter.grants import ROLE, console_grants, grants
+from exporter.exposition.page import Pages
+from exporter.exposition.self_metrics import own_families
+from exporter.exposition.text_format import negotiate
 from exporter.logs import configure
-from exporter.own import own_families
-from exporter.page import Pages
-from exporter.reference import read_costs, reference
-from exporter.render import negotiate
-from exporter.rules import Values, built_in, read_values, rule_files, write_rules
-from exporter.serve import catalog_of, serve, targets_of
 from exporter.settings import Settings, load_settings
+from exporter.web.server import serve
 
 
 @click.group(invoke_without_command=True)
@@ -84,7 +86,7 @@ def check_command(config: Path | None) -> None:
     The exit code is 0 when nothing is missing, 1 when something is or a collector fails, and 2 when a server
     cannot be reached or a setting is wrong.
     """
-    from exporter.check import check, written  # here, so that a server that runs for months does not carry it
+    from exporter.commands.check import check, written  # here, so that a server that runs for months does not carry it
 
     try:
         settings = load_settings(config)
@@ -114,7 +116,7 @@ def grants_command(config: Path | None, role: str, kind: str | None) -> None:
 def reference_command(check: bool, diff: str | None) -> None:
     """Write exporter/collectors/README.md from the built-in collectors, or print the names of another exporter."""
     if diff:
-        from exporter.compatibility import difference
+        from exporter.commands.compatibility import difference
 
         click.echo(difference(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY)), nl=False)
         return

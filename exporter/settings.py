@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
-from exporter.catalog import Catalog, Collector, Kind
-from exporter.documents import StrictLoader, explain
+from exporter.catalog.model import Catalog, Collector, Kind
 from exporter.errors import SettingsError
+from exporter.strict_yaml import StrictLoader, explain
 
 PREFIX = "PGVIGIL_"
 

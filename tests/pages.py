@@ -11,12 +11,14 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from exporter.catalog import BUILT_IN, Catalog, load
-from exporter.own import Report, own_families
-from exporter.page import Pages
-from exporter.postgres import Postgres
-from exporter.render import negotiate
-from exporter.scrape import Options, Target
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
+from exporter.connections.postgres import Postgres
+from exporter.exposition.page import Pages
+from exporter.exposition.self_metrics import own_families
+from exporter.exposition.text_format import negotiate
+from exporter.report import Report
+from exporter.scrape.target import Options, Target
 
 MONITOR = "pgvigil"
 """The role that the exporter connects as in tests: a member of pg_monitor, nothing more."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from pages import MONITOR, read
 from serving import serving
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 
 REPOSITORY = Path(__file__).parents[1]

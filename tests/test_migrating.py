@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exporter.__main__ import cli
-from exporter.catalog import BUILT_IN, load
-from exporter.compatibility import names, served
+from exporter.catalog.load import BUILT_IN, load
+from exporter.commands.compatibility import names, served
 from exporter.settings import PREFIX, Settings, load_settings
 
 PAGE = Path(__file__).parents[1] / "exporter" / "MIGRATING.md"

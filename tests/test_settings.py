@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.catalog import BUILT_IN, load
-from exporter.databases import Choice
+from exporter.assembly import choice_of
+from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
-from exporter.serve import choice_of
+from exporter.planning.database_filter import Choice
 from exporter.settings import Settings, load_settings
 
 

@@ -5,7 +5,7 @@ from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, outside, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
 from dashboards.source.thresholds import CRITICAL, GOOD, INFO, WARNING
-from exporter.rules import RUNBOOKS
+from exporter.commands.rules import RUNBOOKS
 
 OURS = '<server>, alertname=~"(PostgreSQL|PgBouncer).+"'
 FIRING = f'ALERTS{{{OURS}, alertstate="firing", severity=~"$severity"}}'

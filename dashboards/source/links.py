@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from exporter.rules import RUNBOOKS
+from exporter.commands.rules import RUNBOOKS
 
 TAG = "postgresql"
 """What all our dashboards are tagged with, and what the list of them at the top goes by."""

@@ -1,0 +1,1 @@
+"""An embedded PostgreSQL with a workload that goes wrong, for `pgvigil demo`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from exporter import dashboards, rules
+from exporter.commands import dashboards, rules
 
 SOURCE = "pgvigil"
 """The uid of the data source; the dashboards do not know it, and let one choose."""

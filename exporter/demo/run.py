@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from rich.console import Console
 
-from exporter.app import create_app
+from exporter.assembly import catalog_of, targets_of
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
 from exporter.demo.incidents import BEGINS_AFTER, LASTS, Incident, incident_of, perform
@@ -28,8 +28,8 @@ from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual
 from exporter.errors import PortInUseError, ProvisioningError
 from exporter.logs import configure
-from exporter.serve import catalog_of, targets_of
 from exporter.settings import Settings, load_settings
+from exporter.web.app import create_app
 
 LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0

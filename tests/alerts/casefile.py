@@ -8,7 +8,7 @@ import promql_parser
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from exporter.documents import StrictLoader, explain
+from exporter.strict_yaml import StrictLoader, explain
 
 CASES = Path(__file__).parent / "cases"
 

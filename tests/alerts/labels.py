@@ -7,10 +7,10 @@ from functools import cache
 import promql_parser as promql
 from alerts.ruleset import Rule
 
-from exporter.catalog import BUILT_IN, load
-from exporter.own import OWN
-from exporter.rules import TAKEN
-from exporter.sampler import METRICS as SAMPLED
+from exporter.catalog.load import BUILT_IN, load
+from exporter.commands.rules import TAKEN
+from exporter.exposition.self_metrics import OWN
+from exporter.watch.wait_sampler import METRICS as SAMPLED
 
 Labels = frozenset[str]
 

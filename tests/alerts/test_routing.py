@@ -22,7 +22,7 @@ from alerting import (
     routing,
 )
 
-from exporter.rules import TAKEN
+from exporter.commands.rules import TAKEN
 
 Tool = Callable[..., Path]
 

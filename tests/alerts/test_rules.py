@@ -16,8 +16,8 @@ from alerts.series import TARGET, Series, series_of
 from pages import MONITOR, page
 
 from alerts import generate
+from exporter.commands.rules import ALERT, DASHBOARDS, NAME, RUNBOOKS, THRESHOLD, thresholds
 from exporter.demo.cluster import Cluster
-from exporter.rules import ALERT, DASHBOARDS, NAME, RUNBOOKS, THRESHOLD, thresholds
 
 RULES = load()
 KNOWN = Known(RULES.records)

@@ -14,9 +14,10 @@ from bench import data  # needs the line above
 from pages import MONITOR, scraped, target
 from servers import NEWEST
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
+from exporter.commands.reference import RunCost, read_costs, written_costs
 from exporter.demo.cluster import Cluster
-from exporter.reference import Cost, read_costs, written_costs
 
 RUNS = 20
 COSTS = BUILT_IN / "costs.tsv"
@@ -30,7 +31,7 @@ def main() -> None:
         small = dict(measured(cluster, data.SMALL))
         data.create_large(cluster)
         large = dict(measured(cluster, data.LARGE))
-    found = {name: Cost(*cost, *large[name]) for name, cost in small.items()}
+    found = {name: RunCost(*cost, *large[name]) for name, cost in small.items()}
     if asked := sys.argv[1:]:
         found = read_costs(COSTS.read_text()) | {name: found[name] for name in asked}
     COSTS.write_text(written_costs(found))

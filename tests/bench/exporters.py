@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import HOST, Cluster, free_port
 
 PROGRAM = "prometheus-postgres-exporter"

@@ -21,7 +21,7 @@ from bench.data import seconds_in_statements  # needs the line above
 from bench.exporters import Exporter, Running, ours, running
 from servers import NEWEST, build
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import FAST, Cluster
 
 PERIOD_SECONDS = 15.0

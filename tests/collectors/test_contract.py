@@ -6,11 +6,13 @@ import pytest
 from pages import MONITOR
 from pydantic import SecretStr
 
-from exporter.catalog import BUILT_IN, COMPATIBILITY, Catalog, load
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Catalog
+from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
-from exporter.plan import Extension, Job, Server, plan
-from exporter.postgres import Postgres
-from exporter.samples import missing_columns
+from exporter.planning.plan import Job, plan
+from exporter.planning.server import Extension, Server
+from exporter.samples.convert import missing_columns
 
 NUMBERS = {"int2", "int4", "int8", "float4", "float8", "bool"}
 """Types that need no conversion row by row; numeric would arrive as Decimal."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
-from databases import DATABASE, eventually, own_database, page_of, session
+from module_database import DATABASE, eventually, own_database, page_of, session
 from pages import Page
 
 from exporter.demo.cluster import Cluster

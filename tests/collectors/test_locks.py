@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+from clients import client, waiting
 from pages import MONITOR, page
-from sessions import client, waiting
 
 from exporter.demo.cluster import Cluster
 

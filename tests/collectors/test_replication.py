@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from clients import client
 from pages import MONITOR, Labels, Page, page
-from sessions import client
 
 from exporter.demo.cluster import HOST, Cluster
 

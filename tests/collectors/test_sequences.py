@@ -1,7 +1,7 @@
 """Sequences, and the columns whose type ends before they do."""
 
 import pytest
-from databases import DATABASE, own_database, page_of
+from module_database import DATABASE, own_database, page_of
 from pages import MONITOR
 
 from exporter.demo.cluster import Cluster

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from databases import DATABASE, eventually, own_database, page_of
+from module_database import DATABASE, eventually, own_database, page_of
 from pages import MONITOR, Page, page
 
 from exporter.demo.cluster import Cluster, hand_over

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from databases import DATABASE, own_database, page_of
+from module_database import DATABASE, own_database, page_of
 from pages import MONITOR, page
 
 from exporter.demo.cluster import Cluster, hand_over

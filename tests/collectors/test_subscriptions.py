@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from databases import eventually
+from module_database import eventually
 from pages import MONITOR, Page, page
 
 from exporter.demo.cluster import HOST, Cluster

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from databases import DATABASE, own_database, page_of, session
+from module_database import DATABASE, own_database, page_of, session
 from pages import MONITOR, Page, target, written
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
 database = pytest.fixture(own_database, scope="module")

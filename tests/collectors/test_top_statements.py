@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
+from clients import client, waiting
 from pages import MONITOR, adds_up, page, scraped, target, uncached
-from sessions import client, waiting
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
 CALLS = "pg_statements_calls_total"

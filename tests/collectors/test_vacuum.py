@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import asyncpg
 import pytest
-from databases import DATABASE, eventually, own_database, page_of, session
+from module_database import DATABASE, eventually, own_database, page_of, session
 from pages import Page
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 
 database = pytest.fixture(own_database, scope="module")

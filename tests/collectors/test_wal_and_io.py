@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from databases import DATABASE, eventually, own_database, session
+from module_database import DATABASE, eventually, own_database, session
 from pages import MONITOR, Page, page
 
 from exporter.demo.cluster import Cluster

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from databases import DATABASE, eventually, own_database, page_of, session
+from module_database import DATABASE, eventually, own_database, page_of, session
 from pages import MONITOR, Page, page
 from servers import MAJORS
 

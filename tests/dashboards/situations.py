@@ -20,7 +20,7 @@ from prom import JOB, PROMETHEUS, PROMTOOL, Prometheus, prometheus
 from servers import build, program
 from serving import Exporter, serving
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 from exporter.demo.shop import DATABASE, MONITOR, ROLES, SETTINGS, TABLES, Shop
 from exporter.demo.workload import everybody

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo import screen
 from exporter.demo.screen import Finding, findings
-from exporter.own import OWN
+from exporter.exposition.self_metrics import OWN
 
 ROOT = '{pid="7",usename="reporting",application_name="psql",state="idle in transaction",relation="public.users"}'
 T = '{datname="shop",schemaname="public",relname="carts"}'

@@ -10,10 +10,11 @@ from datetime import datetime
 import asyncpg
 from pages import MONITOR, Page, scraped, target
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import HOST, Cluster
-from exporter.scrape import Target
-from exporter.watch import WatchOptions
+from exporter.scrape.target import Target
+from exporter.watch.loop import WatchOptions
 
 BUDGET = 5
 """Backends of ours at most, whatever happens."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from clients import client, until, waiting
 from faults.harness import VITAL, WATCH, eventually, exporting, failing, reason, timed, until_whole, witnessed
 from pages import MONITOR, Page, uncached
 from pydantic import SecretStr
-from sessions import client, until, waiting
 
+from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
-from exporter.postgres import Postgres
-from exporter.scrape import Options, Target
+from exporter.scrape.target import Options, Target
 
 TERMINATING_SECONDS = 20 if os.environ.get("CI") == "true" else 60
 

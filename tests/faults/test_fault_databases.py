@@ -11,12 +11,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from clients import client, until, waiting
 from faults.harness import VITAL, both, exporting, failing, timed, until_whole, witnessed
 from pages import MONITOR, Page, adds_up, read, uncached
 from serving import serving
-from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, Catalog, load
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
 CALLS = "pg_statements_calls_total"
@@ -34,8 +35,8 @@ def foreseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture
 def quick_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there is looked up at every scrape, instead of every half minute or five."""
-    monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
-    monkeypatch.setattr("exporter.facts.CONTENTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.connections.discovery.CONTENTS_SECONDS", 0.0)
 
 
 def everywhere(folder: Path, sql: str = "SELECT 1 AS value", timeout: float = 5) -> Catalog:
@@ -88,7 +89,7 @@ async def test_a_database_dropped_between_discovery_and_connect_costs_only_itsel
             assert failing(found) == {"everywhere"}
             assert (success(found, "postgres"), success(found, "kept"), success(found, "doomed")) == (1, 1, 0)
             assert found.value("pgvigil_collector_age_seconds", collector="everywhere", datname="doomed") > 0
-        monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
         after = await until_whole(watched, scrapes=3)
     assert datnames(before) == {"postgres", "kept", "doomed"}
     assert datnames(after) == {"postgres", "kept"}
@@ -162,7 +163,7 @@ async def test_a_database_that_is_closed_to_us_and_opened_again_goes_and_returns
         for found in await both(watched):
             assert found.value("pg_up") == 1
             assert (success(found, "postgres"), success(found, "private")) == (1, 0)
-        monkeypatch.setattr("exporter.facts.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
         await timed(watched, 9.5)
         assert datnames(await until_whole(watched)) == {"postgres"}
         server.execute("GRANT CONNECT ON DATABASE private TO PUBLIC")

@@ -11,12 +11,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from clients import client, until, waiting
 from faults.harness import BUDGET, Witness, eventually, exporting, failing, reason, timed, until_whole, witnessed
 from pages import MONITOR, Page, read, uncached
 from serving import serving
-from sessions import client, until, waiting
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 
 both_ends = pytest.mark.parametrize("major", [13, 18])

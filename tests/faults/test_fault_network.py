@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from clients import until
 from faults.harness import (
     VITAL,
     dsn_through,
@@ -21,11 +22,10 @@ from faults.harness import (
     witnessed,
 )
 from pages import MONITOR, Page, uncached
-from sessions import until
 
 from exporter.demo.cluster import Cluster
-from exporter.scrape import Target
-from exporter.watch import WatchOptions
+from exporter.scrape.target import Target
+from exporter.watch.loop import WatchOptions
 
 
 def ours(server: Cluster) -> set[int]:

@@ -16,10 +16,10 @@ from faults.harness import BUDGET, failing, witnessed
 from pages import MONITOR, Page, read
 from serving import Exporter, serving
 
-from exporter.app import create_app
+from exporter.assembly import catalog_of, targets_of
 from exporter.demo.cluster import Cluster, free_port
-from exporter.serve import catalog_of, targets_of
 from exporter.settings import Settings
+from exporter.web.app import create_app
 
 CALLS = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query LIKE '%pgvigil:sessions %'"
 

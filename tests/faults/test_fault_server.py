@@ -14,12 +14,12 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from clients import client, until
 from faults.harness import both, eventually, exporting, failing, reason, timed, until_whole, witnessed
 from pages import MONITOR, Page, read, uncached
 from serving import serving
-from sessions import client, until
 
-from exporter.catalog import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster, run_as
 
 DAY = 86400.0

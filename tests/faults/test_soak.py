@@ -17,10 +17,10 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from clients import client
 from faults.harness import exporting, failing, timed, until_whole, witnessed
 from pages import MONITOR, read
 from serving import Exporter, serving
-from sessions import client
 
 from exporter.demo.cluster import Cluster
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from exporter.rules import TAKEN
+from exporter.commands.rules import TAKEN
 from exporter.settings import Settings
 
 CHART = Path(__file__).parents[2] / "helm" / "pgvigil"

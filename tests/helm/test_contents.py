@@ -17,8 +17,8 @@ from helm.cases import EVERYTHING, RULES, Values
 from helm.chart import CHART, RELEASE, of_kind, render
 
 import exporter
-from exporter.rules import ALERT, built_in, rule_files, thresholds
-from exporter.rules import Values as RuleValues
+from exporter.commands.rules import ALERT, built_in, rule_files, thresholds
+from exporter.commands.rules import Values as RuleValues
 
 REPOSITORY = CHART.parents[1]
 MIB = 1024 * 1024

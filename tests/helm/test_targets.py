@@ -23,9 +23,9 @@ from programs import running
 from prom import PROMETHEUS
 from serving import run, serving
 
-from exporter.catalog import load
+from exporter.catalog.load import load
+from exporter.connections.dsn import asyncpg_dsn
 from exporter.demo.cluster import Cluster, free_port
-from exporter.dsn import asyncpg_dsn
 from exporter.settings import Settings, load_settings
 
 

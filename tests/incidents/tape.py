@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pages import target, uncached, written
 
-from exporter.scrape import Target
+from exporter.scrape.target import Target
 
 LINE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 TYPE = re.compile(r"^# TYPE (\S+) (\S+)$")

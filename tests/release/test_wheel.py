@@ -14,7 +14,8 @@ from programs import running
 from release.pythons import MINORS, python
 from servers import MissingError, do_without
 
-from exporter import __version__, dashboards, rules
+from exporter import __version__
+from exporter.commands import dashboards, rules
 from exporter.demo.cluster import Cluster, free_port
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,0 +1,79 @@
+"""Builds the parts as the settings say: catalog, targets and their connectors."""
+
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Catalog
+from exporter.connections.pgbouncer import PgBouncer
+from exporter.connections.postgres import Postgres
+from exporter.connections.session import Connector
+from exporter.errors import SettingsError
+from exporter.planning.database_filter import Choice
+from exporter.scrape.target import Options, Target
+from exporter.settings import Connection, Settings
+from exporter.watch.loop import WatchOptions
+
+_CONSOLES = 2
+"""Connections to the console of a PgBouncer at most, each of which counts there as a client."""
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    """Load the built-in collectors, those of compatibility where asked for, and the user's, as the settings say."""
+    compatible = [COMPATIBILITY] if settings.compatibility_names else []
+    own = [settings.collectors_dir] if settings.collectors_dir else []
+    return settings.applied_to(load(BUILT_IN, *compatible, *own, runs=settings.runs))
+
+
+def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
+    """Make the targets by name; the only one of a plain configuration has the empty name."""
+    return {
+        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name)
+        for name, connection in settings.servers
+    }
+
+
+def choice_of(connection: Connection, settings: Settings) -> Choice:
+    """Look into the databases that a target's own patterns choose, else those of all targets."""
+    return Choice(
+        connection.include_databases or settings.include_databases,
+        connection.exclude_databases or settings.exclude_databases,
+    )
+
+
+def options_of(connection: Connection, settings: Settings) -> Options:
+    """Treat a target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
+    kind = connection.kind
+    watch = WatchOptions(
+        interval=settings.sample_interval,
+        cost_budget=settings.cost_budget,
+        lock_wait=settings.incident_lock_wait,
+        connections=settings.incident_connections,
+        literals=settings.incident_literals,
+    )
+    return Options(
+        max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
+        last_good=settings.last_good,
+        max_samples=settings.max_samples,
+        databases=choice_of(connection, settings) if kind == "postgresql" else Choice(),
+        cost_budget=settings.cost_budget,
+        watch=watch if settings.sample_interval and kind == "postgresql" else None,
+    )
+
+
+def server_of(connection: Connection, settings: Settings) -> Connector:
+    """Address one server of whatever kind."""
+    return pgbouncer_of(connection, settings) if connection.kind == "pgbouncer" else postgres_of(connection, settings)
+
+
+def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
+    """Address one PgBouncer; its driver is loaded only here, so that nobody else needs it."""
+    try:
+        from exporter.connections.pgbouncer import PgBouncer
+    except ImportError as error:
+        raise SettingsError(f"kind: pgbouncer needs a driver: pip install 'pgvigil[pgbouncer]' ({error})") from error
+    password_file = connection.password_file or settings.password_file
+    return PgBouncer(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
+
+
+def postgres_of(connection: Connection, settings: Settings) -> Postgres:
+    """Address one server; its DSN may stand in a file."""
+    password_file = connection.password_file or settings.password_file
+    return Postgres(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)

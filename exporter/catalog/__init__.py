@@ -1,0 +1,1 @@
+"""The collectors: the format of their files and what reads them."""

@@ -1,0 +1,191 @@
+"""The declarative format: what a collector file may say, and `load`, which reads folders of them."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from exporter.catalog import postgres_exporter as queries
+from exporter.catalog.model import Catalog, Collector, Metric
+from exporter.errors import CatalogError
+from exporter.strict_yaml import StrictLoader, explain
+
+BUILT_IN = Path(__file__).parents[1] / "collectors"
+
+COMPATIBILITY = BUILT_IN / "compatibility"
+"""Collectors that are loaded with compatibility_names only: what postgres_exporter shows with other labels or units."""
+
+_OUR_OWN = (
+    "pg_up",
+    "pg_up_reason",
+    "pgbouncer_up",
+    "pgbouncer_up_reason",
+    "pg_session_sampled_seconds",
+    "pg_session_sampling_seconds",
+    "pg_lock_wait_sampled_seconds",
+    "pg_lock_wait_longest_recent_seconds",
+)
+"""Families that come from code."""
+
+_OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_collector_")
+"""What the names of all others that come from code begin with."""
+
+
+def _is_enabled(collector: Collector) -> bool:
+    return collector.enabled
+
+
+def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Catalog:
+    """Read every `*.yaml` of the folders; the first thing wrong is a CatalogError with file, place and remedy.
+
+    Args:
+        folders: where the files are.
+        runs: tells whether a collector is switched on; what is off leaves its names to postgres_exporter's queries.
+
+    """
+    files = [_read(file) for folder in folders for file in _files(folder)]
+    read = [(file.path, collector) for file in files if not file.translated for collector in file.collectors]
+    names = [(path, name) for path, collector in read for name in _names(collector)]
+    _refuse_twice("collector", (collector.name for _, collector in read))
+    _refuse_twice("metric", (name for _, name in names))
+    _refuse_our_own(name for _, name in names)
+    _refuse_one_family(names)
+    return _beside(Catalog(tuple(collector for _, collector in read)), [f for f in files if f.translated], runs)
+
+
+def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector], bool]) -> Catalog:
+    """Add the translated collectors, without what would be on the page twice.
+
+    A metric of ours that is on the page stays, since alert rules and dashboards read it as we label it. A compatibility
+    name yields: its metric is there under its own name, and who wrote a query wants just that.
+    """
+    owners = {_family(n): c.name for c in ours if runs(c) for m in c.metrics for n in (m.name, m.total) if n}
+    taken = {collector.name for collector in ours}
+    places: dict[str, str] = {}
+    added: list[Collector] = []
+    notes: list[str] = []
+    for place, made in ((f"{file.path.name}: {m.name}", m) for file in files for m in file.collectors):
+        kept, left_out = _parted(made, owners)
+        notes += [f"{place}: left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
+        if kept:
+            name = f"{made.name}_queries" if made.name in taken else made.name
+            added.append(made.model_copy(update={"name": name, "metrics": kept}))
+            taken.add(name)
+            if runs(added[-1]):
+                _refuse_declared(places, kept, place)
+    collectors = (*(_less(collector, places) for collector in ours), *added)
+    return Catalog(collectors, (*(note for file in files for note in file.notes), *notes))
+
+
+def _parted(made: Collector, owners: Mapping[str, str]) -> tuple[tuple[Metric, ...], dict[str, list[str]]]:
+    """Part the metrics of a translated collector into those to keep, and the names of the others by reason."""
+    kept = []
+    left_out: dict[str, list[str]] = {}
+    for metric in made.metrics:
+        if owner := owners.get(_family(metric.name)):
+            left_out.setdefault(f"our collector {owner} has that name, or one that differs by _total only", []).append(
+                metric.name
+            )
+        elif _is_our_own(metric.name):
+            left_out.setdefault("the exporter itself has it", []).append(metric.name)
+        else:
+            kept.append(metric)
+    return tuple(kept), left_out
+
+
+def _refuse_declared(places: dict[str, str], metrics: Iterable[Metric], place: str) -> None:
+    """Remember where each family of the translated files is declared, and refuse it at a second place."""
+    for metric in metrics:
+        if (family := _family(metric.name)) in places:
+            raise CatalogError(
+                f"{place}: {metric.name}: {places[family]} has that name already, or it differs by _total only"
+            )
+        places[family] = place
+
+
+def _less(collector: Collector, families: Collection[str]) -> Collector:
+    """Take from a collector the compatibility names that somebody else serves."""
+    if not any(metric.also and _family(metric.also) in families for metric in collector.metrics):
+        return collector
+    metrics = tuple(
+        metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
+        for metric in collector.metrics
+    )
+    return collector.model_copy(update={"metrics": metrics})
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CatalogError(f"{folder}: no such folder of collectors; create it or correct PGVIGIL_COLLECTORS_DIR")
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+
+
+def _names(collector: Collector) -> Iterator[str]:
+    for metric in collector.metrics:
+        yield from (name for name in (metric.name, metric.also, metric.total) if name)
+
+
+def _refuse_twice(what: str, names: Iterable[str]) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise CatalogError(
+                f"{what} {name}: declared {times} times; to replace a built-in collector, switch it off"
+                " with PGVIGIL_DISABLE and give yours other names"
+            )
+
+
+def _refuse_our_own(names: Iterable[str]) -> None:
+    for name in names:
+        if _is_our_own(name):
+            raise CatalogError(f"metric {name}: the exporter's own; choose another name")
+
+
+def _is_our_own(name: str) -> bool:
+    return _family(name) in _OUR_OWN or name.startswith(_OUR_PREFIXES)
+
+
+def _refuse_one_family(names: Iterable[tuple[Path, str]]) -> None:
+    first: dict[str, str] = {}
+    for file, name in names:
+        other = first.setdefault(_family(name), name)
+        if name != other:
+            raise CatalogError(
+                f"{file.name}: {name}: the same family as {other} in OpenMetrics, which leaves _total out;"
+                " choose another name"
+            )
+
+
+def _family(name: str) -> str:
+    return name.removesuffix("_total")
+
+
+@dataclass(frozen=True)
+class _File:
+    """What one file holds: a collector of ours, or the collectors that postgres_exporter's queries became."""
+
+    path: Path
+    collectors: tuple[Collector, ...]
+    translated: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _read(file: Path) -> _File:
+    try:
+        text = file.read_text("utf-8")
+        data = yaml.load(text, StrictLoader)  # noqa: S506  # it is a SafeLoader
+        if queries.recognised(data):
+            made = queries.translated(file.name, text)
+            return _File(file, tuple(map(Collector.model_validate, made.collectors)), True, made.notes)
+        if not isinstance(data, dict):
+            raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
+        return _File(file, (Collector.model_validate(data),))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise CatalogError(f"{file.name}: line {line}: {error.problem}") from error
+    except ValidationError as error:
+        raise CatalogError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CatalogError(f"{file.name}: cannot be read: {error}") from error

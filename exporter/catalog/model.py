@@ -1,0 +1,238 @@
+"""The declarative format: what a collector file may say."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Version = tuple[int, ...]
+"""A server's or an extension's version, as numbers: (17,), (1, 11)."""
+
+
+NameKind = Literal["database", "role", "relation"]
+
+
+Kind = Literal["postgresql", "pgbouncer"]
+"""What a target is."""
+
+
+PRODUCTS: Mapping[Kind, str] = {"postgresql": "PostgreSQL", "pgbouncer": "PgBouncer"}
+"""What people call it."""
+
+
+def _version(value: object) -> Version:
+    """Read `17` or `"1.11"`; a bare 1.10 is the number 1.1, so it has to be quoted."""
+    if isinstance(value, float):
+        raise ValueError(f"version {value} must be quoted: YAML reads 1.10 as the number 1.1")
+    if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)*", str(value)):
+        raise ValueError(f'{value!r} is no version: write 17 or "1.11"')
+    return tuple(int(part) for part in str(value).split("."))
+
+
+def _name(pattern: str, what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is no {what}: it must match {pattern}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _queries(value: object) -> object:
+    """`sql` as pairs (first version, query), oldest first; one query alone is for every version."""
+    if isinstance(value, str):
+        return (((0,), value),)
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected a query, or a map of first version to query")
+    return tuple(sorted((_version(key), query) for key, query in value.items()))
+
+
+VersionField = Annotated[Version, BeforeValidator(_version)]
+
+
+MetricName = Annotated[str, _name(r"[a-zA-Z_:][a-zA-Z0-9_:]*", "metric name")]
+
+
+LabelName = Annotated[str, _name(r"[a-zA-Z_][a-zA-Z0-9_]*", "label name")]
+
+
+Queries = Annotated[tuple[tuple[Version, str | None], ...], BeforeValidator(_queries)]
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Metric(_Fact):
+    """One family of samples: its name, its meaning, and the column its values come from."""
+
+    name: MetricName
+    type: Literal["counter", "gauge", "untyped"]
+    help: str = Field(min_length=1)
+    column: str = ""
+    labels: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
+    since: VersionField | None = None
+    until: VersionField | None = None
+    also: MetricName | None = None
+    total: MetricName | None = None
+    rest: bool = False
+
+    @model_validator(mode="after")
+    def _total_is_for_counters(self) -> Self:
+        if (self.type == "counter") != self.name.endswith("_total") and self.type != "untyped":
+            raise ValueError(f"{self.name}: a counter's name ends with _total, and no other's does")
+        return self
+
+    def exists_in(self, version: Version) -> bool:
+        """Tell whether a server or extension of this version has the column."""
+        return (self.since or (0,)) <= version and (self.until is None or version < self.until)
+
+    def twin(self) -> "Metric | None":
+        """Build the metric under postgres_exporter's name; one that breaks the counters' rule is untyped."""
+        if self.also is None:
+            return None
+        lawful = (self.type == "counter") == self.also.endswith("_total")
+        return self.model_copy(update={"name": self.also, "type": self.type if lawful else "untyped", "also": None})
+
+    def in_total(self) -> "Metric | None":
+        """Build the metric that adds up a ledger's members and remainder."""
+        if self.total is None:
+            return None
+        text = f"Sum of {self.name} over all its series, those in `other` included."
+        return Metric(
+            name=self.total, type="counter", help=text, column=self.column, since=self.since, until=self.until
+        )
+
+
+class LedgerKey(_Fact):
+    """How a collector whose rows come and go is kept as counters that add up."""
+
+    key: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    rank: str
+
+
+class Collector(_Fact):
+    """One subject: the query for each version, and the metrics its rows become."""
+
+    name: Annotated[str, _name(r"[a-z][a-z0-9_]*", "collector name")]
+    help: str = Field(min_length=1)
+    kind: Kind = "postgresql"
+    sql: Queries
+    metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)]
+    labels: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
+    names: dict[LabelName, NameKind] = {}
+    extension: str | None = None
+    optional: bool = False
+    scope: Literal["server", "database"] = "server"
+    needs_tables: bool = False
+    role: Literal["any", "primary", "standby"] = "any"
+    vital: bool = False
+    timeout: Annotated[float, Field(gt=0, strict=False)] = 5
+    cache: Annotated[float, Field(ge=0, strict=False)] = 0
+    enabled: bool = True
+    limit: Annotated[int, Field(gt=0)] | None = None
+    details: Queries | None = None
+    ledger: LedgerKey | None = None
+    search_path: Literal["pg_catalog", "role"] = "pg_catalog"
+    lenient: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _extension_versions_are_quoted(cls, data: Any) -> Any:
+        """An extension's `1.10` and `1.1` differ only between quotes, so numbers are refused as its keys."""
+        if isinstance(data, dict) and data.get("extension") and isinstance(data.get("sql"), dict):
+            bare = [key for key in data["sql"] if not isinstance(key, str)]
+            if bare:
+                raise ValueError(f'sql: version {bare[0]} of an extension must be quoted: "{bare[0]}"')
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for metric in self.metrics:
+            if not metric.column:
+                raise ValueError(f"{metric.name}: names no column")
+            if metric.total and not self.ledger:
+                raise ValueError(f"{metric.name}: total: only a collector with a ledger has totals")
+        if "datname" in self.all_labels and self.scope == "database":
+            raise ValueError("labels: datname comes by itself with scope: database")
+        if self.needs_tables and self.scope != "database":
+            raise ValueError("needs_tables: only with scope: database")
+        if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
+            raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        if self.details and (self.limit is None or self.ledger):
+            raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        """PgBouncer's console has one set of answers for the whole of it, without databases to look into."""
+        if self.kind == "pgbouncer":
+            for key in ("extension", "names", "scope", "role", "search_path", "details"):
+                if getattr(self, key) != type(self).model_fields[key].get_default():
+                    raise ValueError(f"{key}: not with kind: pgbouncer")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_distinct_and_there(self) -> Self:
+        for metric in self.metrics:
+            labels = self.labels_of(metric)
+            if len(set(labels)) < len(labels):
+                raise ValueError(f"{metric.name}: a label is named twice")
+        for label in self.names:
+            if label not in self.all_labels:
+                raise ValueError(f"names: {label} is not among the labels")
+        return self
+
+    @property
+    def metric_labels(self) -> tuple[str, ...]:
+        """The labels that only some of the metrics have."""
+        return tuple(dict.fromkeys(label for metric in self.metrics for label in metric.labels))
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """Every column of the query that is a label."""
+        return self.labels + self.metric_labels
+
+    def labels_of(self, metric: Metric) -> tuple[str, ...]:
+        """Name the labels of one metric's samples, in the order the page has them."""
+        by_scope = ("datname",) if self.scope == "database" else ()
+        return by_scope + self.labels + metric.labels
+
+    def sql_for(self, version: Version) -> str | None:
+        """Choose the newest query that is not newer than this version; None where there is none."""
+        return _newest(self.sql, version)
+
+    def details_for(self, version: Version) -> str | None:
+        """Choose the query for what only the rows that are kept need; None where there is none."""
+        return _newest(self.details or (), version)
+
+    def metrics_for(self, version: Version) -> tuple[Metric, ...]:
+        """List the metrics that this version has."""
+        return tuple(metric for metric in self.metrics if metric.exists_in(version))
+
+
+def _newest(queries: Iterable[tuple[Version, str | None]], version: Version) -> str | None:
+    fitting = [sql for first, sql in queries if first <= version]
+    return fitting[-1] if fitting else None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All collectors: built-in and own are alike here."""
+
+    collectors: tuple[Collector, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know of files that had to be translated."""
+
+    def __iter__(self) -> Iterator[Collector]:
+        return iter(self.collectors)
+
+    def of_kind(self, kind: Kind) -> "Catalog":
+        """Leave out the collectors of other kinds of targets."""
+        return replace(self, collectors=tuple(collector for collector in self if collector.kind == kind))
+
+    def named(self, name: str) -> Collector:
+        """Find one collector; KeyError when there is none of that name."""
+        return {collector.name: collector for collector in self}[name]

@@ -1,0 +1,1 @@
+"""What the subcommands of `pgvigil` do, beside serving."""

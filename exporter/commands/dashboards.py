@@ -1,0 +1,64 @@
+"""The Grafana dashboards with links to a person's runbooks in them; what they read from is for Grafana to ask."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.commands.rules import RUNBOOKS, Values
+
+WRITTEN = ".pgvigil-dashboards"
+"""The file that names what the command wrote, by which a later run tells its files from those of others."""
+
+_MARK = "# Written by `pgvigil dashboards`, which overwrites or removes these files when it runs again."
+
+
+def built_in() -> Path:
+    """Find the dashboards that come with us: beside this module when installed, one folder up in a checkout."""
+    here = Path(__file__).parents[1]
+    installed = here / "grafana"
+    return installed if installed.is_dir() else here.parent / "dashboards"
+
+
+def dashboard_files(values: Values, folder: Path) -> dict[str, str]:
+    """Write the dashboards with these values: file name -> text."""
+    texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.json"))}
+    return {name: _linked(text, values.runbook_base_url.rstrip("/")) for name, text in texts.items()}
+
+
+def write_dashboards(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Write the files and whose they are, and name those of an earlier run, which are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = _written(folder / WRITTEN)
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
+    removed = [folder / name for name in earlier if name not in files and (folder / name).is_file()]
+    for file in removed:
+        file.unlink()
+    (folder / WRITTEN).write_text("\n".join([_MARK, *files, ""]), "utf-8")
+    return [file.name for file in removed]
+
+
+def _written(file: Path) -> list[str]:
+    """The dashboards that this file names, and nothing outside its folder."""
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    return sorted(name for name in lines if name.endswith(".json") and name == Path(name).name)
+
+
+def _linked(text: str, base: str) -> str:
+    """The text with links to runbooks that begin as wanted, or without them."""
+    if base:
+        return text.replace(RUNBOOKS, json.dumps(base)[1:-1])
+    return json.dumps(_without_runbooks(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+
+
+def _without_runbooks(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: _without_runbooks(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_without_runbooks(value) for value in part if not _leads_to_runbooks(value)]
+    return part
+
+
+def _leads_to_runbooks(part: Any) -> bool:
+    return isinstance(part, dict) and str(part.get("url", "")).startswith(RUNBOOKS)

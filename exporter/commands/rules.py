@@ -1,0 +1,241 @@
+"""The alert rules with a person's values in them, changed as text, so that comments, order and other lines stay.
+
+A rule file is written so that three regular expressions find all there is to change, here and in the Helm chart:
+
+- an alert is what stands from its `- alert: NAME` to the next line that is indented by six columns or less;
+- a threshold is the number right before its comment, `> 0.8  # ratio: why`: `\\b[0-9][0-9.e]*( +# ratio: )`;
+- its severity, its `for` and its labels are lines of their own: `severity: warning`, `for: 5m`, `labels:`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from exporter.catalog.model import LabelName
+from exporter.errors import ValuesError
+from exporter.strict_yaml import StrictLoader, explain
+
+RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
+DASHBOARDS = "https://grafana.example.com"
+"""What links begin with as long as nobody says otherwise."""
+
+MARK = "# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
+"""The first line of what the command wrote, by which a later run tells its files from those of others."""
+
+ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
+THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
+NAME = "[a-z][a-z0-9_]*"
+_RULE = re.compile(r"^ {6}- ", re.MULTILINE)
+_HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
+_LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
+_SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
+
+TAKEN = frozenset(
+    [
+        "alert_family",
+        "alertname",
+        "application_name",
+        "attname",
+        "client_addr",
+        "collector",
+        "command",
+        "component",
+        "conflict",
+        "data_type",
+        "database",
+        "datname",
+        "duplicate_of",
+        "gid",
+        "held_mode",
+        "holder",
+        "host",
+        "indexrelname",
+        "instance",
+        "job",
+        "kind",
+        "locktype",
+        "mode",
+        "mountpoint",
+        "name",
+        "phase",
+        "pid",
+        "queryid",
+        "reason",
+        "relation",
+        "relname",
+        "rolname",
+        "schemaname",
+        "sequencename",
+        "severity",
+        "slot_name",
+        "slot_type",
+        "state",
+        "subname",
+        "system_identifier",
+        "usename",
+        "user",
+        "wait_event",
+        "wait_event_type",
+        "wal_status",
+    ]
+)
+"""What our alerts and the groups of Alertmanager tell culprits by, less `cluster`: adding one would hide who it is."""
+
+_SEVERITIES = ("critical", "warning", "info")
+_DURATION = re.compile(r"0|(?=.)" + "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
+"""As Prometheus reads one: each unit once, the longest first."""
+_PART = re.compile(r"(.*_)?(ratio|share)")
+"""What a threshold is called that is a part of a whole."""
+
+
+def _added(name: str) -> str:
+    if name in TAKEN:
+        raise ValueError(f"{name}: our alerts say with this label what they are about")
+    if name.startswith("__"):
+        raise ValueError(f"{name}: labels that begin with __ are Prometheus' own")
+    return name
+
+
+def _plain(value: str) -> str:
+    if "{{" in value:
+        raise ValueError("a label is the same on every alert: templates ({{) are not for it")
+    return value
+
+
+class Values(BaseModel):
+    """What a person may say about the rules, in a file or as values of the Helm chart."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runbook_base_url: str = Field(RUNBOOKS, alias="runbookBaseUrl")
+    dashboard_base_url: str = Field(DASHBOARDS, alias="dashboardBaseUrl")
+    disable: tuple[str, ...] = ()
+    labels: Mapping[Annotated[LabelName, AfterValidator(_added)], Annotated[str, AfterValidator(_plain)]] = {}
+    overrides: Mapping[str, Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: object) -> object:
+        keys = [field.alias or name for name, field in cls.model_fields.items()]
+        unknown = (
+            [f"{key}: {_unknown('key', keys)}" for key in data if key not in keys] if isinstance(data, dict) else []
+        )
+        if unknown:
+            raise ValueError("; ".join(unknown))
+        return data
+
+
+def read_values(file: Path) -> Values:
+    """Read a file of values; what is wrong with it is a ValuesError that names file and place."""
+    try:
+        data = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
+        return Values.model_validate({} if data is None else data)
+    except ValidationError as error:
+        raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValuesError(f"{file.name}: cannot be read: {error}") from error
+
+
+def built_in() -> Path:
+    """Find the rules that come with us: beside this module when installed, one folder up in a checkout."""
+    here = Path(__file__).parents[1]
+    installed = here / "alerts" / "rules"
+    return installed if installed.is_dir() else here.parent / "alerts" / "rules"
+
+
+def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str, str]:
+    """Write the rules with these values: file name -> text. A file that is left without a rule is left out.
+
+    Values that fit no rule are a ValuesError that says where they come from.
+    """
+    texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.yml"))}
+    found = {alert["name"]: alert[0] for text in texts.values() for alert in ALERT.finditer(text)}
+    if errors := list(_mistakes(values, found)):
+        raise ValuesError("\n".join(f"{source}: {error}" for error in errors))
+    changed = {name: ALERT.sub(lambda alert: _changed(alert, values), text) for name, text in texts.items()}
+    return {
+        name: text.rstrip("\n") + "\n" for name, text in changed.items() if re.search("^ {6}- ", text, re.MULTILINE)
+    }
+
+
+def write_rules(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Write the files under the line that says whose they are, and name those of an earlier run, which are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(MARK + text, "utf-8")
+    others = (file for file in sorted(folder.glob("*.yml")) if file.name not in files and file.is_file())
+    removed = [file for file in others if file.read_bytes().startswith(MARK.encode())]
+    for file in removed:
+        file.unlink()
+    return [file.name for file in removed]
+
+
+def thresholds(alert: str) -> list[str]:
+    """Name the thresholds of an alert's text."""
+    return [found["name"] for found in re.finditer(THRESHOLD.format(name=NAME), alert)]
+
+
+def _mistakes(values: Values, alerts: Mapping[str, str]) -> Iterator[str]:
+    for place, names in (("disable", values.disable), ("overrides", values.overrides)):
+        yield from (f"{place}.{name}: {_unknown('alert', alerts)}" for name in names if name not in alerts)
+    for name, override in values.overrides.items():
+        for key, value in override.items():
+            if name in alerts and (wrong := _mistake(key, value, thresholds(alerts[name]))):
+                yield f"overrides.{name}.{key}: {wrong}"
+
+
+def _mistake(key: str, value: object, known: list[str]) -> str:
+    if key == "severity":
+        return "" if value in _SEVERITIES else f"must be one of {', '.join(_SEVERITIES)}"
+    if key == "for":
+        right = isinstance(value, str) and _DURATION.fullmatch(value)
+        return "" if right else "must be a duration such as 10m or 1h30m, each unit once and the longest first"
+    if key not in known:
+        return _unknown("threshold", ("for", "severity", *known))
+    return _number_mistake(value, math.inf if not _PART.fullmatch(key) else 1)
+
+
+def _number_mistake(value: object, most: float) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "must be a number such as 0.9"
+    if value < 0:
+        return "must not be negative"
+    return "" if value <= most else f"must be within 0 and {most}, as it is a part of a whole"
+
+
+def _unknown(what: str, known: Iterable[str]) -> str:
+    return f"no such {what}; there are: {', '.join(sorted(known))}"
+
+
+def _changed(alert: re.Match[str], values: Values) -> str:
+    """The text of one alert as these values want it."""
+    if alert["name"] in values.disable:
+        return ""
+    text = _linked(alert[0], "runbook_url", RUNBOOKS, values.runbook_base_url)
+    text = _linked(text, "dashboard_url", DASHBOARDS, values.dashboard_base_url)
+    for key, value in values.overrides.get(alert["name"], {}).items():
+        text = _overridden(text, key, value)
+    labels = {name: json.dumps(value, ensure_ascii=False) for name, value in values.labels.items()}
+    added = "".join(f"          {name}: {value}\n" for name, value in labels.items())
+    return _SEVERITY.sub(lambda line: added + line[0], text)
+
+
+def _linked(text: str, name: str, ours: str, wanted: str) -> str:
+    """The text with links that begin as wanted, or without them."""
+    if base := wanted.rstrip("/"):
+        return text.replace(f"{ours}/", f"{base}/")
+    return re.sub(rf"^ {{10}}{name}: .*\n", "", text, flags=re.MULTILINE)
+
+
+def _overridden(text: str, key: str, value: object) -> str:
+    if key == "severity":
+        return _SEVERITY.sub(rf"\g<1>{value}", text)
+    if key == "for":
+        return _HOLD.sub(rf"\g<1>{value}", text) if _HOLD.search(text) else _LABELS.sub(f"        for: {value}\n", text)
+    return re.sub(THRESHOLD.format(name=key), rf"{value}\g<comment>", text)

@@ -1,0 +1,126 @@
+"""Samples -> bytes, in the format the client accepts. Pure.
+
+Our own plain writer: prometheus-client's `generate_latest` costs 7 to 13 times as much. The tests prove that what its
+parsers read from our pages is what went in, sample by sample.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from prometheus_client.exposition import choose_encoder, gzip_accepted
+
+from exporter.samples.model import Family, Number
+
+__all__ = ["Block", "Format", "block", "gzip_accepted", "gzipped", "identity", "negotiate"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """An exposition format: text 0.0.4, or OpenMetrics 1.0."""
+
+    openmetrics: bool
+    content_type: str
+
+    @property
+    def end(self) -> bytes:
+        """The last line of a page."""
+        return b"# EOF\n" if self.openmetrics else b""
+
+
+def negotiate(accept: str) -> Format:
+    """Choose the format by the client's Accept header."""
+    content_type = choose_encoder(accept)[1]
+    return Format(content_type.startswith("application/openmetrics-text"), content_type)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole families as text, and the same as a piece of a gzip stream."""
+
+    text: bytes
+    _sums: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def checksum(self, before: int) -> int:
+        """Carry on a CRC-32; on a page that begins like the last one it is known."""
+        if before not in self._sums:
+            self._sums.clear()
+            self._sums[before] = zlib.crc32(self.text, before)
+        return self._sums[before]
+
+    @cached_property
+    def deflated(self) -> bytes:
+        """The text compressed so that pieces can be strung together: each ends on a byte and refers to no other."""
+        squeeze = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return squeeze.compress(self.text) + squeeze.flush(zlib.Z_FULL_FLUSH)
+
+
+_GZIP_LEVEL = 1  # four times as fast as the usual 6; a page is a tenth of its size already
+_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_GZIP_LAST = b"\x03\x00"  # an empty final block
+
+
+def identity(blocks: Sequence[Block]) -> bytes:
+    """Join blocks to a plain page."""
+    return b"".join(piece.text for piece in blocks)
+
+
+def gzipped(blocks: Sequence[Block]) -> bytes:
+    """Join blocks to one gzip stream (RFC 1952) without compressing again what was compressed before."""
+    checksum = 0
+    for piece in blocks:
+        checksum = piece.checksum(checksum)
+    size = sum(len(piece.text) for piece in blocks) & 0xFFFFFFFF
+    tail = checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
+    return b"".join((_GZIP_HEAD, *(piece.deflated for piece in blocks), _GZIP_LAST, tail))
+
+
+def block(families: Iterable[Family], openmetrics: bool) -> Block:
+    """Write families; those of one metric (from several databases, say) need not stand together."""
+    by_name: dict[str, list[Family]] = {}
+    for family in families:
+        by_name.setdefault(family.metric.name, []).append(family)
+    return Block("".join(_family(same, openmetrics) for same in by_name.values()).encode())
+
+
+def _family(families: Sequence[Family], openmetrics: bool) -> str:
+    body = "".join(_lines(family) for family in families)
+    return _head(families[0], openmetrics) + body if body else ""
+
+
+def _head(family: Family, openmetrics: bool) -> str:
+    metric = family.metric
+    name, kind = metric.name, str(metric.type)
+    text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
+    if openmetrics:
+        name = name.removesuffix("_total") if kind == "counter" else name
+        kind = kind.replace("untyped", "unknown")
+        text = text.replace('"', r"\"")
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+
+
+def _lines(family: Family) -> str:
+    name = family.metric.name
+    if not _all_finite(family.values):
+        pairs = [(label, number(v)) for label, v in zip(family.labels, family.values, strict=True) if v is not None]
+        return "".join([f"{name}{{{label}}} {text}\n" if label else f"{name} {text}\n" for label, text in pairs])
+    if family.labels and not family.labels[0]:
+        return "".join([f"{name} {v!r}\n" for v in family.values])
+    return "".join([f"{name}{{{label}}} {v!r}\n" for label, v in zip(family.labels, family.values, strict=True)])
+
+
+def _all_finite(values: Sequence[Number | None]) -> bool:
+    """Tell whether every value can be written as Python writes it; one sum over all is much faster than many looks."""
+    try:
+        return math.isfinite(math.fsum(values))  # type: ignore[arg-type]  # None raises the TypeError
+    except (TypeError, OverflowError, ValueError):
+        return False
+
+
+def number(value: Number) -> str:
+    """Write one value as both formats spell it."""
+    if math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -1,0 +1,195 @@
+"""Catalog x server facts -> the jobs to run, or the reason why a collector is skipped. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric, Version
+from exporter.planning.server import Extension, Server
+from exporter.sql import quoted, signed, without_end
+
+FULL_LIMITS = 25
+"""Databases that each get all the rows that a limit allows; more than so many share what these would have."""
+
+
+BARE_SECONDS = 300.0
+"""How long a result of a bare database is served again at least: `postgres` beside the database that matters, say."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One query to run in one database, and the metrics its rows become."""
+
+    collector: Collector
+    database: str
+    sql: str
+    metrics: tuple[Metric, ...]
+    bare: bool = False
+    """The database holds the server's own catalogs only, which change slowly."""
+
+    @property
+    def datname(self) -> str:
+        """The database that its samples speak of; empty when they speak of the whole server."""
+        return self.database if self.collector.scope == "database" else ""
+
+    @property
+    def cache(self) -> float:
+        """Seconds that its result is served again."""
+        cache = self.collector.cache
+        return max(cache, BARE_SECONDS) if cache and self.bare and self.datname else cache
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What stays the same from one plan to the next."""
+        return self.collector.name, self.datname
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs, and why the rest does not."""
+
+    jobs: tuple[Job, ...]
+    skipped: Mapping[str, str]
+    """Collector name -> reason."""
+    unknown: tuple[str, ...] = ()
+    """Collectors of which cannot be said yet whether they run: the extensions have not been listed."""
+
+    @cached_property
+    def by_database(self) -> Mapping[str, tuple[Job, ...]]:
+        """The jobs of each database."""
+        found: dict[str, list[Job]] = {}
+        for job in self.jobs:
+            found.setdefault(job.database, []).append(job)
+        return {database: tuple(jobs) for database, jobs in found.items()}
+
+
+UNKNOWN = "the extensions could not be listed yet"
+
+
+def plan(catalog: Catalog, server: Server) -> Plan:
+    """Decide for each collector where it runs, or why it does not."""
+    jobs: list[Job] = []
+    skipped: dict[str, str] = {}
+    unknown = []
+    for collector in catalog:
+        reason = skip_reason(collector, server)
+        if reason == UNKNOWN:
+            unknown.append(collector.name)
+        elif reason:
+            skipped[collector.name] = reason
+        if reason:
+            continue
+        found = _jobs(collector, server)
+        jobs += found
+        if not found:
+            skipped[collector.name] = _no_query(collector, server)
+    return Plan(tuple(jobs), skipped, tuple(unknown))
+
+
+def skip_reason(collector: Collector, server: Server) -> str | None:
+    """Say why a collector does not run on this server at all; None when it does."""
+    if not collector.enabled:
+        return "switched off"
+    if collector.role != "any" and (collector.role == "standby") != server.in_recovery:
+        return f"runs on a {collector.role} only"
+    if collector.extension and not _candidates(collector, server):
+        return f"extension {collector.extension} is not installed" if server.database in server.extensions else UNKNOWN
+    return None
+
+
+def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
+    """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
+    ours_first = _candidates(collector, server)
+    if collector.needs_tables:
+        ours_first = tuple(name for name in ours_first if name not in server.bare)
+    if collector.scope == "server":
+        return ours_first[:1]
+    return ours_first if server.own else tuple(name for name in ours_first if name != server.database)
+
+
+def _candidates(collector: Collector, server: Server) -> tuple[str, ...]:
+    """All databases, that of the DSN first; with an extension, those that have it."""
+    ours_first = tuple(dict.fromkeys((server.database, *server.databases)))
+    if not collector.extension:
+        return ours_first
+    return tuple(name for name in ours_first if collector.extension in server.extensions.get(name, {}))
+
+
+def _version(collector: Collector, database: str, server: Server) -> Version:
+    if collector.extension:
+        return server.extensions[database][collector.extension].version
+    return server.version
+
+
+def _jobs(collector: Collector, server: Server) -> list[Job]:
+    """Make its jobs; where the extension is the same, or there is none, they share their query."""
+    databases = _databases(collector, server)
+    limit = shared(collector.limit, len(databases)) if collector.limit else None
+    made: dict[Extension | None, tuple[str, tuple[Metric, ...]] | None] = {}
+    jobs = []
+    for database in databases:
+        extension = server.extensions[database][collector.extension] if collector.extension else None
+        if extension not in made:
+            made[extension] = _query(collector, extension.version if extension else server.version, extension, limit)
+        if query := made[extension]:
+            jobs.append(Job(collector, database, *query, bare=database in server.bare))
+    return jobs
+
+
+def shared(limit: int, databases: int) -> int:
+    """Say how many rows of each database a limit allows: all of it, or an even share of what it allows in a few."""
+    return limit if databases <= FULL_LIMITS else max(limit * FULL_LIMITS // databases, 1)
+
+
+def _query(
+    collector: Collector, version: Version, extension: Extension | None, limit: int | None
+) -> tuple[str, tuple[Metric, ...]] | None:
+    sql, details = collector.sql_for(version), collector.details_for(version)
+    metrics = collector.metrics_for(version)
+    if sql is None or not metrics:
+        return None
+    if limit and not collector.ledger:
+        sql = limited(sql, limit, metrics)
+    if details:
+        sql = detailed(sql, details)
+    if extension:
+        sql = sql.replace("{schema}", quoted(extension.schema))
+    return signed(sql, collector.name), metrics
+
+
+def _no_query(collector: Collector, server: Server) -> str:
+    if not _databases(collector, server):
+        bare = collector.needs_tables and server.bare
+        return "no database has a table" if bare else "no database is to be looked into"
+    version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
+    return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
+
+
+ROWS_IN_ALL = "pgvigil_rows_in_all"
+"""The column in which a limited query says how many rows there were before the cut."""
+
+
+def sum_column(metric: Metric) -> str:
+    """Name the column in which a limited query says what a metric added up to before the cut."""
+    return f"pgvigil_sum_{metric.column}"
+
+
+def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
+    """Keep the first rows of a query, and count and sum all of them in the same pass."""
+    columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
+    sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
+    return (
+        f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
+        f"  FROM (\n{without_end(sql)}\n) AS kept\n LIMIT {limit}"
+    )
+
+
+def detailed(sql: str, details: str) -> str:
+    """Add to each row of a query what a second one says of it; the rows stay in their order."""
+    return (
+        "SELECT kept.*,\n       details.*\n"  # noqa: S608  # both come from files
+        "  FROM (SELECT rows.*,\n               row_number() OVER () AS pgvigil_place\n"
+        f"          FROM (\n{without_end(sql)}\n) AS rows) AS kept\n"
+        f" CROSS JOIN LATERAL (\n{without_end(details)}\n) AS details\n"
+        " ORDER BY kept.pgvigil_place"
+    )

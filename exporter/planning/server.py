@@ -1,0 +1,32 @@
+"""What is known of one server when the plan is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exporter.catalog.model import Version
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An extension as one database has it."""
+
+    version: Version
+    schema: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is known of a server when the plan is made."""
+
+    version: Version
+    in_recovery: bool
+    database: str
+    """The database of the DSN: collectors of scope `server` run here."""
+    databases: tuple[str, ...] = ()
+    """Every database that the role may connect to, templates left out."""
+    extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
+    """Database -> extension name -> extension; a database not looked into yet is absent."""
+    bare: frozenset[str] = frozenset()
+    """Databases in which nobody has made a table: they hold the server's own catalogs only."""
+    own: bool = True
+    """Whether collectors of scope `database` run in the database of the DSN as well."""

@@ -1,0 +1,215 @@
+"""The ledger: rows that come, go and start again from zero, kept as counters that add up."""
+
+import heapq
+import sys
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.catalog.model import LedgerKey
+from exporter.planning.oid_names import Names
+from exporter.planning.plan import Job
+from exporter.samples.convert import label_texts, numbers
+from exporter.samples.model import Columns, Family, Number, Rest, Samples, label_text
+
+HALF_LIFE_SECONDS = 900.0
+"""In this time what a part once spent loses half of its weight in the choice of members."""
+
+HYSTERESIS = 2.0
+"""A part becomes a member only when it weighs this many times as much as the member whose place it takes."""
+
+HIDDEN_ROWS = 10_000
+"""The most absent rows that are remembered because they may be behind unreadable ones."""
+
+Key = tuple[Hashable, ...]
+Counts = tuple[Number, ...]
+Row = tuple[Number | None, ...]
+
+
+@dataclass(frozen=True)
+class Account:
+    """The ledger at one moment: `sum(members) + other == total`, column by column, and none of them ever falls."""
+
+    members: Mapping[Hashable, Counts]
+    other: Counts
+    total: Counts
+
+
+class Ledger:
+    """Accumulates what rows grow by, for a bounded and sticky set of members and one remainder.
+
+    A row whose counters fell was reset and counts from zero; a row that is gone was evicted and keeps what it had.
+    A row that is there but cannot be read is not gone. So that nothing is counted twice, an absent row is remembered
+    while it may be one of those: while an unreadable key agrees with its own in all that can be read.
+    Members are the parts that spent most of late: `rank` says which column is the spending.
+    """
+
+    def __init__(self, size: int, width: int, rank: int) -> None:
+        self._size = size
+        self._rank = rank
+        self._last: dict[Key, Row] = {}
+        self._weights: dict[Hashable, float] = {}
+        self._members: dict[Hashable, Counts] = {}
+        self._other: Counts = (0,) * width
+        self._total: Counts = (0,) * width
+        self._looked_at: float | None = None
+        self._source: Hashable = None
+
+    def update(
+        self,
+        rows: Mapping[Key, Row],
+        now: float,
+        part_of: Mapping[Key, Hashable] | None = None,
+        unreadable: Collection[Key] = (),
+        source: Hashable = None,
+    ) -> Account:
+        """Count what has been added since the last call.
+
+        Args:
+            rows: the counters of each row as they stand now; None counts as 0.
+            now: a clock in seconds that never goes back.
+            part_of: the part (label set) that a row belongs to where that is not the row itself.
+            unreadable: the keys of rows left out of `rows`, None in the place of what cannot be read of a key.
+            source: where the rows come from; those of another one than before say from where on to count.
+
+        """
+        if source != self._source and self._looked_at is not None:
+            self._last = dict(rows)
+        self._source = source
+        parts: Mapping[Key, Hashable] = part_of or {row: row for row in rows}
+        grown: dict[Hashable, Counts] = {}
+        for row, counts in rows.items():
+            last = self._last.get(row)
+            if counts != last:
+                part, growth = parts[row], _growth(counts, last)
+                grown[part] = _add(grown[part], growth) if part in grown else growth
+        self._weigh(grown, now)
+        self._elect(set(parts.values()))
+        for part, growth in grown.items():
+            self._book(part, growth)
+        hidden = _hidden((row for row in self._last if row not in rows), unreadable) if unreadable else []
+        self._last = {**{row: self._last[row] for row in hidden}, **rows}
+        return Account(dict(self._members), self._other, self._total)
+
+    def _weigh(self, grown: Mapping[Hashable, Counts], now: float) -> None:
+        """Let what was spent before fade, and add what has been spent since."""
+        spent = {part: float(growth[self._rank]) for part, growth in grown.items()}
+        # What was spent before the first look is of unknown age: it orders the parts, and anything newer outweighs it.
+        scale = 1.0 if self._looked_at is not None else 1.0 / (sum(spent.values()) or 1.0)
+        fading = 0.5 ** ((now - (self._looked_at if self._looked_at is not None else now)) / HALF_LIFE_SECONDS)
+        self._looked_at = now
+        self._weights = {part: weight * fading for part, weight in self._weights.items()}
+        for part, seconds in spent.items():
+            self._weights[part] = self._weights.get(part, 0.0) + seconds * scale
+
+    def _elect(self, present: set[Hashable]) -> None:
+        """Fill free places by weight, then let much heavier parts take the places of the lightest members."""
+        self._weights = {p: w for p, w in self._weights.items() if p in present or p in self._members}
+        weights = self._weights
+        candidates = (p for p in weights if p not in self._members)
+        outside = heapq.nlargest(self._size, candidates, key=weights.__getitem__)
+        free = max(self._size - len(self._members), 0)
+        for part in outside[:free]:
+            self._members[part] = (0,) * len(self._other)
+        inside = sorted(self._members, key=lambda p: weights.get(p, 0.0))
+        for newcomer, member in zip(outside[free:], inside, strict=False):
+            if weights[newcomer] <= HYSTERESIS * weights.get(member, 0.0):
+                break
+            self._other = _add(self._other, self._members.pop(member))
+            self._members[newcomer] = (0,) * len(self._other)
+
+    def _book(self, part: Hashable, growth: Counts) -> None:
+        self._total = _add(self._total, growth)
+        if part in self._members:
+            self._members[part] = _add(self._members[part], growth)
+        else:
+            self._other = _add(self._other, growth)
+
+
+def _hidden(absent: Iterable[Key], unreadable: Collection[Key]) -> list[Key]:
+    """Select the absent rows, those seen last, that agree with an unreadable key in all but its blanks."""
+    blanks = {tuple(column is None for column in key) for key in unreadable}
+    keys = set(unreadable)
+    return [row for row in absent if any(_blanked(row, blank) in keys for blank in blanks)][-HIDDEN_ROWS:]
+
+
+def _blanked(row: Key, blank: Sequence[bool]) -> Key:
+    return tuple(None if gone else column for column, gone in zip(row, blank, strict=True))
+
+
+def _growth(row: Row, last: Row | None) -> Counts:
+    """Say by how much a row grew; one that fell in any column was reset, and all of it is new."""
+    counts = tuple(count or 0 for count in row)
+    if last is None:
+        return counts
+    growth = tuple(now - (then or 0) for now, then in zip(counts, last, strict=True))
+    return counts if min(growth) < 0 else growth
+
+
+def _add(left: Counts, right: Counts) -> Counts:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def new_ledger(job: Job) -> Ledger:
+    """Open the ledger that a collector's file asks for."""
+    rule, columns = _rule(job)
+    return Ledger(size=job.collector.limit or sys.maxsize, width=len(columns), rank=columns.index(rule.rank))
+
+
+def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
+    """Book the rows of one job, and hand out the members, the remainder (`other` in the last label) and the totals."""
+    rule, columns = _rule(job)
+    if not table:
+        return _samples(job, ledger.update({}, now, source=job.sql), names, 0, 0)
+    values, malformed = numbers(job.metrics, table)
+    keys = list(zip(*(table[column] for column in rule.key), strict=True))
+    counts = [values.get(column, [None] * len(keys)) for column in columns]
+    rows: dict[Key, Row] = dict(zip(keys, zip(*counts, strict=True), strict=True))
+    parts: dict[Key, Hashable] = dict(
+        zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
+    )
+    unreadable = [key for i, key in enumerate(keys) if None in key or i in malformed]
+    for key in set(unreadable):
+        del rows[key], parts[key]
+    account = ledger.update(rows, now, parts, unreadable, job.sql)
+    left_out = len(set(parts.values()) - account.members.keys())
+    return _samples(job, account, names, left_out, len(unreadable))
+
+
+def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
+    """Give the rule, and the columns of all versions: the ledger outlives an update of the server or the extension."""
+    rule = job.collector.ledger
+    if rule is None:
+        raise ValueError(f"{job.collector.name} keeps no ledger")
+    return rule, list(dict.fromkeys(metric.column for metric in job.collector.metrics))
+
+
+def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:
+    _, columns = _rule(job)
+    labels = [*_label_texts(job, list(account.members), names), _remainder(job)]
+    by_column = dict(zip(columns, zip(*account.members.values(), account.other, strict=True), strict=True))
+    totals = dict(zip(columns, account.total, strict=True))
+    others = dict(zip(columns, account.other, strict=True))
+    families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
+    families += [Family(total, [""], [totals[m.column]]) for m in job.metrics if (total := m.in_total())]
+    rest = [_rest(m.name, others[m.column], totals[m.column]) for m in job.metrics if m.rest]
+    return Samples(tuple(families), len(labels), left_out, tuple(rest), {"malformed": unreadable} if unreadable else {})
+
+
+def _label_texts(job: Job, parts: Sequence[Any], names: Names) -> list[str]:
+    """Write the labels of some parts, each a tuple of label values."""
+    if not parts:
+        return []
+    table = dict(zip(job.collector.labels, zip(*parts, strict=True), strict=True))
+    texts = label_texts(job.collector, table, names)
+    pairs = [[f'{label}="{text}"' for text in texts[label]] for label in job.collector.labels]
+    return [",".join(row) for row in zip(*pairs, strict=True)]
+
+
+def _remainder(job: Job) -> str:
+    *first, last = job.collector.labels
+    return label_text(dict.fromkeys(first, "") | {last: "other"})
+
+
+def _rest(name: str, other: Number, total: Number) -> Rest:
+    return Rest(name, float(other), float(total))

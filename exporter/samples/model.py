@@ -1,0 +1,69 @@
+"""The samples of one job: families of label text and values, column by column. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.catalog.model import Metric
+
+MOST_CHARACTERS = 1024
+"""Of a label's value; a longer one is cut and ends in an ellipsis."""
+
+
+Number = int | float
+
+PLAIN_NUMBERS = frozenset({int, float, type(None)})
+"""The types of values that need no conversion."""
+
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The samples of one metric: label text and value side by side; a value of None is no sample.
+
+    The list of label texts is shared by all metrics of a job that have the same labels: a sample costs no object.
+    """
+
+    metric: Metric
+    labels: Sequence[str]
+    values: Sequence[Number | None]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What the rows that a limit cut carried of one metric: their sum, and the sum of all rows."""
+
+    metric: str
+    sum: float
+    total: float
+
+    @property
+    def ratio(self) -> float:
+        """The share, from 0 to 1, that was cut."""
+        return self.sum / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one job's rows became."""
+
+    families: tuple[Family, ...] = ()
+    rows: int = 0
+    truncated_rows: int = 0
+    rest: tuple[Rest, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out, by reason: `duplicate` or `malformed`."""
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """Write the labels of one sample as they stand between the braces."""
+    return ",".join(f'{name}="{escape(value)}"' for name, value in labels.items())
+
+
+def escape(value: str) -> str:
+    r"""Escape what the exposition formats reserve in a label value: backslash, quote and newline."""
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return value

@@ -1,0 +1,1 @@
+"""Decides when each job runs, within the budget of cost. No I/O; the clock is handed in."""

@@ -1,0 +1,1 @@
+"""Scrapes one target: its workers, what they run, and whether the server is up."""

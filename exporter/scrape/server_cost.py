@@ -1,0 +1,90 @@
+"""What our own statements cost the server, by collector, as pg_stat_statements counts it."""
+
+import re
+import sys
+from collections.abc import Hashable, Iterable, Mapping
+
+from exporter.planning.oid_names import Names
+from exporter.report import ServerCost
+from exporter.samples.ledger import Key, Ledger, Row
+from exporter.samples.model import Columns
+
+COLLECTOR = "statements"
+"""The collector whose rows tell it, so that it costs the server no further query."""
+
+TEXTS = """
+SELECT queryid,
+       right(query, 100) AS query
+  FROM {schema}.pg_stat_statements(true)
+ WHERE userid = $1::oid
+   AND queryid = ANY ($2::text[]::bigint[])
+"""
+"""Reads the file of texts, so it runs only when a statement of ours turns up that is not known yet.
+
+The ids come as texts: the driver knows what an array of text is, and would ask the server in the same transaction what
+one of bigint is.
+"""
+
+LOOK_EVERY_SECONDS = 300.0
+"""How often statements of our role that are not ours may be asked for again."""
+
+_BLOCKS = ("shared_blks_hit", "shared_blks_read")
+
+
+class Costs:
+    """Remembers which statement belongs to which collector, and adds up what they cost, also over resets."""
+
+    def __init__(self) -> None:
+        self._ledger = Ledger(size=sys.maxsize, width=3, rank=0)
+        self._collectors: dict[int, str] = {}
+        self._asked: dict[int, float] = {}
+        self._costs: Mapping[tuple[str, str], ServerCost] = {}
+
+    def missing(self, table: Columns, role: int, now: float) -> list[int]:
+        """Select the statements of our role that have not been asked for of late."""
+        ours = {queryid for _, queryid in _ours(table, role)} - self._collectors.keys()
+        self._asked = {queryid: at for queryid, at in self._asked.items() if queryid in ours}
+        new = [queryid for queryid in ours if now - self._asked.get(queryid, -1e9) >= LOOK_EVERY_SECONDS]
+        self._asked |= dict.fromkeys(new, now)
+        return sorted(new)
+
+    def learn(self, texts: Mapping[int, str | None]) -> None:
+        """Tell by the comment at its end which collector a statement belongs to."""
+        for queryid, text in texts.items():
+            if found := re.search(r"/\* pgvigil:(\w+) \*/\s*$", text or ""):
+                self._collectors[queryid] = found[1]
+
+    def update(self, table: Columns, role: int, names: Names, per_database: Iterable[str], now: float) -> None:
+        """Count what the statements of our role have cost since the last look."""
+        rows: dict[Key, Row] = {}
+        parts: dict[Key, Key] = {}
+        for i, queryid in _ours(table, role):
+            if collector := self._collectors.get(queryid):
+                key = (table["dbid"][i], queryid, table["toplevel"][i], table["generation"][i])
+                seconds = table["exec_seconds"][i] + table["plan_seconds"][i]
+                rows[key] = (seconds, sum(table[column][i] for column in _BLOCKS), table["rows"][i])
+                parts[key] = (collector, table["dbid"][i] if collector in per_database else 0)
+        members = self._ledger.update(rows, now, parts).members
+        labels = [_label(part, names) for part in members]
+        self._costs = {
+            label: ServerCost(float(seconds), int(blocks), int(returned))
+            for label, (seconds, blocks, returned) in zip(labels, members.values(), strict=True)
+        }
+
+    @property
+    def all(self) -> Mapping[tuple[str, str], ServerCost]:
+        """The costs by collector and database; no database for what is asked once for the whole server."""
+        return self._costs
+
+
+def _label(part: Hashable, names: Names) -> tuple[str, str]:
+    collector, dbid = part if isinstance(part, tuple) else (part, 0)
+    return str(collector), names.text("database", [dbid])[0]
+
+
+def _ours(table: Columns, role: int) -> list[tuple[int, int]]:
+    """List the places and ids of our role's statements."""
+    if not table:
+        return []
+    pairs = zip(table["userid"], table["queryid"], strict=True)
+    return [(i, queryid) for i, (userid, queryid) in enumerate(pairs) if userid == role and queryid is not None]

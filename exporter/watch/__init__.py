@@ -1,0 +1,1 @@
+"""Looks at a target between scrapes: samples waits, records incidents."""

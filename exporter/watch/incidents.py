@@ -1,0 +1,202 @@
+"""The flight recorder: what sessions did, who blocked whom and what was late while something was wrong. In memory."""
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from exporter.planning.oid_names import Names
+from exporter.sql import normalised
+
+IncidentKind = Literal["lock_wait", "connections", "down", "late"]
+
+KINDS: Mapping[IncidentKind, str] = {
+    "lock_wait": "a session waits long for a lock",
+    "connections": "few connections are left",
+    "down": "PostgreSQL is down",
+    "late": "a collector is late or fails",
+}
+
+SESSIONS = """
+SELECT a.pid,
+       a.datid,
+       a.usesysid,
+       left(a.application_name, 64) AS application_name,
+       host(a.client_addr) AS client_addr,
+       a.backend_type,
+       a.state,
+       a.wait_event_type,
+       a.wait_event,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds,
+       extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS query_seconds,
+       extract(epoch FROM clock_timestamp() - a.state_change)::float8 AS state_seconds,
+       CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid)::oid[] END AS blocked_by,
+       left(a.query, 4000) AS query
+  FROM pg_stat_get_activity(NULL) AS a
+ WHERE a.pid <> pg_backend_pid()
+   AND a.backend_type IN ('client backend', 'autovacuum worker', 'parallel worker', 'walsender')
+ ORDER BY a.wait_event_type IS NOT DISTINCT FROM 'Lock' DESC,
+          a.state IS NOT DISTINCT FROM 'idle',
+          a.xact_start NULLS LAST,
+          a.pid
+ LIMIT 200
+/* pgvigil:incidents */
+"""
+"""Whom to show: those that wait for locks first, then those whose transactions are oldest, then the idle ones."""
+
+_MOST_SECONDS = 24 * 3600.0
+_MOST_BYTES = 8_000_000
+_MOST_SNAPSHOTS = 30
+_OVER_SECONDS = 5.0
+_QUERY_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The server at one moment of an incident."""
+
+    at: str
+    """UTC, ISO 8601."""
+    summary: str
+    sessions: Sequence[Mapping[str, Any]] = ()
+    """Idle sessions are counted in `idle_sessions` unless somebody waits for them."""
+    idle_sessions: int = 0
+    collectors: Sequence[Mapping[str, str]] = ()
+    """Those that were late or failed, and why."""
+
+
+@dataclass
+class Incident:
+    """From when something was found wrong until it was found well again."""
+
+    id: str
+    target: str
+    kind: IncidentKind
+    started: str
+    began_at: float
+    seen_at: float
+    ended: str | None = None
+    summary: str = ""
+    """The latest, or the worst where that can be told."""
+    snapshots: list[Snapshot] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted, or lasts so far."""
+        return self.seen_at - self.began_at
+
+    def line(self) -> dict[str, Any]:
+        """Say it in a few words, as the list does."""
+        return {
+            "id": self.id,
+            "target": self.target,
+            "kind": self.kind,
+            "started": self.started,
+            "ended": self.ended,
+            "seconds": round(self.seconds, 1),
+            "summary": self.summary,
+            "snapshots": len(self.snapshots),
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """Say all of it."""
+        return {**self.line(), "snapshots": [asdict(snapshot) for snapshot in self.snapshots]}
+
+
+class Recorder:
+    """Keeps the latest incidents of one target: a day at most, and no more than some megabytes."""
+
+    def __init__(self, target: str = "", *, literals: bool = False) -> None:
+        self._target = target
+        self._literals = literals
+        self._incidents: deque[Incident] = deque()
+        self._open: dict[IncidentKind, Incident] = {}
+        self._ids: Counter[str] = Counter()
+        self.begun: Counter[IncidentKind] = Counter(dict.fromkeys(KINDS, 0))
+        """Incidents so far, by kind."""
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """All that are remembered, the newest first."""
+        return list(reversed(self._incidents))
+
+    def wants(self, kind: IncidentKind) -> bool:
+        """Tell whether a snapshot is worth its cost now: at once, then at growing distances."""
+        incident = self._open.get(kind)
+        if incident is None:
+            return True
+        since = time.monotonic() - incident.began_at
+        return len(incident.snapshots) < _MOST_SNAPSHOTS and since >= _moment(len(incident.snapshots))
+
+    def wrong(self, kind: IncidentKind, summary: str, snapshot: Snapshot | None = None) -> Incident:
+        """Note that something is wrong, or still is."""
+        now = time.monotonic()
+        incident = self._open.get(kind)
+        if incident is None:
+            incident = self._open[kind] = Incident(self._new_id(kind), self._target, kind, _now(), now, now)
+            self._incidents.append(incident)
+            self.begun[kind] += 1
+        incident.seen_at = now
+        incident.summary = summary
+        if snapshot:
+            incident.snapshots.append(snapshot)
+            incident.bytes += len(json.dumps(asdict(snapshot), default=str))
+        self._forget()
+        return incident
+
+    def well(self, *kinds: IncidentKind) -> None:
+        """Note that something is well; an incident ends when it has been for some seconds."""
+        now = time.monotonic()
+        for kind in kinds:
+            if (incident := self._open.get(kind)) and now - incident.seen_at >= _OVER_SECONDS:
+                incident.ended = _now()
+                del self._open[kind]
+
+    def snapshot(
+        self,
+        summary: str,
+        rows: Sequence[Mapping[str, Any]] = (),
+        names: Names | None = None,
+        collectors: Sequence[Mapping[str, str]] = (),
+    ) -> Snapshot:
+        """Make a snapshot of the rows of SESSIONS: oids as names, query texts without their literals."""
+        blockers = {pid for row in rows for pid in row["blocked_by"] or ()}
+        shown = [row for row in rows if row["state"] != "idle" or row["pid"] in blockers]
+        sessions = [self._session(row, names or Names()) for row in shown[:100]]
+        return Snapshot(_now(), summary, sessions, len(rows) - len(shown), collectors)
+
+    def _session(self, row: Mapping[str, Any], names: Names) -> dict[str, Any]:
+        found = dict(row)
+        found["datname"] = names.text("database", [found.pop("datid")])[0]
+        found["usename"] = names.text("role", [found.pop("usesysid")])[0]
+        text = found.pop("query") or ""
+        found["query"] = (text if self._literals else normalised(text))[:_QUERY_CHARACTERS]
+        return {name: round(v, 3) if isinstance(v, float) else v for name, v in found.items() if v not in (None, "")}
+
+    def _new_id(self, kind: IncidentKind) -> str:
+        stem = "-".join(filter(None, (self._target, datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), kind)))
+        self._ids[stem] += 1
+        return stem if self._ids[stem] == 1 else f"{stem}-{self._ids[stem]}"
+
+    def _forget(self) -> None:
+        """Drop the oldest when they are too old or too large."""
+        oldest = time.monotonic() - _MOST_SECONDS
+        size = sum(incident.bytes for incident in self._incidents)
+        while len(self._incidents) > 1 and (size > _MOST_BYTES or self._incidents[0].seen_at < oldest):
+            gone = self._incidents.popleft()
+            size -= gone.bytes
+            self._open = {kind: incident for kind, incident in self._open.items() if incident is not gone}
+        self._ids = Counter({i.id: 1 for i in self._incidents}) if len(self._ids) > 10_000 else self._ids
+
+
+def _moment(taken: int) -> float:
+    """When the next snapshot is due, in seconds since the beginning: at 0, 1, 2, 4, 8 ..., then each minute."""
+    return 0.0 if taken == 0 else 2.0 ** (taken - 1) if taken <= 6 else 60.0 * (taken - 6)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,152 @@
+"""Looks at a target between scrapes, every second: samples its sessions, and records what goes wrong."""
+
+import asyncio
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.connections.pool import Sessions
+from exporter.errors import ConnectError, DatabaseError
+from exporter.planning.oid_names import Names
+from exporter.report import JobStatus
+from exporter.samples.model import Samples
+from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot
+from exporter.watch.wait_sampler import SAMPLE, Look, Sampler
+
+_log = logging.getLogger(__name__)
+
+NAME = "wait_sampler"
+"""What it is called among the collectors."""
+
+_TIMEOUT = 5.0
+_PATIENCE = 2.0
+_SHARE_OF_BUDGET = 0.2
+_MOST_SECONDS = 60.0
+_LOOKS = 9
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """How closely to look, and from when on something is wrong."""
+
+    interval: float = 1.0
+    """Seconds between two looks."""
+    cost_budget: float = 0.01
+    """Share of a core that everything we do may cost the server; a fifth of it is for looking."""
+    lock_wait: float = 5.0
+    """Seconds of waiting for a lock."""
+    connections: float = 0.9
+    """Share of the connections that anybody may have: max_connections less those reserved."""
+    literals: bool = False
+    """Whether recorded query texts keep their literals."""
+
+
+class Watch:
+    """The loop, and what it remembers."""
+
+    def __init__(self, sessions: Sessions, names: Names, options: WatchOptions, target: str = "") -> None:
+        self.recorder = Recorder(target, literals=options.literals)
+        self._sessions = sessions
+        self._names = names
+        self._options = options
+        self._sampler = Sampler()
+        self._costs: deque[float] = deque([0.0], maxlen=_LOOKS)
+        self._cost = 0.0
+        self._seconds = 0.0
+        self._looked_at: float | None = None
+        self._errors: dict[str, int] = {}
+        self._message = ""
+        self._took = 0.0
+        """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
+
+    async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
+        """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self._look(late())
+            except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
+                _log.exception("looking between scrapes failed in a way nobody foresaw")
+            await asyncio.sleep(max(self.interval - (time.monotonic() - started), 3 * self._took, 0.05))
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks: more than asked for when they cost more than they may."""
+        budget = self._options.cost_budget * _SHARE_OF_BUDGET
+        return max(self._options.interval, min(self._cost / budget, _MOST_SECONDS) if budget else 0.0)
+
+    async def _look(self, late: Sequence[JobStatus]) -> None:
+        self._took = 0.0
+        try:
+            async with self._sessions.used(_TIMEOUT) as session:
+                started = time.monotonic()
+                rows = await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)
+                self._took = time.monotonic() - started
+                look = self._sampler.add(rows, time.monotonic(), self.interval)
+                self._book(look.seconds)
+                wrong = self._wrong(look, late)
+                shown: Sequence[Mapping[str, Any]] = ()
+                if any(self.recorder.wants(kind) for kind in wrong):
+                    shown = await session.fetch(SESSIONS, _TIMEOUT, patience=_PATIENCE)
+        except DatabaseError as error:
+            self._fail(error)
+            return
+        self._message = ""
+        self._record(wrong, shown, late)
+        self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
+
+    def _book(self, seconds: float) -> None:
+        self._costs.append(seconds)
+        self._cost = statistics.median(self._costs)  # one look during which the server stood still says nothing
+        self._seconds += seconds
+        self._looked_at = time.monotonic()
+
+    def _wrong(self, look: Look, late: Sequence[JobStatus]) -> dict[IncidentKind, str]:
+        """Say what is wrong, kind by kind."""
+        wrong: dict[IncidentKind, str] = {}
+        if look.longest_wait >= self._options.lock_wait:
+            wrong["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
+        if look.slots and look.sessions >= self._options.connections * look.slots:
+            wrong["connections"] = f"{look.sessions} client sessions of {look.slots} that anybody may have"
+        if late:
+            wrong["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
+        return wrong
+
+    def _record(
+        self, wrong: Mapping[IncidentKind, str], rows: Sequence[Mapping[str, Any]], late: Sequence[JobStatus]
+    ) -> None:
+        collectors = [{"collector": j.collector, "datname": j.datname, "why": j.message} for j in late[:100]]
+        for kind, summary in wrong.items():
+            snapshot: Snapshot | None = None
+            if self.recorder.wants(kind):
+                snapshot = self.recorder.snapshot(summary, rows, self._names, collectors)
+            self.recorder.wrong(kind, summary, snapshot)
+
+    def _fail(self, error: DatabaseError) -> None:
+        self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
+        self._message = str(error)
+        if isinstance(error, ConnectError) or error.reason == "connection":
+            snapshot = self.recorder.snapshot(str(error)) if self.recorder.wants("down") else None
+            self.recorder.wrong("down", str(error), snapshot)
+
+    def status(self) -> JobStatus:
+        """Say how the sampling fares, as of any collector."""
+        now = time.monotonic()
+        age = now - self._looked_at if self._looked_at is not None else None
+        success = age is not None and not self._message and age <= 2 * self.interval + _PATIENCE
+        return JobStatus(
+            collector=NAME,
+            datname="",
+            success=success,
+            samples=self._sampler.samples(self._names, now) if age is not None else Samples(),
+            duration=self._cost if age is not None else None,
+            age=age,
+            errors=self._errors,
+            message=self._message or ("" if success else "late"),
+            seconds=self._seconds,
+            interval=self.interval if self.interval > self._options.interval else 0.0,
+        )

@@ -1,0 +1,163 @@
+"""Samples what sessions do and wait for between scrapes, and adds it up to counters of session-seconds."""
+
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.catalog.model import Metric
+from exporter.planning.oid_names import Names
+from exporter.samples.model import Family, Number, Samples, label_text
+
+SAMPLE = """
+SELECT datid,
+       state,
+       wait_event_type,
+       wait_event,
+       count(*) AS sessions,
+       array_agg(pid::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
+       current_setting('max_connections')::int
+         - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
+       extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
+  FROM pg_stat_get_activity(NULL)
+ WHERE backend_type = 'client backend'
+   AND pid <> pg_backend_pid()
+ GROUP BY 1, 2, 3, 4
+/* pgvigil:wait_sampler */
+"""
+"""Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
+the driver knows; for one of integers it would read catalogs, which may be locked."""
+
+MOST_SERIES = 500
+"""Combinations of labels that have a series of their own; what comes later is counted as `other`."""
+
+_WINDOW_SECONDS = 60.0
+_GAP = 3.0
+"""A sample stands for the time since the one before it, but for no more than so many intervals."""
+
+SESSION_SECONDS = Metric(
+    name="pg_session_sampled_seconds_total",
+    type="counter",
+    help="Session-seconds that client sessions spent in each state and wait event, sampled between scrapes. Its rate is"
+    " the average number of sessions that were so; wait_event is empty for those that ran, and other past the bound.",
+    column="seconds",
+    labels=("datname", "state", "wait_event_type", "wait_event"),
+)
+LOCK_SECONDS = Metric(
+    name="pg_lock_wait_sampled_seconds_total",
+    type="counter",
+    help="Session-seconds that client sessions waited for heavyweight locks, sampled between scrapes: a wait that began"
+    " and ended between two scrapes is counted as well. Its rate is how many wait on average; while it goes on,"
+    " pg_lock_blocker_blocked_sessions says for whom.",
+    column="seconds",
+    labels=("datname",),
+)
+LONGEST = Metric(
+    name="pg_lock_wait_longest_recent_seconds",
+    type="gauge",
+    help="The longest wait for a lock, in seconds, that was seen in the last minute, or since the previous scrape where"
+    " that is longer ago. It may be over by now (pg_lock_longest_wait_seconds); /incidents shows who waited for whom.",
+    column="seconds",
+)
+SAMPLED = Metric(
+    name="pg_session_sampling_seconds_total",
+    type="counter",
+    help="Seconds that the samples stand for. Where it grows by less than a second a second, nobody looked:"
+    " pgvigil_collector_success of wait_sampler says whether it fails.",
+    column="seconds",
+)
+METRICS = (SESSION_SECONDS, LOCK_SECONDS, LONGEST, SAMPLED)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one sample showed."""
+
+    sessions: int
+    """Client sessions, our own connection left out."""
+    slots: int
+    """Connections that anybody may have: max_connections less those reserved."""
+    lock_waiters: int
+    seconds: float
+    """What it took the server."""
+    longest_wait: float
+    """Seconds that the session which waits longest for a lock has been seen waiting."""
+
+
+class Sampler:
+    """Adds samples up. Bounded: labels that appear when there are MOST_SERIES already are counted as `other`."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[Hashable, ...], float] = {}
+        self._locks: dict[Hashable, float] = {}
+        self._waiting: dict[int, float] = {}
+        self._longest: deque[tuple[float, float]] = deque()
+        self._sampled = 0.0
+        self._looked_at: float | None = None
+        self._read_at: float | None = None
+
+    def add(self, rows: Sequence[Mapping[str, Any]], now: float, interval: float = 1.0) -> Look:
+        """Count one sample, `interval` seconds from its neighbours; `now` is a clock that never goes back."""
+        passed = min(now - self._looked_at, _GAP * interval) if self._looked_at is not None else 0.0
+        self._looked_at = now
+        self._sampled += passed
+        for row in rows:
+            seconds = passed * row["sessions"]
+            self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
+            if row["wait_event_type"] == "Lock":
+                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + seconds
+        waiters = [pid for row in rows for pid in row["lock_waiters"] or ()]
+        # A wait that this sample is the first to show began at some time since the one before: half way, on average.
+        self._waiting = {pid: self._waiting.get(pid, now - passed / 2) for pid in waiters}
+        longest = max((now - since for since in self._waiting.values()), default=0.0)
+        self._longest.append((now, longest))
+        self._forget(now)
+        sessions = sum(row["sessions"] for row in rows)
+        slots = max((row["slots"] for row in rows), default=0)
+        took = max((row["seconds"] for row in rows), default=0.0)
+        return Look(sessions, slots, len(waiters), took, longest)
+
+    def _count(self, key: tuple[Hashable, ...], seconds: float) -> None:
+        if key not in self._seconds and len(self._seconds) >= MOST_SERIES:
+            key = (None, "other", "other", "other")
+        self._seconds[key] = self._seconds.get(key, 0.0) + seconds
+
+    def _forget(self, now: float) -> None:
+        """Keep what was seen in the last minute or since the last scrape, and of waits that go on their last look."""
+        since = min(now - _WINDOW_SECONDS, self._read_at if self._read_at is not None else now)
+        since = max(since, now - 10 * _WINDOW_SECONDS)
+        while self._longest and self._longest[0][0] < since:
+            self._longest.popleft()
+
+    def samples(self, names: Names, now: float) -> Samples:
+        """Hand out the counters, as any collector does."""
+        self._forget(now)
+        self._read_at = now
+        seconds = [(_labels(key, names), value) for key, value in self._seconds.items()]
+        locks = [(label_text({"datname": _database(datid, names)}), value) for datid, value in self._locks.items()]
+        longest = max((seconds for _, seconds in self._longest), default=0.0)
+        return Samples(
+            (
+                _family(SESSION_SECONDS, seconds),
+                _family(LOCK_SECONDS, locks),
+                Family(LONGEST, [""], [longest]),
+                Family(SAMPLED, [""], [self._sampled]),
+            ),
+            rows=len(seconds),
+        )
+
+
+def _family(metric: Metric, pairs: Sequence[tuple[str, Number]]) -> Family:
+    return Family(metric, [text for text, _ in pairs], [value for _, value in pairs])
+
+
+def _labels(key: tuple[Any, ...], names: Names) -> str:
+    datid, state, kind, event = key
+    values = (_database(datid, names), state or "", kind or "", event or "")
+    return label_text(dict(zip(SESSION_SECONDS.labels, values, strict=True)))
+
+
+def _database(datid: Any, names: Names) -> str:
+    [name] = names.text("database", [datid])
+    return name

@@ -1,0 +1,182 @@
+"""The HTTP routes, nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+
+from exporter import __version__
+from exporter.catalog.model import PRODUCTS
+from exporter.errors import DatabaseError
+from exporter.exposition.page import Pages, page_of
+from exporter.exposition.self_metrics import own_families, process_families, up_families
+from exporter.exposition.text_format import Format, gzip_accepted, negotiate
+from exporter.report import Report
+from exporter.samples.model import Family
+from exporter.scrape.statement_texts import Texts, statements
+from exporter.scrape.target import Target
+from exporter.settings import Settings
+from exporter.watch.incidents import KINDS
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
+    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for target in targets.values():
+            target.start()
+        yield
+        for target in targets.values():
+            await target.close()
+
+    app = FastAPI(title="pgvigil", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    routes = _Routes(targets, settings)
+    for path, route in (
+        ("/", routes.index),
+        ("/metrics", routes.metrics),
+        ("/probe", routes.probe),
+        ("/statements", routes.statements),
+        ("/incidents", routes.incidents),
+        ("/incidents/{id}", routes.incident),
+        ("/healthz", routes.alive),
+        ("/readyz", routes.ready),
+    ):
+        # Plain routes: nothing here has a body or a schema for FastAPI to check, and its checks cost memory and time.
+        app.add_route(path, route, methods=["GET"])
+    return app
+
+
+class _Routes:
+    """One method a route."""
+
+    def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
+        self._targets = targets
+        self._settings = settings
+        self._pages = {name: Pages(settings.compatibility_names) for name in targets}
+        self._writing: dict[str, float] = {}
+        """Seconds that a page of each target takes after everything has been collected: at least as long as of late."""
+
+    async def metrics(self, request: Request) -> Response:
+        """Serve the one target with the exporter's own metrics; with several, who is up."""
+        if "" in self._targets:
+            return await self._scraped(request, "", process_families())
+        reports = await self._of_all(lambda target: target.ping(self._seconds(request)))
+        families = [family for name, report in reports.items() for family in up_families(report, {"target": name})]
+        return _answer(request, lambda form, gzip: page_of([*families, *process_families()], form, gzip))
+
+    async def probe(self, request: Request) -> Response:
+        """Serve one of several targets, by its configured name; never a free address."""
+        target = request.query_params.get("target", "")
+        if target not in self._targets:
+            return _unknown(target, self._targets)
+        return await self._scraped(request, target, [])
+
+    async def statements(self, request: Request) -> Response:
+        """Show the statements of the last scrape with their normalised texts, for people."""
+        target = request.query_params.get("target", "")
+        if target not in self._targets:
+            return _unknown(target, self._targets)
+        report = await self._targets[target].scrape(self._seconds(request))
+        texts, note = Texts(), ""
+        try:
+            texts = await self._targets[target].statement_texts(report)
+        except DatabaseError as error:
+            note = f"The texts cannot be read: {error}"
+        rows = statements(report)
+        if not rows:
+            note = report.skipped.get("statements", "no statements have been collected yet")
+        return _html("statements.html", rows=rows, texts=texts, note=note, target=target)
+
+    async def index(self, request: Request) -> Response:
+        """Say what this is and how each collector fares."""
+        reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
+        return _html("index.html", version=__version__, reports=reports, products=PRODUCTS)
+
+    async def incidents(self, request: Request) -> Response:
+        """List what went wrong of late, for people; for programs as JSON."""
+        found = [incident for target in self._targets.values() for incident in target.incidents]
+        found.sort(key=lambda incident: incident.started, reverse=True)
+        if _wants_json(request):
+            return JSONResponse([incident.line() for incident in found])
+        return _html("incidents.html", incidents=found, kinds=KINDS)
+
+    async def incident(self, request: Request) -> Response:
+        """Show one incident with all that was recorded of it."""
+        wanted = request.path_params["id"]
+        for target in self._targets.values():
+            for incident in target.incidents:
+                if incident.id == wanted:
+                    if _wants_json(request):
+                        return JSONResponse(incident.whole())
+                    return _html("incident.html", incident=incident, kinds=KINDS)
+        return PlainTextResponse(f"no incident is named {wanted!r}; those remembered are listed at /incidents\n", 404)
+
+    async def alive(self, _: Request) -> Response:
+        """The process lives: depends on nothing else, least of all on PostgreSQL."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        """The process has read its settings and collectors and can be scraped."""
+        return PlainTextResponse("ok\n")
+
+    async def _of_all(self, ask: Callable[[Target], Awaitable[Report]]) -> dict[str, Report]:
+        """Ask all targets at once."""
+        return dict(zip(self._targets, await asyncio.gather(*map(ask, self._targets.values())), strict=True))
+
+    async def _scraped(self, request: Request, name: str, own: list[Family]) -> Response:
+        started, seconds = time.monotonic(), self._seconds(request)
+        report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
+        pages = self._pages[name]
+        answer = _answer(request, lambda form, gzip: pages.page(report, [*own_families(report), *own], form, gzip))
+        took = time.monotonic() - started - report.seconds
+        self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
+        return answer
+
+    def _seconds(self, request: Request) -> float:
+        """How long this scrape may take: what the scraper's header says, else the setting, less the offset."""
+        try:
+            said = float(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+        except ValueError:
+            said = 0.0
+        limit = said if 0 < said < 3600 else self._settings.scrape_timeout
+        return max(limit - self._settings.scrape_timeout_offset, limit / 2)
+
+
+def _answer(request: Request, write: Callable[[Format, bool], bytes]) -> Response:
+    form = negotiate(request.headers.get("Accept", ""))
+    gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
+    headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
+    return Response(write(form, gzip), headers=headers | ({"Content-Encoding": "gzip"} if gzip else {}))
+
+
+def _wants_json(request: Request) -> bool:
+    """Give people HTML, which their browsers ask for, and everybody else JSON."""
+    said = request.query_params.get("format")
+    return said == "json" if said else "text/html" not in request.headers.get("Accept", "")
+
+
+def _unknown(target: str, targets: Mapping[str, Target]) -> Response:
+    only = "none by name: there is one target, at /metrics" if targets else "none"
+    configured = ", ".join(filter(None, targets)) or only
+    return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)
+
+
+@cache
+def _environment() -> Any:
+    """Load the templates when the first person asks for a page: scrapers never do, and the library costs memory."""
+    import jinja2
+
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+
+
+def _html(template: str, **values: Any) -> Response:
+    return HTMLResponse(_environment().get_template(template).render(**values))

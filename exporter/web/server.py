@@ -1,0 +1,77 @@
+"""Puts the parts together as the settings say, and runs them."""
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from exporter.assembly import catalog_of, targets_of
+from exporter.errors import PortInUseError
+from exporter.settings import Settings
+from exporter.web.app import create_app
+
+if TYPE_CHECKING:
+    pass
+
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
+    catalog = catalog_of(settings)
+    for note in catalog.notes:
+        _log.info("%s", note)
+    listener = _listener(settings)
+    config = uvicorn.Config(
+        create_app(targets_of(settings, catalog), settings),
+        log_config=None,
+        access_log=False,
+        http="httptools",
+        loop="uvloop",
+        ws="none",  # nobody speaks WebSocket here
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
+    )
+    config.load()
+    _give_back_memory()
+    with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
+        _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but looking up once a second instead of ten times, which costs an idle exporter most of its CPU."""
+
+    async def main_loop(self) -> None:
+        """Keep the Date header fresh until it is time to stop."""
+        while not self.should_exit:
+            await self.on_tick(0)
+            await asyncio.sleep(1)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    host, port = settings.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise PortInUseError(
+            f"cannot listen on {settings.listen}: {why}; set PGVIGIL_LISTEN to another address"
+        ) from error
+
+
+def _give_back_memory() -> None:
+    """Return what importing and loading needed for a moment; what is left stays, so the collector may skip it."""
+    gc.collect()
+    gc.freeze()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # another libc: nothing to give back

@@ -1,0 +1,225 @@
+"""Sessions: guard rails, and the reason when there is none, each brought about on a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from clients import client
+from pages import MONITOR
+from pydantic import SecretStr
+
+from exporter.connections.postgres import GUARD_RAILS, Postgres, PostgresSession
+from exporter.demo.cluster import Cluster, free_port
+from exporter.errors import ConnectError, QueryError, SettingsError
+
+
+async def reason(dsn: str, password_file: Path | None = None) -> str:
+    """Why there is no session."""
+    with pytest.raises(ConnectError) as caught:
+        await Postgres(SecretStr(dsn), password_file, connect_timeout=2).connect()
+    return caught.value.reason
+
+
+@pytest.fixture
+async def session(server18: Cluster) -> AsyncIterator[PostgresSession]:
+    """A session as the exporter has it."""
+    async with await Postgres(SecretStr(server18.dsn(user=MONITOR))).connect() as opened:
+        yield opened
+
+
+async def test_every_guard_rail_is_up(server: Cluster) -> None:
+    async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
+        names = ", ".join(f"current_setting('{name}') AS {name}" for name in GUARD_RAILS)
+        [row] = await session.fetch(f"SELECT {names}, current_setting('statement_timeout') AS statement_timeout", 2.5)
+    assert dict(row) == {
+        "application_name": "pgvigil",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_deferrable": "off",
+        "default_transaction_read_only": "on",
+        "lock_timeout": "100ms",
+        "idle_in_transaction_session_timeout": "10s",
+        "jit": "off",
+        "search_path": "pg_catalog",
+        "max_parallel_workers_per_gather": "0",
+        "work_mem": "4MB",
+        "statement_timeout": "2500ms",
+    }
+
+
+async def test_nothing_can_be_written(session: PostgresSession) -> None:
+    with pytest.raises(QueryError, match="read-only transaction"):
+        await session.fetch("CREATE TABLE t ()", 5)
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SELECT pg_sleep(5)", "timeout"),
+        ("SELECT * FROM locked", "lock_timeout"),
+        ("SELECT * FROM pg_catalog.pg_authid", "permission"),
+        ("SELECT nothing FROM nowhere", "query"),
+        ("SELECT", "none"),
+        ("SELECT 1/0", "query"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "connection"),
+    ],
+)
+async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSession, sql: str, why: str) -> None:
+    async with client(server18) as holder:
+        await holder.execute("BEGIN; CREATE TABLE locked (); COMMIT; BEGIN; LOCK TABLE locked")
+        try:
+            await session.fetch(sql.replace("locked", "public.locked"), 0.3)
+            found = "none"
+        except QueryError as error:
+            found = error.reason
+        await holder.execute("DROP TABLE locked; COMMIT")
+    assert found == why
+    assert session.usable == (why != "connection")
+
+
+async def test_refused() -> None:
+    assert await reason(f"postgresql://u@127.0.0.1:{free_port()}/d") == "refused"
+    assert await reason(f"host=localhost port={free_port()} user=u") == "refused"
+    assert await reason("host=/nowhere user=u") == "refused"
+
+
+async def test_unreachable() -> None:
+    assert await reason("postgresql://u@no-such-host.invalid/d") == "unreachable"
+
+
+async def test_authentication_and_the_password_is_never_repeated(
+    cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    server = cluster(auth="scram-sha-256", password="right")
+    with pytest.raises(ConnectError) as caught:
+        await Postgres(SecretStr(server.dsn(password="s3cret"))).connect()
+    assert caught.value.reason == "authentication"
+    assert "s3cret" not in str(caught.value)
+    file = tmp_path / "password"
+    file.write_text("wrong\n")
+    assert await reason(server.dsn(password=""), file) == "authentication"
+    file.write_text("right\n")
+    async with await Postgres(SecretStr(server.dsn(password="")), file).connect() as session:
+        assert session.usable
+
+
+async def test_a_role_that_does_not_exist_is_a_matter_of_authentication(server18: Cluster) -> None:
+    assert await reason(server18.dsn(user="nobody_here")) == "authentication"
+
+
+async def test_a_database_that_does_not_exist(server18: Cluster) -> None:
+    with pytest.raises(ConnectError, match='database "nowhere" does not exist') as caught:
+        await Postgres(SecretStr(server18.dsn("nowhere"))).connect()
+    assert caught.value.reason == "other"
+
+
+async def test_too_many_connections(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(
+        settings={
+            "max_connections": "8",
+            "superuser_reserved_connections": "3",
+            "max_wal_senders": "0",
+            "wal_level": "minimal",
+        }
+    )
+    async with AsyncExitStack() as filled:
+        for _ in range(5):
+            await filled.enter_async_context(await Postgres(SecretStr(server.dsn(user=MONITOR))).connect())
+        assert await reason(server.dsn(user=MONITOR)) == "too_many_connections"
+
+
+async def test_starting_up(server18: Cluster) -> None:
+    """A standby that lets nobody in says the same as a server that is starting up."""
+    standby = server18.clone_standby(settings={"hot_standby": "off"})
+    standby.start(wait=False)
+    try:
+        while (found := await reason(standby.dsn(user=MONITOR))) == "refused":
+            await asyncio.sleep(0.05)
+    finally:
+        standby.stop("immediate")
+        standby.remove()
+    assert found == "starting_up"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        ("host=h port=http user=s3cret", "dsn: "),
+        ("host=h sslmode=perhaps user=u password=s3cret", "dsn: "),
+        ("localhost s3cret", "dsn: character 1: expected key=value"),
+    ],
+)
+async def test_a_bad_dsn_is_a_matter_of_settings(dsn: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        await Postgres(SecretStr(dsn)).connect()
+    assert str(caught.value).startswith(message)
+    assert "password=s3cret" not in str(caught.value)
+
+
+async def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere: cannot be read"):
+        await Postgres(SecretStr("host=h user=u"), tmp_path / "nowhere").connect()
+
+
+async def test_libpq_variables_are_the_defaults(server18: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    monkeypatch.setenv("PGPORT", str(server18.port))
+    monkeypatch.setenv("PGUSER", MONITOR)
+    monkeypatch.setenv("PGDATABASE", "postgres")
+    async with await Postgres(SecretStr("")).connect() as session:
+        assert (await session.vitals(5)).database == "postgres"
+
+
+async def test_a_hostile_search_path_cannot_redirect_a_query(cluster: Callable[..., Cluster]) -> None:
+    """The role's own search_path puts a schema in front that has its own pg_database and its own lower()."""
+    server = cluster()
+    server.execute(f"""
+        CREATE SCHEMA hostile;
+        GRANT USAGE ON SCHEMA hostile TO PUBLIC;
+        CREATE VIEW hostile.pg_database AS
+            SELECT 1 AS oid, 'hostile' AS datname, true AS datallowconn, false AS datistemplate;
+        GRANT SELECT ON hostile.pg_database TO PUBLIC;
+        CREATE FUNCTION hostile.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true';
+        ALTER ROLE {MONITOR} SET search_path = hostile, pg_catalog;
+    """)
+    async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
+        vitals = await session.vitals(5)
+        directory = await session.directory(5)
+        [row] = await session.fetch("SELECT count(*) AS n FROM pg_database", 5)
+    assert not vitals.in_recovery
+    assert "hostile" not in directory.databases.values()
+    assert row["n"] >= 3
+
+
+async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it_pinned_again(
+    cluster: Callable[..., Cluster],
+) -> None:
+    server = cluster()
+    server.execute(f"CREATE SCHEMA app; ALTER ROLE {MONITOR} SET search_path = app, public")
+    path = "SELECT current_setting('search_path') AS path"
+
+    async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
+        found = [(await session.fetch(path, 5, search_path=name))[0]["path"] for name in ("role", "role", "pg_catalog")]
+        assert found == ["app, public", "app, public", "pg_catalog"]
+        with pytest.raises(QueryError):
+            await session.fetch("SELECT 1 / 0", 5, search_path="role")
+        assert (await session.vitals(5)).database == "postgres"
+        assert (await session.fetch(path, 5))[0]["path"] == "pg_catalog"
+        assert session.trips == 1
+        with pytest.raises(QueryError):
+            await session.columns("SELECT * FROM pg_stat_statements")
+        assert "calls" in await session.columns("SELECT * FROM pg_stat_statements", "role")
+
+
+async def test_a_database_is_bare_until_somebody_makes_a_table(cluster: Callable[..., Cluster]) -> None:
+    """An extension's views and temporary tables make it no other."""
+    server = cluster(18)
+    server.execute("CREATE DATABASE app")
+    async with await Postgres(SecretStr(server.dsn("app", user=MONITOR))).connect() as app:
+        server.execute("CREATE EXTENSION pg_stat_statements", "app")
+        async with client(server, database="app") as session:
+            await session.execute("CREATE TEMPORARY TABLE t ()")
+            assert await app.bare(5)
+        server.execute("CREATE TABLE t ()", "app")
+        assert not await app.bare(5)

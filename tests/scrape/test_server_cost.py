@@ -1,0 +1,114 @@
+"""What we cost the server, as it counts itself, and the budget that holds us back."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pages import MONITOR, scraped, target, uncached
+
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
+from exporter.demo.cluster import Cluster
+from exporter.planning.oid_names import Names
+from exporter.samples.model import Columns
+from exporter.scrape.server_cost import LOOK_EVERY_SECONDS, Costs
+
+NAMES = Names()
+NAMES.replace({5: "shop", 6: "crm"}, {})
+
+
+def table(*rows: tuple[int, int, int, float]) -> Columns:
+    """Rows of pg_stat_statements: role, database, query, seconds."""
+    columns: dict[str, list[Any]] = {
+        "userid": [row[0] for row in rows],
+        "dbid": [row[1] for row in rows],
+        "queryid": [row[2] for row in rows],
+        "exec_seconds": [row[3] for row in rows],
+    }
+    same = {"plan_seconds": 0.5, "shared_blks_hit": 3, "shared_blks_read": 2, "rows": 7, "toplevel": 1, "generation": 0}
+    return columns | {name: [value] * len(rows) for name, value in same.items()}
+
+
+def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
+    costs = Costs()
+    seen = table((10, 5, 1, 2.0), (10, 6, 1, 3.0), (10, 5, 2, 9.0), (99, 5, 3, 100.0), (10, 5, 4, 50.0))
+    assert costs.missing(seen, 10, now=0) == [1, 2, 4]
+    costs.learn({1: "SELECT 1\n/* pgvigil:tables */", 2: "SELECT /* pgvigil:locks */", 4: "SELECT 'not ours'"})
+    costs.update(seen, 10, NAMES, {"tables"}, now=0)
+    assert {key: (cost.seconds, cost.blocks, cost.rows) for key, cost in costs.all.items()} == {
+        ("tables", "shop"): (2.5, 5, 7),
+        ("tables", "crm"): (3.5, 5, 7),
+        ("locks", ""): (9.5, 5, 7),
+    }
+
+
+def test_texts_are_not_asked_for_again_and_again() -> None:
+    costs = Costs()
+    seen = table((10, 5, 4, 50.0))
+    assert costs.missing(seen, 10, now=0) == [4]
+    assert costs.missing(seen, 10, now=LOOK_EVERY_SECONDS - 1) == []
+    assert costs.missing(seen, 10, now=LOOK_EVERY_SECONDS) == [4]
+
+
+def test_a_reset_takes_nothing_back() -> None:
+    costs = Costs()
+    costs.learn({1: "/* pgvigil:locks */"})
+    for seconds in (5.0, 0.25):
+        costs.update(table((10, 5, 1, seconds)), 10, NAMES, (), now=0)
+    assert costs.all["locks", ""].seconds == 6.25
+
+
+@pytest.mark.parametrize("major", [13, 15, 18])
+async def test_costs_agree_with_pg_stat_statements(major: int, cluster: Callable[..., Cluster]) -> None:
+    settings = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on"}
+    server = cluster(major, settings)
+    server.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    watched = target(server.dsn(user=MONITOR), uncached())
+    for _ in range(30):
+        found = await scraped(watched)
+    counted = server.query(
+        "SELECT (regexp_match(query, '/\\* pgvigil:(\\w+) \\*/$'))[1] AS collector,"
+        " sum(total_exec_time + total_plan_time) / 1000 AS seconds, sum(shared_blks_hit + shared_blks_read) AS blocks,"
+        " sum(rows) AS rows FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid WHERE rolname = $1"
+        " GROUP BY 1",
+        MONITOR,
+    )
+    await watched.close()
+    wanted = {row["collector"]: row for row in counted if row["collector"]}
+    assert {"tables", "lock_blockers", "statements", "vitals", "table_freeze"} <= wanted.keys()
+    for what in ("seconds", "rows", "blocks"):
+        series = found.series(f"pgvigil_collector_server_{what}_total")
+        assert {labels["collector"] for labels, _ in series} == wanted.keys()
+        total = sum(value for _, value in series)
+        assert total == pytest.approx(float(sum(row[what] for row in counted if row["collector"])), rel=0.1)
+    for name in ("tables", "lock_blockers"):
+        mine = sum(v for _, v in found.series("pgvigil_collector_server_seconds_total", collector=name))
+        assert mine == pytest.approx(wanted[name]["seconds"], rel=0.1)
+
+
+async def test_without_pg_stat_statements_the_client_side_is_there(server18: Cluster) -> None:
+    catalog = Catalog(tuple(each for each in load(BUILT_IN) if each.extension is None))
+    watched = target(server18.dsn(user=MONITOR), catalog)
+    found = await scraped(watched)
+    await watched.close()
+    assert found.series("pgvigil_collector_server_seconds_total") == []
+    assert found.value("pgvigil_collector_seconds_total", collector="lock_blockers") > 0
+    assert found.value("pgvigil_collector_returned_rows_total", collector="connections") == 1
+
+
+async def test_an_absurdly_low_budget_slows_the_expensive_down_and_spares_the_vital(server18: Cluster) -> None:
+    watched = target(server18.dsn(user=MONITOR), uncached(), cost_budget=1e-5)
+    for _ in range(5):
+        found = await scraped(watched)
+        await asyncio.sleep(0.2)
+    await watched.close()
+    vital = {collector.name for collector in load(BUILT_IN) if collector.vital}
+    interval, age = (
+        {had["collector"]: value for had, value in found.series(name) if had["datname"] in ("", "postgres")}
+        for name in ("pgvigil_collector_interval_seconds", "pgvigil_collector_age_seconds")
+    )  # other databases have their turn when it comes
+    slowed = {name for name, seconds in interval.items() if seconds > 15 and age[name] > 0.6}
+    assert len(slowed) > 5  # others may only now have turned out to be expensive
+    assert all(interval[name] == 0 and age[name] < 0.2 for name in vital)
+    assert {value for _, value in found.series("pgvigil_collector_success")} == {1}

@@ -1,0 +1,116 @@
+"""The flight recorder."""
+
+import time
+from typing import Any
+
+import pytest
+
+from exporter.planning.oid_names import Names
+from exporter.watch import incidents
+from exporter.watch.incidents import Recorder
+
+
+def session(pid: int, **more: Any) -> dict[str, Any]:
+    found = dict.fromkeys(
+        ("application_name", "client_addr", "wait_event_type", "wait_event", "transaction_seconds", "query_seconds")
+    )
+    return found | {
+        "pid": pid,
+        "datid": 1,
+        "usesysid": 10,
+        "backend_type": "client backend",
+        "state": "active",
+        "state_seconds": 1.23456,
+        "blocked_by": None,
+        "query": "SELECT 1",
+        **more,
+    }
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_an_incident_begins_lasts_and_ends(clock: list[float]) -> None:
+    recorder = Recorder("main")
+    recorder.wrong("lock_wait", "one waits")
+    clock[0] += 20
+    recorder.wrong("lock_wait", "two wait")
+    recorder.well("lock_wait")
+    clock[0] += 6
+    recorder.well("lock_wait")
+    [incident] = recorder.incidents
+    assert incident.ended
+    assert incident.line() | {"id": "", "started": "", "ended": ""} == {
+        "id": "",
+        "target": "main",
+        "kind": "lock_wait",
+        "started": "",
+        "ended": "",
+        "seconds": 20.0,
+        "summary": "two wait",
+        "snapshots": 0,
+    }
+    recorder.wrong("lock_wait", "again")
+    assert [found.summary for found in recorder.incidents] == ["again", "two wait"]
+    assert recorder.begun == {"lock_wait": 2, "connections": 0, "down": 0, "late": 0}
+    assert len({found.id for found in recorder.incidents}) == 2
+
+
+def test_snapshots_grow_rarer(clock: list[float]) -> None:
+    recorder = Recorder()
+    for _ in range(3600):
+        if recorder.wants("down"):
+            recorder.wrong("down", "refused", recorder.snapshot("refused"))
+        clock[0] += 1
+    [incident] = recorder.incidents
+    assert 8 <= len(incident.snapshots) <= 30
+
+
+def test_texts_lose_their_literals_unless_they_are_asked_for() -> None:
+    rows = [session(1, query="UPDATE card SET pin = '1234' WHERE id = 77 -- for Ann")]
+    [shown] = Recorder().snapshot("", rows).sessions
+    assert shown["query"] == "UPDATE card SET pin = ? WHERE id = ?"
+    [literal] = Recorder(literals=True).snapshot("", rows).sessions
+    assert "1234" in literal["query"]
+
+
+def test_idle_sessions_are_counted_but_for_those_that_block() -> None:
+    rows = [session(1, blocked_by=[2]), session(2, state="idle"), session(3, state="idle")]
+    snapshot = Recorder().snapshot("", rows)
+    assert [shown["pid"] for shown in snapshot.sessions] == [1, 2]
+    assert snapshot.idle_sessions == 1
+
+
+def test_oids_are_named() -> None:
+    names = Names()
+    names.replace({1: "shop"}, {10: "ann"})
+    [shown] = Recorder().snapshot("", [session(1)], names).sessions
+    assert (shown["datname"], shown["usename"], shown["state_seconds"]) == ("shop", "ann", 1.235)
+
+
+def test_memory_is_bounded(clock: list[float]) -> None:
+    recorder = Recorder()
+    rows = [session(pid, query="x" * 1_000_000) for pid in range(200)]
+    for _ in range(200):
+        recorder.wrong("late", "tables", recorder.snapshot("tables", rows))
+        clock[0] += 10
+        recorder.well("late")
+    kept = recorder.incidents
+    assert 5 < len(kept) < 200
+    assert sum(incident.bytes for incident in kept) <= incidents._MOST_BYTES
+    assert recorder.begun["late"] == 200
+
+
+def test_a_day_is_enough(clock: list[float]) -> None:
+    recorder = Recorder()
+    recorder.wrong("down", "refused")
+    clock[0] += 6
+    recorder.well("down")
+    clock[0] += 25 * 3600
+    recorder.wrong("late", "tables")
+    assert [incident.kind for incident in recorder.incidents] == ["late"]
