@@ -1,8 +1,9 @@
 """Builds the parts as the settings say: catalog, targets and their connectors."""
 
+from typing import TYPE_CHECKING
+
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
-from exporter.connections.pgbouncer import PgBouncer
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
@@ -10,6 +11,9 @@ from exporter.planning.database_filter import Choice
 from exporter.scrape.target import Options, Target
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
+
+if TYPE_CHECKING:
+    from exporter.connections.pgbouncer import PgBouncer
 
 _CONSOLES = 2
 """Connections to the console of a PgBouncer at most, each of which counts there as a client."""
@@ -51,7 +55,6 @@ def options_of(connection: Connection, settings: Settings) -> Options:
     return Options(
         max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
-        max_samples=settings.max_samples,
         databases=choice_of(connection, settings) if kind == "postgresql" else Choice(),
         cost_budget=settings.cost_budget,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,

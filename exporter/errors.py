@@ -7,6 +7,7 @@ PgvigilError
 ├── PortInUseError         somebody else listens where we should
 ├── ClusterError           a server of our own (demo, tests) did not do as it was told
 └── DatabaseError          PostgreSQL did not do what was asked; `reason` says why in one word
+    ├── BusyError          all connections that we may use are in use
     ├── ConnectError       no session: its reason is one of CONNECT_REASONS
     └── QueryError         a session, but no rows: its reason is one of QUERY_REASONS
 """
@@ -71,3 +72,10 @@ class ConnectError(DatabaseError):
 
 class QueryError(DatabaseError):
     """There are no rows."""
+
+
+class BusyError(DatabaseError):
+    """All connections that we may use are in use; says nothing about the server."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("timeout", message)

@@ -2,7 +2,8 @@
 
 import logging
 import logging.config
-from typing import Literal
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
 """What every record has, or every one of uvicorn's."""
@@ -37,3 +38,15 @@ def configure(form: Literal["console", "json"], level: str) -> None:
             "root": {"level": level.upper(), "handlers": ["stderr"]},
         }
     )
+
+
+class TargetLog(logging.LoggerAdapter[logging.Logger]):
+    """Adds the field `target` to every line: which of the servers it is about."""
+
+    def __init__(self, logger: logging.Logger, target: str) -> None:
+        super().__init__(logger, {"target": target})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Merge the fields of the line with the target."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs

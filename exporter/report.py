@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from exporter.catalog.model import Kind
 from exporter.samples.model import Samples
@@ -16,6 +17,10 @@ class ServerCost:
     blocks: int
     """Blocks of shared buffers and of the disk that were read."""
     rows: int
+
+
+Why = Literal["new", "running", "cached", "throttled", "backoff", "suspended"]
+"""Why a job does not run earlier than it does."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class JobStatus:
     """Rows that all its runs returned."""
     interval: float = 0.0
     """Seconds that the budget of cost puts between two runs; 0 when it does not hold it back."""
+    next_run_seconds: float | None = None
+    """Seconds until its next run, 0 when it is due; None for a loop of its own, such as the wait sampler."""
+    next_run_why: Why | None = None
+    """Why it does not run earlier."""
     dropped: int = 0
     """Samples left off the page because it would have had too many."""
 

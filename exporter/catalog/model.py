@@ -61,6 +61,10 @@ LabelName = Annotated[str, _name(r"[a-zA-Z_][a-zA-Z0-9_]*", "label name")]
 Queries = Annotated[tuple[tuple[Version, str | None], ...], BeforeValidator(_queries)]
 
 
+STATEMENT_KEY = frozenset({"userid", "dbid", "queryid", "toplevel", "generation"})
+"""The columns of pg_stat_statements that tell statements apart; `generation` counts its resets where it can."""
+
+
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -135,6 +139,7 @@ class Collector(_Fact):
     limit: Annotated[int, Field(gt=0)] | None = None
     details: Queries | None = None
     ledger: LedgerKey | None = None
+    statements: bool = False
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
 
@@ -159,8 +164,14 @@ class Collector(_Fact):
             raise ValueError("labels: datname comes by itself with scope: database")
         if self.needs_tables and self.scope != "database":
             raise ValueError("needs_tables: only with scope: database")
+        return self
+
+    @model_validator(mode="after")
+    def _ledger_fits(self) -> Self:
         if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        if self.statements and not (self.ledger and {*self.ledger.key} >= STATEMENT_KEY):
+            raise ValueError(f"statements: needs a ledger whose key has {', '.join(sorted(STATEMENT_KEY))}")
         if self.details and (self.limit is None or self.ledger):
             raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
         return self

@@ -170,8 +170,8 @@ async def _postgres(connection: Connection, settings: Settings, catalog: Catalog
 async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
     pgbouncer = pgbouncer_of(connection, settings)
     async with await pgbouncer.connect() as console:
-        [(version,)] = await console.fetch("SELECT version FROM show_version", _TIMEOUT)
-        [(admins,)] = await console.fetch("SELECT value FROM show_config WHERE key = 'admin_users'", _TIMEOUT)
+        [(version,)] = await console.rows("SELECT version FROM show_version", _TIMEOUT)
+        [(admins,)] = await console.rows("SELECT value FROM show_config WHERE key = 'admin_users'", _TIMEOUT)
         found = findings_of_console(console.user, admins)
     checkup = Checkup("", f"{version}; its console, user {console.user}", findings=found)
     target = Target(catalog, pgbouncer, Options(max_connections=_CONNECTIONS))
@@ -181,10 +181,10 @@ async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalo
 async def _answers(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Answers:
     async with await postgres.connect() as session:
         vitals = await session.vitals(_TIMEOUT)
-        [role] = await session.fetch(_ROLE, _TIMEOUT)
-        memberships = await session.fetch(_MEMBERSHIPS, _TIMEOUT, ROLES)
-        settings = await session.fetch(_SETTINGS, _TIMEOUT, SETTINGS)
-        present = await session.fetch(_DATABASES, _TIMEOUT)
+        [role] = await session.rows(_ROLE, _TIMEOUT)
+        memberships = await session.rows(_MEMBERSHIPS, _TIMEOUT, ROLES)
+        settings = await session.rows(_SETTINGS, _TIMEOUT, SETTINGS)
+        present = await session.rows(_DATABASES, _TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
     databases = [row for row in present if choice.takes(row["name"])]
     answers = Answers(
@@ -218,7 +218,7 @@ async def _with_others(
 
 
 async def _offers(session: PostgresSession, extensions: Collection[str]) -> dict[str, Offer]:
-    rows = await session.fetch(_OFFERS, _TIMEOUT, list(extensions))
+    rows = await session.rows(_OFFERS, _TIMEOUT, list(extensions))
     return {row["name"]: Offer(**{key: value for key, value in row.items() if key != "name"}) for row in rows}
 
 

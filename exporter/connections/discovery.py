@@ -1,16 +1,16 @@
-"""What is known of one server: its version, databases, roles, extensions and names, learned anew when it grows old."""
+"""Learns what a server is: version, databases, roles, extensions, names; relearned once it is older than its TTL."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from exporter.catalog.model import Catalog, NameKind
-from exporter.connections.pool import Sessions
+from exporter.connections.pool import Pool
 from exporter.connections.session import Directory, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
+from exporter.logs import TargetLog
 from exporter.planning.database_filter import Choice
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, plan
@@ -18,33 +18,48 @@ from exporter.planning.server import Extension, Server
 from exporter.samples.model import Columns
 from exporter.sql import quoted
 
-_log = logging.getLogger(__name__)
+DIRECTORY_SECONDS = 30.0
+"""TTL of the list of databases and roles, and of the extensions of the DSN's database, in seconds."""
 
-FACTS_SECONDS = 30.0
-"""How long the list of databases, roles and extensions is believed."""
+CONTENTS_SECONDS = 10 * DIRECTORY_SECONDS
+"""TTL of the extensions and tables of a database that has to be visited for them, in seconds."""
 
-CONTENTS_SECONDS = 10 * FACTS_SECONDS
-"""How long is believed what is in a database that has to be visited for it."""
+TIMEOUT = 5.0
+"""Timeout of each question of our own, in seconds."""
 
-FACTS_TIMEOUT = 5.0
-"""Seconds that the answer to one of our own questions may take."""
+NAMES_TIMEOUT = 1.0
+"""Timeout of a look-up of names, in seconds: a job waits for it, and OIDs stand in for names that are late."""
 
-_NAMES_TIMEOUT = 1.0
+_NEVER = float("-inf")
 
 
-class Facts:
-    """Remembered from one scrape to the next, with the plan that follows from it."""
+class Discovery:
+    """What is known of one server, and the plan that follows from it."""
 
-    def __init__(self, catalog: Catalog, choice: Choice, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        choice: Choice,
+        pool: Pool,
+        clock: Callable[[], float],
+        log: TargetLog,
+    ) -> None:
         self.names = Names()
         self.server: Server | None = None
-        """None before it was seen."""
+        """None before the first answer."""
+        self.role = 0
+        """OID of the role that we connect as."""
+        self.round_trip = 0.0
+        """Seconds of the latest round trip."""
         self.learning = asyncio.Lock()
-        """Held by whoever learns, so that the next one finds it done."""
+        """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
         self._choice = choice
-        self._sessions = sessions
+        self._pool = pool
+        self._clock = clock
+        self._log = log
         self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
+        self._round_trips: deque[float] = deque(maxlen=20)
         self._nameless: set[tuple[NameKind, Any]] = set()
         self._idle_patterns: tuple[str, ...] = ()
         self._learned_at: dict[str, float] = {}
@@ -52,18 +67,25 @@ class Facts:
 
     @property
     def plan(self) -> Plan:
-        """What runs on the server as it was last seen; nothing before it was seen."""
+        """What runs on the server as it was last seen; nothing before the first answer."""
         if self._planned[0] is not self.server and self.server:
             self._planned = (self.server, plan(self._catalog, self.server))
         return self._planned[1]
 
     @property
-    def learned(self) -> bool:
-        """Tell whether anything was learned since the server was last seen to be another."""
+    def least_round_trip(self) -> float:
+        """Seconds of the shortest of the latest round trips; 0 before the first."""
+        return min(self._round_trips, default=0.0)
+
+    @property
+    def has_learned(self) -> bool:
+        """Return whether anything was learned of the server that is there now."""
         return bool(self._learned_at)
 
     def note(self, vitals: Vitals) -> bool:
-        """Take over what the server says of itself; tell whether it is of another version than it was."""
+        """Take over the latest vitals; return whether the server is of another version than before."""
+        self.role, self.round_trip = vitals.role, vitals.round_trip
+        self._round_trips.append(vitals.round_trip)
         known = self.server or Server(vitals.version, vitals.in_recovery, vitals.database)
         seen = replace(
             known,
@@ -72,28 +94,28 @@ class Facts:
             database=vitals.database,
             own=self._choice.takes(vitals.database),
         )
-        if another := seen.version != known.version:
+        if is_another := seen.version != known.version:
             self._learned_at = {}
         if seen != self.server:
             self.server = seen
-        return another
+        return is_another
 
     def come_from(self, session: Session, database: str) -> None:
-        """Note over which connection facts are learned: over a new one another server may answer."""
+        """Note which connection is asked: over a new one another server may answer."""
         if session is not self._source:
             self._learned_at.pop(database, None)
             self._source = session
 
     async def learn(self, session: Session, database: str) -> None:
-        """Read the directory and this database's contents when what is known has grown old; else keep it."""
-        now = time.monotonic()
-        if self.server is None or now - self._learned_at.get(database, float("-inf")) < FACTS_SECONDS:
+        """Read the directory and this database's contents when they are older than their TTL."""
+        now = self._clock()
+        if self.server is None or now - self._learned_at.get(database, _NEVER) < DIRECTORY_SECONDS:
             return
         try:
-            directory = await session.directory(FACTS_TIMEOUT)
-            extensions, bare = await session.extensions(FACTS_TIMEOUT), await session.bare(FACTS_TIMEOUT)
+            directory = await session.directory(TIMEOUT)
+            extensions, has_tables = await session.extensions(TIMEOUT), await session.has_tables(TIMEOUT)
         except QueryError as error:
-            _log.warning("databases, roles and extensions could not be listed: %s", error)
+            self._log.warning("databases, roles and extensions could not be listed", extra={"reason": str(error)})
             return
         self._learned_at[database] = now
         self._nameless = set()
@@ -104,50 +126,56 @@ class Facts:
         self._learned_at = {name: at for name, at in self._learned_at.items() if name in present}
         by_database = {name: found for name, found in self.server.extensions.items() if name in present}
         self.server = replace(self.server, databases=chosen, extensions=by_database)
-        self._note_contents(database, extensions, bare=bare)
+        self._note_contents(database, extensions, has_tables=has_tables)
 
     def _chosen(self, directory: Directory) -> tuple[str, ...]:
-        """Choose the databases to look into, and log the patterns that match none when that is news."""
+        """Choose the databases to look into, and log patterns that match none when that is news."""
         idle = self._choice.idle(directory.databases.values())
         if new := set(idle) - set(self._idle_patterns):
-            _log.warning("no database matches %s", ", ".join(sorted(new)))
+            self._log.warning("no database matches %s", ", ".join(sorted(new)))
         self._idle_patterns = idle
         return tuple(name for name in directory.connectable if self._choice.takes(name))
 
-    def is_old(self, database: str) -> bool:
-        """Tell whether a database was not looked into of late."""
-        return time.monotonic() - self._learned_at.get(database, float("-inf")) >= CONTENTS_SECONDS
+    @property
+    def stale(self) -> set[str]:
+        """The databases whose contents are older than their TTL."""
+        databases = self.server.databases if self.server else ()
+        oldest = self._clock() - CONTENTS_SECONDS
+        return {name for name in databases if self._learned_at.get(name, _NEVER) <= oldest}
 
     async def learn_contents(self, session: Session, database: str) -> None:
-        """Read which extensions a database has, and whether it has any table."""
+        """Read which extensions a database has, and whether it has tables."""
         try:
-            extensions, bare = await session.extensions(FACTS_TIMEOUT), await session.bare(FACTS_TIMEOUT)
+            extensions, has_tables = await session.extensions(TIMEOUT), await session.has_tables(TIMEOUT)
         except QueryError as error:
-            if not session.usable:
+            if not session.is_usable:
                 raise
-            _log.warning("extensions of %s could not be listed: %s", database, error)
+            extra = {"datname": database, "reason": str(error)}
+            self._log.warning("extensions could not be listed", extra=extra)
             return
-        self._learned_at[database] = time.monotonic()
-        self._note_contents(database, extensions, bare=bare)
+        self._learned_at[database] = self._clock()
+        self._note_contents(database, extensions, has_tables=has_tables)
 
-    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, bare: bool) -> None:
-        """Take over what is in a database; the plan is made anew only if that has changed."""
+    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, has_tables: bool) -> None:
+        """Take over the contents of a database; an unchanged server keeps its plan."""
         if not self.server:
             return
         contents = {**self.server.extensions, database: extensions}
-        others = {name for name in self.server.bare if name in contents} - {database}
-        seen = replace(self.server, extensions=contents, bare=frozenset(others | ({database} if bare else set())))
+        without = {name for name in self.server.without_tables if name in contents} - {database}
+        if not has_tables:
+            without.add(database)
+        seen = replace(self.server, extensions=contents, without_tables=frozenset(without))
         if seen != self.server:
             self.server = seen
 
     def schema(self, job: Job) -> str | None:
-        """Give the schema of a job's extension, quoted for SQL."""
+        """Return the schema of a job's extension, quoted for SQL."""
         if not self.server or not job.collector.extension:
             return None
         return quoted(self.server.extensions[job.database][job.collector.extension].schema)
 
     async def look_up_names(self, job: Job, table: Columns, session: Session) -> None:
-        """Ask for the names of what turned up for the first time; without an answer its oids stand in."""
+        """Look up the names of OIDs that are new; without an answer the OIDs stand in for them."""
         for label, kind in job.collector.names.items():
             unknown = {
                 key for key in self.names.unknown(kind, table.get(label, ())) if (kind, key) not in self._nameless
@@ -155,30 +183,41 @@ class Facts:
             if not unknown or (job.collector.vital and kind != "relation"):
                 continue  # the vital few read no catalog of all databases, which may be locked
             try:
-                async with asyncio.timeout(_NAMES_TIMEOUT):
-                    await self._look_up(kind, unknown, job, session)
-            except (DatabaseError, TimeoutError) as error:
-                _log.info("names could not be looked up: %s", error, extra={"collector": job.collector.name})
+                await self._look_up(kind, unknown, job, session, self._clock() + NAMES_TIMEOUT)
+            except DatabaseError as error:
+                extra = {"collector": job.collector.name, "datname": job.database, "reason": str(error)}
+                self._log.info("names could not be looked up", extra=extra)
             else:
                 self._nameless |= {(kind, key) for key in self.names.unknown(kind, unknown)}
 
-    async def _look_up(self, kind: NameKind, unknown: Iterable[Any], job: Job, session: Session) -> None:
+    async def _look_up(
+        self, kind: NameKind, unknown: Iterable[Any], job: Job, session: Session, deadline: float
+    ) -> None:
         if kind == "relation":
-            await self._look_up_relations(unknown, job, session)
+            await self._look_up_relations(unknown, job, session, deadline)
         else:
-            directory = await session.directory(FACTS_TIMEOUT)
+            directory = await session.directory(NAMES_TIMEOUT)
             self.names.replace(directory.databases, directory.roles)
 
-    async def _look_up_relations(self, unknown: Iterable[Relation], job: Job, session: Session) -> None:
+    async def _look_up_relations(
+        self, unknown: Iterable[Relation], job: Job, session: Session, deadline: float
+    ) -> None:
         by_database: dict[int, list[int]] = {}
         for database, oid in unknown:
             by_database.setdefault(database, []).append(oid)
         for database, oids in by_database.items():
-            self.names.learn(await self._relations(database, oids, session, job.database))
+            name = self.names.database(database)
+            if not database or name is None or name == job.database:
+                self.names.learn(await session.relations(oids, database, self._left(deadline)))
+            else:
+                self.names.learn(await self._relations_elsewhere(database, name, oids, deadline))
 
-    async def _relations(self, database: int, oids: Sequence[int], session: Session, ours: str) -> dict[Relation, str]:
-        name = self.names.database(database)
-        if not database or name is None or name == ours:
-            return await session.relations(oids, database, FACTS_TIMEOUT)
-        async with self._sessions.borrowed(name, wait=False) as other:
-            return await other.relations(oids, database, FACTS_TIMEOUT)
+    async def _relations_elsewhere(
+        self, database: int, name: str, oids: Sequence[int], deadline: float
+    ) -> dict[Relation, str]:
+        async with self._pool.borrowed(name, timeout=0, login_timeout=self._left(deadline)) as session:
+            return await session.relations(oids, database, self._left(deadline))
+
+    def _left(self, deadline: float) -> float:
+        """Return the seconds until a deadline, enough for one round trip at least."""
+        return max(deadline - self._clock(), 0.1)

@@ -1,5 +1,6 @@
 """Reads libpq's connection strings, both forms, into what asyncpg takes."""
 
+import os
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -91,3 +92,12 @@ def _one_host(pairs: list[tuple[str, str]], host: str | None) -> list[tuple[str,
 def _bracketed(hosts: str) -> str:
     """Put IPv6 addresses into the brackets without which asyncpg takes what follows a colon for the port."""
     return ",".join(f"[{host}]" if re.fullmatch(r"[0-9a-fA-F]*:.*:.*", host) else host for host in hosts.split(","))
+
+
+def address_of(dsn: str) -> str:
+    """Name the server of a connection URI by `host:port`, as `PG*` variables complete it; no secret is in it."""
+    parts = urlsplit(dsn)
+    said = dict(parse_qsl(parts.query))
+    host = parts.hostname or said.get("host") or os.environ.get("PGHOST") or "localhost"
+    port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    return f"{host}:{port or said.get('port') or os.environ.get('PGPORT') or '5432'}"

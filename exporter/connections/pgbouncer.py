@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.console_sql import Shown, Value, commands, rows
-from exporter.connections.session import APPLICATION_NAME, Directory, Session, Vitals, secret_in
+from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Stuck, Vitals, secret_in
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
@@ -62,15 +62,17 @@ class Console(Session):
 
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = ""
-    ) -> list[Any]:
+    ) -> Answer:
         """Have shown what a query names, and run it on that; the console answers at once or hangs."""
         give_up = time.monotonic() + (timeout if patience is None else patience)
         shown = {name: await self.show(name, give_up - time.monotonic()) for name in commands(sql)}
-        return rows(sql, shown, timeout)
+        return Answer(rows(sql, shown, timeout))
 
     async def show(self, name: str, patience: float) -> Shown:
         """Run one SHOW command."""
-        answer: Shown = await self._answered(self._ask(f"SHOW {name.upper()}"), max(patience, 0.0))
+        answer: Shown = await self._answered(
+            f"SHOW {name.upper()}", self._ask(f"SHOW {name.upper()}"), max(patience, 0.0)
+        )
         return answer
 
     async def vitals(self, timeout: float) -> Vitals:
@@ -90,9 +92,9 @@ class Console(Session):
         """Name no extensions."""
         return {}
 
-    async def bare(self, timeout: float) -> bool:
-        """Tell that there is nothing to wait for."""
-        return False
+    async def has_tables(self, timeout: float) -> bool:
+        """Return that nothing has to be waited for."""
+        return True
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name no relations."""
@@ -102,9 +104,7 @@ class Console(Session):
         """Know them gone: PgBouncer sees that a client has left as soon as it does anything."""
         return set()
 
-    @property
-    def lost(self) -> bool:
-        """Tell whether the connection is closed, as far as this side knows."""
+    def _is_closed(self) -> bool:
         return self._closed or self._connection.pgconn.status == pq.ConnStatus.BAD
 
     async def close(self) -> None:
@@ -114,9 +114,9 @@ class Console(Session):
     def terminate(self) -> None:
         """Close the connection, once nobody waits for its socket any more."""
         self._closed = True
-        if self.stuck and self._pending:
-            self._pending.add_done_callback(lambda _: self._connection.pgconn.finish())
-            self._pending.cancel()
+        if isinstance(self.state, Stuck):
+            self.state.answer.add_done_callback(lambda _: self._connection.pgconn.finish())
+            self.state.answer.cancel()
         else:
             self._connection.pgconn.finish()
 
@@ -195,6 +195,12 @@ class PgBouncer:
         self._password_file = password_file
         self.connect_timeout = connect_timeout
         self._parameters()
+
+    @property
+    def address(self) -> str:
+        """Host and port as log lines name the server."""
+        parameters = self._parameters()
+        return f"{parameters.get('host', 'localhost')}:{parameters.get('port', '6432')}"
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Console:
         """Open a session on the console; ConnectError says why there is none."""

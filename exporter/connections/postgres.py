@@ -4,7 +4,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
-from exporter.connections.dsn import asyncpg_dsn
-from exporter.connections.session import APPLICATION_NAME, Directory, Session, Vitals, secret_in
+from exporter.connections.dsn import address_of, asyncpg_dsn
+from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
@@ -79,8 +79,10 @@ class PostgresSession(Session):
 
     _errors = (*_DRIVER_ERRORS, *_DECODE_ERRORS)
 
-    def __init__(self, connection: Any, login_seconds: float = 0.0) -> None:
-        super().__init__()
+    def __init__(
+        self, connection: Any, login_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(clock)
         self._connection = connection
         self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
@@ -89,30 +91,30 @@ class PostgresSession(Session):
 
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
-    ) -> list[Any]:
+    ) -> Answer:
         """Run one query; the server ends it after the timeout."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
         wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
-        self.trips = 1 + (sql not in self._prepared) + bool(changed)
         if changed:
             await self._change(changed, patience)
-        rows: list[Any] = await self._answered(self._connection.fetch(sql, *args), patience)
+        round_trips = 1 + (sql not in self._prepared) + bool(changed)
+        rows: list[Any] = await self._answered(sql, self._connection.fetch(sql, *args), patience)
         self._prepared.add(sql)
-        return rows
+        return Answer(rows, round_trips)
 
     async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
         if self._set.get("search_path") != (path := _PATHS[search_path]):
             await self._change({"search_path": path}, 5.0 + _PATIENCE_SECONDS)
-        statement = await self._answered(self._connection.prepare(sql), 5.0 + _PATIENCE_SECONDS)
+        statement = await self._answered(sql, self._connection.prepare(sql), 5.0 + _PATIENCE_SECONDS)
         return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
 
     async def _change(self, values: Mapping[str, str], patience: float) -> None:
         """Change what the session is set to; until the server has confirmed it, nothing is known of it."""
         for name in values:
             self._set.pop(name, None)
-        await self._answered(self._connection.execute(_set(values)), patience)
+        await self._answered(_set(values), self._connection.execute(_set(values)), patience)
         self._set |= values
 
     async def vitals(self, timeout: float) -> Vitals:
@@ -122,21 +124,24 @@ class PostgresSession(Session):
             " pg_is_in_recovery() AS in_recovery, current_database()::text AS database,"
             " (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role"
         )
-        asked_at = time.monotonic()
-        [row] = await self.fetch(signed(sql, "vitals"), timeout, patience=_PATIENCE_WITH_VITALS_SECONDS)
-        rtt = (time.monotonic() - asked_at) / self.trips
-        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, rtt)
+        asked_at = self._clock()
+        answer = await self.fetch(signed(sql, "vitals"), timeout, patience=_PATIENCE_WITH_VITALS_SECONDS)
+        round_trip = (self._clock() - asked_at) / answer.round_trips
+        if len(answer.rows) != 1:
+            raise QueryError("query", f"the server answered a question of one row with {len(answer.rows)}")
+        [row] = answer.rows
+        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, round_trip)
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
-        databases = await self.fetch(
+        databases = await self.rows(
             "SELECT oid, textsend(datname::text) AS name,"
             " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
             " AND has_database_privilege(oid, 'CONNECT') AS connectable"
             " FROM pg_catalog.pg_database ORDER BY datname /* pgvigil:directory */",
             timeout,
         )
-        roles = await self.fetch(
+        roles = await self.rows(
             "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */", timeout
         )
         return Directory(
@@ -147,7 +152,7 @@ class PostgresSession(Session):
 
     async def extensions(self, timeout: float) -> dict[str, Extension]:
         """List the extensions of this database with their versions and schemas."""
-        rows = await self.fetch(
+        rows = await self.rows(
             "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema"
             " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
             " /* pgvigil:extensions */",
@@ -155,19 +160,19 @@ class PostgresSession(Session):
         )
         return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
 
-    async def bare(self, timeout: float) -> bool:
-        """Tell whether this database has no lasting table, materialized view or sequence but the server's own."""
-        rows = await self.fetch(
-            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
+    async def has_tables(self, timeout: float) -> bool:
+        """Return whether this database has a permanent user table, materialized view or sequence."""
+        rows = await self.rows(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
             " AND relpersistence <> 't')"
-            " AS bare /* pgvigil:bare */",
+            " AS has_tables /* pgvigil:has_tables */",
             timeout,
         )
-        return bool(rows[0]["bare"])
+        return bool(rows[0]["has_tables"])
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name some relations of this session's database, whose own oid is given."""
-        rows = await self.fetch(
+        rows = await self.rows(
             "SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_catalog.pg_class AS c"
             " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY($1::oid[])"
             " /* pgvigil:relations */",
@@ -178,7 +183,7 @@ class PostgresSession(Session):
 
     async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
         """Terminate those of our own backends that we no longer talk to, and say which of them were still there."""
-        rows = await self.fetch(
+        rows = await self.rows(
             "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)"
             " WHERE pid::oid = ANY($1::oid[]) AND application_name = $2 /* pgvigil:end_abandoned */",
             timeout,
@@ -187,14 +192,12 @@ class PostgresSession(Session):
         )
         return {row["pid"] for row in rows}
 
-    @property
-    def lost(self) -> bool:
-        """Tell whether the connection is closed, as far as this side knows."""
+    def _is_closed(self) -> bool:
         return bool(self._connection.is_closed())
 
     async def close(self) -> None:
         """Say goodbye; a server that does not answer is not waited for."""
-        if self.stuck:
+        if self.is_stuck:
             self.terminate()
             return
         try:
@@ -224,6 +227,11 @@ class Postgres:
         self._dsn = asyncpg_dsn(secret_in(dsn) if isinstance(dsn, Path) else dsn.get_secret_value())
         self._password_file = password_file
         self.connect_timeout = connect_timeout
+
+    @property
+    def address(self) -> str:
+        """Host and port as log lines name the server."""
+        return address_of(self._dsn)
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,68 +18,107 @@ APPLICATION_NAME = "pgvigil"
 
 @dataclass(frozen=True)
 class Vitals:
-    """What every scrape asks first: an answer means that the server is up."""
+    """The answer to the first question of every scrape: the server is up."""
 
     version: tuple[int, int]
     in_recovery: bool
     database: str
     role: int
-    """The oid of the role that we are."""
-    rtt: float
+    """OID of the role that the session runs as."""
+    round_trip: float
     """Seconds from the question to the answer, which took the server next to nothing."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """The databases and roles of a server by oid, and which databases the role may connect to."""
+    """The databases and roles of a server by OID, and which databases the role may connect to."""
 
     databases: Mapping[int, str]
     roles: Mapping[int, str]
     connectable: tuple[str, ...]
 
 
-class Session(ABC):
-    """One connection. Whoever opened it closes it.
+@dataclass(frozen=True)
+class Answer:
+    """The rows of one query, which know their columns, and how many round trips it took."""
 
-    A session whose server did not answer in time is `stuck`: it takes no further query, but stays open, so that no
-    second connection joins the one that hangs; it can be used again as soon as the answer has come.
+    rows: Sequence[Any]
+    round_trips: int = 1
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Takes a query."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Waits for the answer to a query."""
+
+    sql: str
+    since: float
+    answer: asyncio.Task[Any]
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """The answer did not come in time. The session takes no query until it has come."""
+
+    sql: str
+    since: float
+    answer: asyncio.Task[Any]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection is closed, as far as this side knows."""
+
+
+SessionState = Idle | Asked | Stuck | Lost
+
+
+class Session(ABC):
+    """One connection; closed by its opener.
+
+    A stuck session stays open, so that no second connection joins one that hangs. It is idle again as soon as the
+    answer has come.
     """
 
     pid = 0
-    """The process id of our backend."""
+    """Process ID of our backend."""
 
     login_seconds = 0.0
-    """How long it took to get the session ready."""
-
-    trips = 1
-    """How often the latest query went to the server and back."""
+    """Seconds that the login took, guard rails included."""
 
     _errors: tuple[type[Exception], ...] = ()
-    """What the driver raises."""
+    """Exceptions of the driver."""
 
-    def __init__(self) -> None:
-        self._pending: asyncio.Task[Any] | None = None
-        self._awaited = False
-        self._asked_at = 0.0
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._state: Idle | Asked | Stuck = Idle()
 
     @abstractmethod
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
-    ) -> list[Any]:
-        """Run one query and return its rows, which know their columns; QueryError says why there are none.
+    ) -> Answer:
+        """Run one query; QueryError says why there are no rows.
 
         Args:
             sql: one statement.
-            timeout: seconds that it may take.
+            timeout: seconds after which the server ends it.
             args: its parameters.
-            patience: seconds after which a server that does not answer counts as stuck; a little more than the timeout.
+            patience: seconds after which the session counts as stuck; a little more than the timeout by default.
             search_path: `pg_catalog`, or `role` for the one that the role has in this database.
 
         """
 
+    async def rows(self, sql: str, timeout: float, *args: Any) -> Sequence[Any]:
+        """Run one query and return its rows only."""
+        return (await self.fetch(sql, timeout, *args)).rows
+
     @abstractmethod
     async def vitals(self, timeout: float) -> Vitals:
-        """Ask what the server is."""
+        """Ask for version, role and recovery, without reading a catalog that may be locked."""
 
     @abstractmethod
     async def directory(self, timeout: float) -> Directory:
@@ -90,48 +129,68 @@ class Session(ABC):
         """List the extensions of this database with their versions and schemas."""
 
     @abstractmethod
-    async def bare(self, timeout: float) -> bool:
-        """Tell whether this database has no lasting table, materialized view or sequence but the server's own."""
+    async def has_tables(self, timeout: float) -> bool:
+        """Return whether this database has a permanent user table, materialized view or sequence."""
 
     @abstractmethod
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
-        """Name some relations of this session's database, whose own oid is given."""
+        """Name some relations of this session's database, whose own OID is given."""
 
     @abstractmethod
     async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
-        """End those of our own connections that we no longer talk to, and say which of them were still there."""
-
-    @property
-    @abstractmethod
-    def lost(self) -> bool:
-        """Tell whether the connection is closed, as far as this side knows."""
+        """Terminate those of our own backends that are abandoned; return those that were still there."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Say goodbye; a server that does not answer is not waited for."""
+        """Close the connection; a server that does not answer is not waited for."""
 
     @abstractmethod
     def terminate(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a message to the server."""
+
+    @abstractmethod
+    def _is_closed(self) -> bool:
+        """Return whether the driver knows the connection to be closed."""
 
     @abstractmethod
     def _translated(self, error: Exception) -> DatabaseError:
-        """Say what happened; a connection that is lost is closed on this side as well."""
+        """Translate a driver's error; the connection of one that is lost is closed on this side as well."""
 
     @property
-    def stuck(self) -> bool:
-        """Tell whether there is an answer to come that nobody waits for any more."""
-        return not self._awaited and self._pending is not None and not self._pending.done()
+    def state(self) -> SessionState:
+        """The state at this moment."""
+        if self._is_closed():
+            return Lost()
+        if isinstance(self._state, Stuck) and self._state.answer.done():
+            self._state = Idle()
+        return self._state
+
+    @property
+    def is_usable(self) -> bool:
+        """Return whether the session is neither lost nor stuck."""
+        return isinstance(self.state, Idle | Asked)
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether the connection is closed."""
+        return isinstance(self.state, Lost)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Return whether an answer is still to come that nothing waits for any more."""
+        return isinstance(self.state, Stuck)
+
+    @property
+    def stuck_on(self) -> str | None:
+        """The query whose answer has not come; None when the session is not stuck."""
+        state = self.state
+        return state.sql if isinstance(state, Stuck) else None
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the answer has been waited for."""
-        return time.monotonic() - self._asked_at if self.stuck else 0.0
-
-    @property
-    def usable(self) -> bool:
-        """Tell whether a query can be asked."""
-        return not self.lost and not self.stuck
+        """Seconds since the question whose answer has not come; 0 when the session is not stuck."""
+        state = self.state
+        return self._clock() - state.since if isinstance(state, Stuck) else 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,29 +198,29 @@ class Session(ABC):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _answered(self, question: Coroutine[Any, Any, Any], patience: float) -> Any:
-        """Wait for an answer; the driver's own time limit would open a second connection to cancel the query."""
-        if self.stuck:
+    async def _answered(self, sql: str, question: Coroutine[Any, Any, Any], patience: float) -> Any:
+        """Wait for an answer. The driver's own timeout would open a second connection to cancel the query."""
+        if self.is_stuck:
             question.close()
-            raise QueryError("connection", f"the server has not answered for {self.stuck_seconds:.0f} s")
-        self._asked_at = time.monotonic()
-        self._pending = asyncio.create_task(question)
-        self._pending.add_done_callback(_heard)
-        self._awaited = True
+            raise QueryError("connection", f"no answer for {self.stuck_seconds:.0f} s")
+        answer = asyncio.create_task(question)
+        answer.add_done_callback(_retrieve)
+        asked = Asked(sql, self._clock(), answer)
+        self._state = asked
         try:
-            await asyncio.wait([self._pending], timeout=patience)
+            await asyncio.wait([answer], timeout=patience)
         finally:
-            self._awaited = False
-        if self.stuck:
+            self._state = Idle() if answer.done() else Stuck(sql, asked.since, answer)
+        if not answer.done():
             raise QueryError("connection", "the server does not answer: it is hung, or the network is cut")
         try:
-            return self._pending.result()
+            return answer.result()
         except self._errors as error:
             raise self._translated(error) from error
 
 
-def _heard(answer: asyncio.Task[Any]) -> None:
-    """Take note of an answer that nobody waits for any more."""
+def _retrieve(answer: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of an answer that nothing waits for any more."""
     if not answer.cancelled():
         answer.exception()
 
@@ -173,7 +232,11 @@ class Connector(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """The kind of server."""
+
+    @property
+    def address(self) -> str:
+        """Host and port as log lines name the server; no secret."""
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""

@@ -12,8 +12,8 @@ FULL_LIMITS = 25
 """Databases that each get all the rows that a limit allows; more than so many share what these would have."""
 
 
-BARE_SECONDS = 300.0
-"""How long a result of a bare database is served again at least: `postgres` beside the database that matters, say."""
+WITHOUT_TABLES_SECONDS = 300.0
+"""Least cache, in seconds, of a database without tables, such as `postgres` beside the database that matters."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Job:
     database: str
     sql: str
     metrics: tuple[Metric, ...]
-    bare: bool = False
-    """The database holds the server's own catalogs only, which change slowly."""
+    is_without_tables: bool = False
+    """The database holds system catalogs only, which change slowly."""
 
     @property
     def datname(self) -> str:
@@ -36,7 +36,7 @@ class Job:
     def cache(self) -> float:
         """Seconds that its result is served again."""
         cache = self.collector.cache
-        return max(cache, BARE_SECONDS) if cache and self.bare and self.datname else cache
+        return max(cache, WITHOUT_TABLES_SECONDS) if cache and self.is_without_tables and self.datname else cache
 
     @property
     def key(self) -> tuple[str, str]:
@@ -63,21 +63,17 @@ class Plan:
         return {database: tuple(jobs) for database, jobs in found.items()}
 
 
-UNKNOWN = "the extensions could not be listed yet"
-
-
 def plan(catalog: Catalog, server: Server) -> Plan:
     """Decide for each collector where it runs, or why it does not."""
     jobs: list[Job] = []
     skipped: dict[str, str] = {}
     unknown = []
     for collector in catalog:
-        reason = skip_reason(collector, server)
-        if reason == UNKNOWN:
-            unknown.append(collector.name)
-        elif reason:
+        if reason := skip_reason(collector, server):
             skipped[collector.name] = reason
-        if reason:
+            continue
+        if awaits_extensions(collector, server):
+            unknown.append(collector.name)
             continue
         found = _jobs(collector, server)
         jobs += found
@@ -92,16 +88,21 @@ def skip_reason(collector: Collector, server: Server) -> str | None:
         return "switched off"
     if collector.role != "any" and (collector.role == "standby") != server.in_recovery:
         return f"runs on a {collector.role} only"
-    if collector.extension and not _candidates(collector, server):
-        return f"extension {collector.extension} is not installed" if server.database in server.extensions else UNKNOWN
+    if collector.extension and server.database in server.extensions and not _candidates(collector, server):
+        return f"extension {collector.extension} is not installed"
     return None
+
+
+def awaits_extensions(collector: Collector, server: Server) -> bool:
+    """Return whether it depends on extensions that have not been listed yet whether a collector runs."""
+    return bool(collector.extension) and not _candidates(collector, server)
 
 
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
     """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
     ours_first = _candidates(collector, server)
     if collector.needs_tables:
-        ours_first = tuple(name for name in ours_first if name not in server.bare)
+        ours_first = tuple(name for name in ours_first if name not in server.without_tables)
     if collector.scope == "server":
         return ours_first[:1]
     return ours_first if server.own else tuple(name for name in ours_first if name != server.database)
@@ -132,7 +133,7 @@ def _jobs(collector: Collector, server: Server) -> list[Job]:
         if extension not in made:
             made[extension] = _query(collector, extension.version if extension else server.version, extension, limit)
         if query := made[extension]:
-            jobs.append(Job(collector, database, *query, bare=database in server.bare))
+            jobs.append(Job(collector, database, *query, is_without_tables=database in server.without_tables))
     return jobs
 
 
@@ -159,8 +160,8 @@ def _query(
 
 def _no_query(collector: Collector, server: Server) -> str:
     if not _databases(collector, server):
-        bare = collector.needs_tables and server.bare
-        return "no database has a table" if bare else "no database is to be looked into"
+        has_no_tables = collector.needs_tables and server.without_tables
+        return "no database has a table" if has_no_tables else "no database is to be looked into"
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
     return f"has no query for {collector.extension or PRODUCTS[collector.kind]} {version}"
 

@@ -26,7 +26,7 @@ class Server:
     """Every database that the role may connect to, templates left out."""
     extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
     """Database -> extension name -> extension; a database not looked into yet is absent."""
-    bare: frozenset[str] = frozenset()
+    without_tables: frozenset[str] = frozenset()
     """Databases in which nobody has made a table: they hold the server's own catalogs only."""
     own: bool = True
     """Whether collectors of scope `database` run in the database of the DSN as well."""

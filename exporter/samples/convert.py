@@ -65,17 +65,22 @@ def samples(job: Job, table: Columns, names: Names) -> Samples:
     )
 
 
-def label_texts(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
-    """Write every label column as escaped text, oids as names."""
+def label_values(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
+    """Write every label column as text, OIDs as names."""
     texts = {}
     for label in collector.all_labels:
         if label in table:
             kind = collector.names.get(label)
             texts[label] = names.text(kind, table[label]) if kind else list(map(_text, table[label]))
-    return {label: _escaped(column) for label, column in texts.items()}
+    return texts
 
 
-def _escaped(column: list[str]) -> list[str]:
+def label_texts(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
+    """Write every label column as escaped text, OIDs as names."""
+    return {label: escaped(column) for label, column in label_values(collector, table, names).items()}
+
+
+def escaped(column: list[str]) -> list[str]:
     """Cut and escape a column; nearly all need nothing, which one look at all of them together tells."""
     together = "".join(column)
     if len(together) > MOST_CHARACTERS and max(map(len, column)) > MOST_CHARACTERS:

@@ -9,8 +9,8 @@ from typing import Any
 from exporter.catalog.model import LedgerKey
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
-from exporter.samples.convert import label_texts, numbers
-from exporter.samples.model import Columns, Family, Number, Rest, Samples, label_text
+from exporter.samples.convert import escaped, label_values, numbers
+from exporter.samples.model import Columns, Family, Number, Rest, Samples
 
 HALF_LIFE_SECONDS = 900.0
 """In this time what a part once spent loses half of its weight in the choice of members."""
@@ -86,7 +86,7 @@ class Ledger:
         self._weigh(grown, now)
         self._elect(set(parts.values()))
         for part, growth in grown.items():
-            self._book(part, growth)
+            self._add(part, growth)
         hidden = _hidden((row for row in self._last if row not in rows), unreadable) if unreadable else []
         self._last = {**{row: self._last[row] for row in hidden}, **rows}
         return Account(dict(self._members), self._other, self._total)
@@ -118,7 +118,7 @@ class Ledger:
             self._other = _add(self._other, self._members.pop(member))
             self._members[newcomer] = (0,) * len(self._other)
 
-    def _book(self, part: Hashable, growth: Counts) -> None:
+    def _add(self, part: Hashable, growth: Counts) -> None:
         self._total = _add(self._total, growth)
         if part in self._members:
             self._members[part] = _add(self._members[part], growth)
@@ -156,8 +156,8 @@ def new_ledger(job: Job) -> Ledger:
     return Ledger(size=job.collector.limit or sys.maxsize, width=len(columns), rank=columns.index(rule.rank))
 
 
-def book(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
-    """Book the rows of one job, and hand out the members, the remainder (`other` in the last label) and the totals."""
+def update_ledger(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
+    """Count the rows of one job; return its members, the remainder (`other` in the last label) and the totals."""
     rule, columns = _rule(job)
     if not table:
         return _samples(job, ledger.update({}, now, source=job.sql), names, 0, 0)
@@ -186,29 +186,25 @@ def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
 
 def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:
     _, columns = _rule(job)
-    labels = [*_label_texts(job, list(account.members), names), _remainder(job)]
+    shown = _label_values(job, list(account.members), names)
+    pairs = [[f'{label}="{text}"' for text in escaped(list(shown[label]))] for label in job.collector.labels]
+    labels = [",".join(row) for row in zip(*pairs, strict=True)]
     by_column = dict(zip(columns, zip(*account.members.values(), account.other, strict=True), strict=True))
     totals = dict(zip(columns, account.total, strict=True))
     others = dict(zip(columns, account.other, strict=True))
     families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
     families += [Family(total, [""], [totals[m.column]]) for m in job.metrics if (total := m.in_total())]
     rest = [_rest(m.name, others[m.column], totals[m.column]) for m in job.metrics if m.rest]
-    return Samples(tuple(families), len(labels), left_out, tuple(rest), {"malformed": unreadable} if unreadable else {})
+    rejected = {"malformed": unreadable} if unreadable else {}
+    return Samples(tuple(families), len(labels), left_out, tuple(rest), rejected, shown)
 
 
-def _label_texts(job: Job, parts: Sequence[Any], names: Names) -> list[str]:
-    """Write the labels of some parts, each a tuple of label values."""
-    if not parts:
-        return []
-    table = dict(zip(job.collector.labels, zip(*parts, strict=True), strict=True))
-    texts = label_texts(job.collector, table, names)
-    pairs = [[f'{label}="{text}"' for text in texts[label]] for label in job.collector.labels]
-    return [",".join(row) for row in zip(*pairs, strict=True)]
-
-
-def _remainder(job: Job) -> str:
-    *first, last = job.collector.labels
-    return label_text(dict.fromkeys(first, "") | {last: "other"})
+def _label_values(job: Job, parts: Sequence[Any], names: Names) -> dict[str, Sequence[str]]:
+    """Write the labels of some parts, each a tuple of label values, and of the remainder after them."""
+    table = dict(zip(job.collector.labels, zip(*parts, strict=True), strict=True)) if parts else {}
+    known = label_values(job.collector, table, names)
+    *_, last = job.collector.labels
+    return {label: [*known.get(label, ()), "other" if label == last else ""] for label in job.collector.labels}
 
 
 def _rest(name: str, other: Number, total: Number) -> Rest:

@@ -55,6 +55,8 @@ class Samples:
     rest: tuple[Rest, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rows left out, by reason: `duplicate` or `malformed`."""
+    label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Label -> its value in each row, not escaped; of a ledger only, whose rows are also shown to users."""
 
 
 def label_text(labels: Mapping[str, str]) -> str:

@@ -33,8 +33,8 @@ class Turn:
         """Seconds of the server's time that a visit takes before the first query: the middle one of the last visits."""
         return statistics.median_low(self._costs) if self._costs else 0.0
 
-    def book(self, seconds: float) -> None:
-        """Note what a login cost."""
+    def record_login(self, seconds: float) -> None:
+        """Note the server time that a login took, in seconds."""
         self._costs.append(seconds)
 
 
@@ -93,7 +93,7 @@ class Rotation:
         """Note that a database refused us; the more there are, the longer it is before it is asked again."""
         self.turn(database).rests_until = self._clock() + REFUSED_SECONDS * len(self._turns)
 
-    def book(self, database: str, seconds: float) -> None:
-        """Note what a login cost."""
+    def record_login(self, database: str, seconds: float) -> None:
+        """Note the server time that a login took, in seconds."""
         self.login_seconds += seconds
-        self.turn(database).book(seconds)
+        self.turn(database).record_login(seconds)

@@ -1,42 +1,80 @@
-"""Whether a server is up, and why not, as far as the attempts to reach it tell."""
+"""Whether a server is up, and why not."""
 
-import logging
+from dataclasses import dataclass
 
 from exporter.errors import ConnectError
+from exporter.logs import TargetLog
 
-_log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nothing has been asked yet."""
+
+
+@dataclass(frozen=True)
+class Up:
+    """The server has answered."""
+
+
+@dataclass(frozen=True)
+class Down:
+    """The server has not answered."""
+
+    reason: str
+    """One of CONNECT_REASONS."""
+    message: str
+
+
+_NO_ANSWER = "no answer in time"
 
 
 class Health:
-    """Asked anew at each scrape: any answer means up; without one, the latest failure says why not."""
+    """The state of a server: asked anew by each scrape, up with any answer, else down for the latest reason."""
 
-    def __init__(self, product: str) -> None:
-        self.up = False
-        self.reason = "timeout"
-        """Why it is down, a word of `CONNECT_REASONS`; empty while it is up."""
+    def __init__(self, product: str, log: TargetLog) -> None:
+        self.state: Unknown | Up | Down = Unknown()
         self._product = product
-        self._message = "no answer in time"
-        self._logged = "nothing"
+        self._log = log
+        self._logged: str | None = None
 
-    def ask_anew(self) -> None:
-        """Until it answers, a server that answered before counts as hung, any other as timed out."""
-        self.reason = "hung" if self.up or self.reason == "hung" else "timeout"
-        self.up = False
+    @property
+    def is_up(self) -> bool:
+        """Return whether the server has answered since it was last asked."""
+        return isinstance(self.state, Up)
 
-    def note_life(self) -> None:
-        """Take over that it answered."""
-        self.up, self.reason = True, ""
+    @property
+    def reason(self) -> str:
+        """Why it is down, one of CONNECT_REASONS; empty while it is up, `timeout` before it was asked."""
+        match self.state:
+            case Up():
+                return ""
+            case Down(reason):
+                return reason
+        return "timeout"
 
-    def note_down(self, error: ConnectError) -> None:
-        """Take over why it cannot be had, unless another connection found it up."""
-        if not self.up:
-            if (self.reason, error.reason) != ("hung", "timeout"):
-                self.reason = error.reason
-            self._message = str(error)
+    def ask(self) -> None:
+        """Presume it down until it answers: hung when it answered before, else timed out."""
+        was_there = self.is_up or self.reason == "hung"
+        message = self.state.message if isinstance(self.state, Down) else _NO_ANSWER
+        self.state = Down("hung" if was_there else "timeout", message)
 
-    def log(self) -> None:
-        """Log when the server goes or comes, not at every scrape."""
-        if self._logged != self.reason:
-            message = f"{self._product} is up" if self.up else f"{self._product} is down: {self._message}"
-            _log.log(logging.INFO if self.up else logging.WARNING, message, extra={"reason": self.reason})
-            self._logged = self.reason
+    def answered(self) -> None:
+        """Note an answer, whatever it says."""
+        self.state = Up()
+
+    def failed(self, error: ConnectError) -> None:
+        """Note why there is no connection, unless another one found the server up."""
+        if not self.is_up:
+            is_known_as_hung = (self.reason, error.reason) == ("hung", "timeout")
+            self.state = Down(self.reason if is_known_as_hung else error.reason, str(error))
+
+    def log_transition(self) -> None:
+        """Log when the server has come or gone since the last line, not at every scrape."""
+        if self._logged == self.reason:
+            return
+        self._logged = self.reason
+        if isinstance(self.state, Down):
+            extra = {"reason": self.state.reason}
+            self._log.warning("%s is down: %s", self._product, self.state.message, extra=extra)
+        else:
+            self._log.info("%s is up", self._product)

@@ -2,15 +2,12 @@
 
 import re
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 from exporter.planning.oid_names import Names
 from exporter.report import ServerCost
 from exporter.samples.ledger import Key, Ledger, Row
 from exporter.samples.model import Columns
-
-COLLECTOR = "statements"
-"""The collector whose rows tell it, so that it costs the server no further query."""
 
 TEXTS = """
 SELECT queryid,
@@ -31,7 +28,7 @@ LOOK_EVERY_SECONDS = 300.0
 _BLOCKS = ("shared_blks_hit", "shared_blks_read")
 
 
-class Costs:
+class ServerCosts:
     """Remembers which statement belongs to which collector, and adds up what they cost, also over resets."""
 
     def __init__(self) -> None:
@@ -41,20 +38,20 @@ class Costs:
         self._costs: Mapping[tuple[str, str], ServerCost] = {}
 
     def missing(self, table: Columns, role: int, now: float) -> list[int]:
-        """Select the statements of our role that have not been asked for of late."""
+        """Select the statements of our role that are unknown and were not asked for within LOOK_EVERY_SECONDS."""
         ours = {queryid for _, queryid in _ours(table, role)} - self._collectors.keys()
         self._asked = {queryid: at for queryid, at in self._asked.items() if queryid in ours}
-        new = [queryid for queryid in ours if now - self._asked.get(queryid, -1e9) >= LOOK_EVERY_SECONDS]
+        new = [queryid for queryid in ours if now - self._asked.get(queryid, float("-inf")) >= LOOK_EVERY_SECONDS]
         self._asked |= dict.fromkeys(new, now)
         return sorted(new)
 
     def learn(self, texts: Mapping[int, str | None]) -> None:
-        """Tell by the comment at its end which collector a statement belongs to."""
+        """Read from the comment at its end which collector a statement belongs to."""
         for queryid, text in texts.items():
             if found := re.search(r"/\* pgvigil:(\w+) \*/\s*$", text or ""):
                 self._collectors[queryid] = found[1]
 
-    def update(self, table: Columns, role: int, names: Names, per_database: Iterable[str], now: float) -> None:
+    def update(self, table: Columns, role: int, names: Names, per_database: Collection[str], now: float) -> None:
         """Count what the statements of our role have cost since the last look."""
         rows: dict[Key, Row] = {}
         parts: dict[Key, Key] = {}

@@ -1,11 +1,14 @@
-"""What `/statements` shows: the ledger's members beside their normalised texts, which no scrape ever reads."""
+"""The statements of the last scrape with their texts, which no scrape ever reads."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.report import Report
-from exporter.scrape.server_cost import COLLECTOR
+from exporter.catalog.model import Catalog
+from exporter.connections.discovery import TIMEOUT
+from exporter.errors import DatabaseError
+from exporter.planning.plan import Job
+from exporter.samples.model import Samples
+from exporter.scrape.parts import Parts
 from exporter.sql import normalised
 
 TEXTS = """
@@ -15,40 +18,53 @@ SELECT DISTINCT ON (queryid)
   FROM {schema}.pg_stat_statements(true)
  WHERE queryid = ANY ($1::text[]::bigint[])
 """
-"""Reads the file of texts, so it runs only when a person asks for texts that are not known yet."""
+"""Reads the file of texts, so it runs only for statements whose text is not known yet."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One line of the list: its labels, and its counters by metric name."""
+    """One statement of a ledger: its labels, not escaped, its counters by column, and its text."""
 
     queryid: str
     labels: Mapping[str, str]
     counts: Mapping[str, float]
+    text: str = ""
 
 
-def statements(report: Report) -> list[Statement]:
-    """List the statements of the last scrape, by execution time; empty without pg_stat_statements."""
-    [*found] = [job.samples for job in report.jobs if job.collector == COLLECTOR and job.samples]
-    if not found or not found[0].families:
-        return []
-    texts = found[0].families[0].labels
+@dataclass(frozen=True)
+class StatementList:
+    """The statements that have series of their own, those first that took most time."""
+
+    statements: tuple[Statement, ...] = ()
+    note: str = ""
+    """Why there is none, or why texts are missing."""
+
+
+def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:
+    """List the statements of a ledger by execution time, with the texts that are known."""
+    shown = samples.label_values
     rows = []
-    for i, text in enumerate(texts):
-        labels = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', text))
-        counts = {f.metric.column: float(f.values[i] or 0) for f in found[0].families if len(f.values) == len(texts)}
-        rows.append(Statement(labels.get("queryid", ""), labels, counts))
-    return sorted(rows, key=lambda row: row.counts.get("exec_seconds", 0.0), reverse=True)
+    for i, queryid in enumerate(shown.get("queryid", ())):
+        labels = {label: values[i] for label, values in shown.items()}
+        per_row = (family for family in samples.families if len(family.values) == len(shown["queryid"]))
+        counts = {family.metric.column: float(family.values[i] or 0) for family in per_row}
+        rows.append(Statement(queryid, labels, counts, texts.text(queryid)))
+    return tuple(sorted(rows, key=lambda row: row.counts.get("exec_seconds", 0.0), reverse=True))
+
+
+def queryids(samples: Samples) -> list[int]:
+    """Return the query identifiers of a ledger's members."""
+    return [int(text) for text in samples.label_values.get("queryid", ()) if text.lstrip("-").isdecimal()]
 
 
 class Texts:
-    """Remembers the texts of the statements that were asked for, and forgets those no longer listed."""
+    """Remembers the texts of the listed statements, and forgets those no longer listed."""
 
     def __init__(self) -> None:
         self._known: dict[int, str] = {}
 
     def missing(self, wanted: Iterable[int]) -> list[int]:
-        """Select the ids whose text has yet to be read; texts of all other ids are dropped."""
+        """Return the IDs whose text has yet to be read; drop the texts of all other IDs."""
         wanted = list(wanted)
         self._known = {queryid: text for queryid, text in self._known.items() if queryid in set(wanted)}
         return [queryid for queryid in wanted if queryid not in self._known]
@@ -58,5 +74,36 @@ class Texts:
         self._known.update({queryid: normalised(text) for queryid, text in texts.items() if text is not None})
 
     def text(self, queryid: str) -> str:
-        """Give one statement's text; empty while it is not known."""
+        """Return one statement's text; empty while it is not known."""
         return self._known.get(int(queryid), "") if queryid.lstrip("-").isdecimal() else ""
+
+
+class StatementReader:
+    """Reads the texts of the statements that the last scrape listed, once each."""
+
+    def __init__(self, parts: Parts, catalog: Catalog) -> None:
+        self._parts = parts
+        self._collectors = tuple(collector.name for collector in catalog if collector.statements)
+        self._texts = Texts()
+
+    async def read(self) -> StatementList:
+        """List the statements with their texts; the note says why there are none, or why texts are missing."""
+        plan = self._parts.schedule.plan
+        job = next((job for job in plan.jobs if job.collector.statements), None)
+        samples = self._parts.schedule.status(job).samples if job else None
+        if not job or not samples:
+            reasons = (plan.skipped[name] for name in self._collectors if name in plan.skipped)
+            return StatementList(note=next(reasons, "no statements have been collected yet"))
+        note = ""
+        try:
+            await self._read_texts(job, self._texts.missing(queryids(samples)))
+        except DatabaseError as error:
+            note = f"The texts cannot be read: {error}"
+        return StatementList(listed(samples, self._texts), note)
+
+    async def _read_texts(self, job: Job, missing: Sequence[int]) -> None:
+        schema = self._parts.discovery.schema(job)
+        if missing and schema:
+            async with self._parts.pool.borrowed(job.database, timeout=TIMEOUT) as session:
+                rows = await session.rows(TEXTS.replace("{schema}", schema), TIMEOUT, [*map(str, missing)])
+            self._texts.learn({row["queryid"]: row["query"] for row in rows})

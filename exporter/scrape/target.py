@@ -1,59 +1,33 @@
-"""One scrape of one target: vitals, facts, plan, fetch, samples; with a deadline, last good results, shared runs."""
+"""One server to scrape: owns its parts, starts their work, and reports what came of it in time."""
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from exporter.catalog.model import PRODUCTS, Catalog
-from exporter.connections.discovery import CONTENTS_SECONDS, FACTS_TIMEOUT, Facts
-from exporter.connections.pool import KeptSession, Sessions
-from exporter.connections.session import Connector, Session, Vitals
-from exporter.errors import ConnectError, DatabaseError, QueryError
-from exporter.exposition.page_limit import bounded
+from exporter.connections.discovery import TIMEOUT, Discovery
+from exporter.connections.pool import Pool
+from exporter.connections.session import Connector
+from exporter.errors import ConnectError, QueryError
+from exporter.logs import TargetLog
 from exporter.planning.database_filter import Choice
-from exporter.planning.plan import UNKNOWN, Job, Plan
-from exporter.report import JobStatus, Report, Rounds
-from exporter.samples.convert import columns, missing_columns, samples
-from exporter.samples.ledger import book, new_ledger
-from exporter.samples.model import Columns, Samples
-from exporter.schedule.cost_budget import Need, intervals, parts
-from exporter.schedule.job_state import Attempts
-from exporter.schedule.rotation import Rotation
-from exporter.scrape import server_cost as costs
+from exporter.planning.plan import Plan
+from exporter.report import JobStatus, Report
+from exporter.schedule.schedule import Schedule
+from exporter.scrape.database_visitor import DatabaseVisitor
 from exporter.scrape.health import Health
-from exporter.scrape.server_cost import COLLECTOR, Costs
-from exporter.scrape.statement_texts import TEXTS, Texts, statements
+from exporter.scrape.kept_worker import KeptWorker
+from exporter.scrape.parts import Parts
+from exporter.scrape.run_job import JobRunner
+from exporter.scrape.server_cost import ServerCosts
+from exporter.scrape.statement_texts import StatementList, StatementReader
 from exporter.watch.incidents import Incident
 from exporter.watch.loop import Watch, WatchOptions
 
-_log = logging.getLogger(__name__)
-
-_LOGIN_TRIPS = 5
-"""How often a login and the question for the extensions go to the server and back."""
-
-_NO_LOGIN = ("refused", "unreachable", "too_many_connections", "starting_up", "shutting_down")
-"""Why a login fails that would fail in most databases: no visitor tries the next one at once."""
-
-_EARLY = "early visitor"
-
-_LOGIN = ""
-"""Stands for a login where the budget of cost is divided between collectors."""
-
-_AIM = 0.8
-"""Share of the budget of cost that runs are planned for: some cost more than the last ones, and each visit a login."""
-
-_AHEAD = 0.8
-"""Share of the time between two visits by which one looks ahead: what is due at about the next one is left to it."""
-
-_USUAL_GAP_SECONDS = 15.0
-"""How far scrapes are taken to be apart until it is known."""
-
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
-"""Why a collector is not as it should be on a page: it was late, or the server did not let it through."""
+"""Reasons of failure that make an incident: late, or the server did not let the collector through."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +35,11 @@ class Options:
     """How a target is treated."""
 
     max_connections: int = 5
-    """Connections at most."""
+    """Upper bound of connections to the server."""
     last_good: float = 60.0
     """Seconds that the last good result of a failing collector is served, beyond its cache."""
     cost_budget: float = 0.0
     """Share of a core that the collectors may cost the server; 0 for no limit."""
-    max_samples: int = 500_000
-    """Samples on a page at most."""
     databases: Choice = field(default_factory=Choice)
     """Which databases are looked into."""
     watch: WatchOptions | None = None
@@ -75,31 +47,42 @@ class Options:
 
 
 class Target:
-    """One server to scrape. Owns its connections and everything remembered between scrapes."""
+    """One server to scrape."""
 
-    def __init__(self, catalog: Catalog, postgres: Connector, options: Options | None = None, name: str = "") -> None:
-        self._kind = postgres.kind
-        self._options = options or Options()
-        self._sessions = Sessions(postgres, self._options.max_connections)
-        self._facts = Facts(catalog.of_kind(self._kind), self._options.databases, self._sessions)
-        self._health = Health(PRODUCTS[self._kind])
-        self._rotation = Rotation()
-        self._visiting: set[str] = set()
-        self._held_back: set[str] = set()
-        self._attempts: dict[tuple[str, str], Attempts] = {}
-        self._stuck: dict[KeptSession, Attempts] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._began_at: float | None = None
-        self._gap = _USUAL_GAP_SECONDS
+    def __init__(
+        self,
+        catalog: Catalog,
+        connector: Connector,
+        options: Options | None = None,
+        name: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kind = connector.kind
+        options = options or Options()
+        log = TargetLog(logging.getLogger(__name__), name or connector.address)
+        pool = Pool(connector, options.max_connections, clock)
+        self._parts = parts = Parts(
+            pool,
+            Schedule(clock, cost_budget=options.cost_budget, last_good=options.last_good, log=log),
+            Discovery(catalog.of_kind(self._kind), options.databases, pool, clock, log),
+            Health(PRODUCTS[self._kind], log),
+            ServerCosts(),
+            log,
+            clock,
+        )
+        self._clock = clock
+        self._runner = JobRunner(parts)
+        self._vital = KeptWorker(pool.vital, parts, self._runner)
+        self._main = KeptWorker(pool.main, parts, self._runner)
+        self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]
+        self._early = DatabaseVisitor(parts, self._runner, is_early=True)
+        self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = float("-inf")
+        self._began_at = float("-inf")
         self._scrapes = 0
-        self._role = 0
-        self._rtt = 0.0
-        self._rtts: deque[float] = deque(maxlen=20)
-        self._texts = Texts()
-        self._costs = Costs()
-        watch = self._options.watch
-        self._watch = Watch(self._sessions, self._facts.names, watch, name) if watch else None
+        self._statements = StatementReader(parts, catalog)
+        watch = options.watch
+        self._watch = Watch(pool, parts.discovery.names, watch, name, clock, log) if watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 
@@ -110,48 +93,57 @@ class Target:
 
     @property
     def incidents(self) -> list[Incident]:
-        """What was found wrong between scrapes, the newest first."""
+        """The incidents recorded between scrapes, newest first."""
         return self._watch.recorder.incidents if self._watch else []
 
+    @property
+    def plan(self) -> Plan:
+        """What runs on the server as it was last seen; nothing before the first answer."""
+        return self._parts.schedule.plan
+
     async def scrape(self, timeout: float) -> Report:
-        """Collect what is due and report after `timeout` seconds at the latest; who asks meanwhile shares the run."""
-        started = time.monotonic()
-        if started >= self._deadline or not self._running():
-            self._deadline = started + timeout
-            self._begin()
-        while running := self._running():
-            left = started + timeout - time.monotonic()
-            if left <= 0:
-                break
-            await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        """Collect what is due and report within `timeout` seconds; concurrent scrapes share one run."""
+        started = self._clock()
+        if self._may_begin(started):
+            self._parts.schedule.begin_scrape()
+            self._begin(started + timeout)
+        await self._until_done(started + timeout)
         self._scrapes += 1
-        self._health.log()
-        return self._report(time.monotonic() - started)
+        self._parts.health.log_transition()
+        report = self._report(self._clock() - started)
+        tried = (job for job in report.jobs if job.age is not None or job.errors)  # a first round may take long
+        self._late = [job for job in tried if not job.success and job.reason in _TROUBLES]
+        return report
+
+    async def current(self, timeout: float) -> Report:
+        """Report what was collected; collect first where that is older than a scrape interval. Counts as no scrape."""
+        started = self._clock()
+        if started - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(started):
+            self._begin(started + timeout)
+            await self._until_done(started + timeout)
+        return self._report(self._clock() - started)
 
     async def ping(self, timeout: float) -> Report:
-        """Ask only whether the server is up."""
-        started = time.monotonic()
+        """Ask only whether the server is up, within `timeout` seconds."""
+        started = self._clock()
         if not self._running():
-            self._health.ask_anew()
+            self._parts.health.ask()
         try:
             async with asyncio.timeout(timeout):
-                _, vitals = await self._sessions.vital.ready(FACTS_TIMEOUT)
-            self._note(vitals)
+                _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
+            self._parts.health.answered()
+            self._parts.discovery.note(vitals)
         except ConnectError as error:
-            self._health.note_down(error)
+            self._parts.health.failed(error)
         except TimeoutError:
-            _log.debug("no answer within %s s", timeout)
-        self._health.log()
-        return Report(
-            self._health.up,
-            self._health.reason,
-            (),
-            {},
-            time.monotonic() - started,
-            self._scrapes,
-            self._sessions.count,
-            kind=self._kind,
-        )
+            self._parts.log.debug("no answer within %s s", timeout)
+        self._parts.health.log_transition()
+        return self._report(self._clock() - started, with_jobs=False)
+
+    async def statements(self, timeout: float) -> StatementList:
+        """List the statements that have series of their own, and read the texts that are not known yet."""
+        await self.current(timeout)
+        return await self._statements.read()
 
     async def close(self) -> None:
         """End what runs and close all connections."""
@@ -159,360 +151,87 @@ class Target:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self._sessions.close()
-
-    async def statement_texts(self, report: Report) -> Texts:
-        """Read the texts of the listed statements that are not known yet; DatabaseError says why not."""
-        ids = [int(row.queryid) for row in statements(report) if row.queryid.lstrip("-").isdecimal()]
-        missing = self._texts.missing(ids)
-        job = next((job for job in self.plan.jobs if job.collector.name == COLLECTOR), None)
-        if job and missing and (schema := self._facts.schema(job)):
-            async with self._sessions.borrowed(job.database) as session:
-                rows = await session.fetch(TEXTS.replace("{schema}", schema), FACTS_TIMEOUT, [*map(str, missing)])
-            self._texts.learn({row["queryid"]: row["query"] for row in rows})
-        return self._texts
-
-    @property
-    def plan(self) -> Plan:
-        """What runs on the server as it was last seen; nothing before it was seen."""
-        return self._facts.plan
+        await self._parts.pool.close()
 
     def _running(self) -> list[asyncio.Task[None]]:
-        """List what a page waits for: nobody is late for an early visit."""
-        return [task for name, task in self._tasks.items() if name != _EARLY and not task.done()]
+        """List the tasks that a page waits for: early visits are not among them."""
+        return [task for worker, task in self._tasks.items() if worker is not self._early and not task.done()]
 
-    def _begin(self) -> None:
-        """Start a run on every kept connection that is not still at work."""
-        self._health.ask_anew()
-        self._pace()
-        for vital, kept, other in (
-            (True, self._sessions.vital, self._sessions.main),
-            (False, self._sessions.main, self._sessions.vital),
-        ):
-            if self._start(f"{'vital' if vital else 'main'} connection", self._work(vital, kept, other)):
-                self._expect(vital)
+    def _may_begin(self, now: float) -> bool:
+        """Return whether a new run may begin: the one before is over, or past its deadline."""
+        return now >= self._deadline or not self._running()
 
-    def _expect(self, vital: bool) -> None:
-        """Mark what is due: until it has been collected, the result that is there is not the newest."""
-        for job in self._due():
-            if job.collector.vital == vital and job.database not in self._visiting:
-                self._of(job).pending = True
-
-    def _pace(self) -> None:
-        """Put the most expensive collectors further apart when all together cost more than they may."""
-        now = time.monotonic()
-        if self._began_at is not None:
-            self._gap += 0.3 * (min(now - self._began_at, 300.0) - self._gap)
-        self._began_at = now
-        if not self._options.cost_budget or not (server := self._facts.server):
-            return
-        vital = sum(self._of(job).cost / self._gap for job in self.plan.jobs if job.collector.vital)
-        share = max(_AIM * self._options.cost_budget - vital, self._options.cost_budget / 10)
-        here, elsewhere = self._needs(server.database)
-        for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
-        self._hold_back(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
-
-    def _needs(self, ours: str) -> tuple[dict[tuple[str, str], Need], dict[tuple[str, str], Need]]:
-        """Say what the jobs take in the database of the DSN, and in the others, with a login for each of these.
-
-        The two share the budget evenly, so that however many databases there are, what is asked once for the whole
-        server is not held back by what is asked in each of them.
-        """
-        here: dict[tuple[str, str], Need] = {}
-        elsewhere: dict[tuple[str, str], Need] = {}
-        for database, jobs in self.plan.by_database.items():
-            needs = {
-                job.key: Need(self._of(job).cost, max(job.cache, self._gap)) for job in jobs if not job.collector.vital
-            }
-            if database == ours:
-                here = needs
-            elif needs:
-                login = Need(self._rotation.turn(database).cost, min(need.period for need in needs.values()))
-                elsewhere |= needs | {(_LOGIN, database): login}
-        return here, elsewhere
-
-    def _hold_back(self, paced: Mapping[tuple[str, str], float]) -> None:
-        """Put runs so far apart, and log of each collector when that begins and ends, not of each database."""
-        for job in self.plan.jobs:
-            self._of(job).interval = paced.get(job.key, 0.0)
-        for database in self.plan.by_database:
-            self._rotation.turn(database).interval = paced.get((_LOGIN, database), 0.0)
-        held_back = {name: interval for (name, _), interval in paced.items() if name != _LOGIN}
-        for name in held_back.keys() - self._held_back:
-            _log.info("collector runs every %.1f s, because of its cost", held_back[name], extra={"collector": name})
-        for name in self._held_back - held_back.keys():
-            _log.info("collector runs as often as it should again", extra={"collector": name})
-        self._held_back = set(held_back)
-
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
-        """Start a task unless its namesake still runs; tell whether it was started."""
-        if self._at_work(name):
-            work.close()
-            return False
-        self._tasks[name] = asyncio.create_task(work, name=name)
-        return True
-
-    def _at_work(self, name: str) -> bool:
-        return name in self._tasks and not self._tasks[name].done()
-
-    async def _work(self, vital: bool, kept: KeptSession, other: KeptSession) -> None:
-        """Do a kept connection's share of a run."""
-        try:
-            kept, session, vitals = await self._ready(kept, other)
-        except ConnectError as error:
-            self._fail([job for job in self._due() if job.collector.vital == vital], error)
-            return
-        self._note(vitals)
-        await self._end_abandoned(kept, session)
-        if not vital:
-            self._facts.come_from(session, vitals.database)
-        if not vital or not self._facts.learned:
-            async with self._facts.learning, kept.lock:
-                await self._facts.learn(session, vitals.database)
-        jobs = [job for job in self._due() if job.collector.vital == vital and job.database == vitals.database]
-        for job in jobs:
-            self._of(job).pending = True
-        if not vital:
-            self._visit_others(vitals.database)
-        await self._run(jobs, kept, self._other(kept), session)
-
-    async def _ready(self, kept: KeptSession, other: KeptSession) -> tuple[KeptSession, Session, Vitals]:
-        """Choose a kept connection that answers; where the one cannot be had, the other one serves both.
-
-        One that hangs while the other answers has met a query that does not end when it is told to: the connection is
-        replaced, and the query rests for long.
-        """
-        try:
-            session, vitals = await kept.ready(FACTS_TIMEOUT)
-        except ConnectError as error:
-            self._health.note_down(error)
-            if not other.open:
-                raise
-            session, vitals = await other.ready(FACTS_TIMEOUT)
-            if error.reason != "hung":
-                return other, session, vitals
-        else:
-            self._stuck.pop(kept, None)
-            return kept, session, vitals
-        if culprit := self._stuck.pop(kept, None):
-            self._suspend(culprit)
-        await kept.replace()
-        try:
-            return kept, *await kept.ready(FACTS_TIMEOUT)
-        except ConnectError:
-            return other, session, vitals
-
-    def _other(self, kept: KeptSession) -> KeptSession:
-        return self._sessions.main if kept is self._sessions.vital else self._sessions.vital
-
-    def _suspend(self, culprit: Attempts) -> None:
-        """Let a job rest for long."""
-        _log.warning("a query did not end when it was told to; it rests for %.0f s", culprit.suspend())
-
-    async def _end_abandoned(self, kept: KeptSession, session: Session) -> None:
-        """See to it that backends which we no longer talk to end, and count them until they have."""
-        if self._sessions.budget.abandoned:
-            try:
-                async with kept.lock:
-                    await self._sessions.budget.end_abandoned(session, FACTS_TIMEOUT)
-            except QueryError as error:
-                _log.info("backends of ours that hang could not be ended: %s", error)
-
-    async def _run(self, jobs: Sequence[Job], kept: KeptSession, other: KeptSession, session: Session) -> None:
-        """Run jobs one after another, quick ones first, so that a slow one delays nobody; replace a lost connection."""
-        for job in self._quick_first(jobs):
-            if not session.usable:
-                try:
-                    kept, session, _ = await self._ready(kept, other)
-                except ConnectError as error:
-                    self._fail([job for job in jobs if self._of(job).pending], error)
-                    return
-            async with kept.lock:
-                await self._attempt(job, session)
-            if session.stuck:
-                self._stuck[kept] = self._of(job)
-
-    def _quick_first(self, jobs: Iterable[Job]) -> list[Job]:
-        return sorted(jobs, key=lambda job: self._of(job).took)
-
-    def _note(self, vitals: Vitals) -> None:
-        """Take over what the server says of itself."""
-        self._health.note_life()
-        self._role, self._rtt = vitals.role, vitals.rtt
-        self._rtts.append(vitals.rtt)
-        if self._facts.note(vitals):
-            for attempts in self._attempts.values():
-                attempts.expire()
-
-    def _visit_others(self, ours: str) -> None:
-        """Visit the other databases where something is due, or that were not looked into of late; some of the rest."""
-        others = self._others()
-        self._rotation.forget_all_but({ours, *others})
-        due = {job.database for job in self._due()} | {name for name in others if self._facts.is_old(name)}
-        for name in others:
-            turn = self._rotation.turn(name)
-            turn.period = max(turn.interval, self._period(name))
-        self._rotation.line_up(others, due - self._visiting, self._gap)
-        for i in range(self._options.max_connections - 2):
-            self._start(f"visitor {i}", self._visitor(early=False))
-        self._start(_EARLY, self._visitor(early=True))
-
-    def _period(self, database: str) -> float:
-        """Say how often something is due in a database."""
-        jobs = self.plan.by_database.get(database, ())
-        return min((max(job.cache, self._of(job).interval, self._gap) for job in jobs), default=CONTENTS_SECONDS)
-
-    async def _visitor(self, *, early: bool) -> None:
-        """Visit one database after another as long as there is one in line and the server lets us in."""
-        while database := self._rotation.next(early=early):
-            self._visiting.add(database)
-            try:
-                let_in = await self._visit(database, early=early)
-            finally:
-                self._visiting.discard(database)
-            if not let_in:
-                break
-
-    async def _visit(self, database: str, *, early: bool) -> bool:
-        """Borrow a connection for one database and run there what is due; tell whether the server let us in."""
-        left = self._wanted(database)
-        for job in left:
-            self._of(job).pending |= not early and self._is_due(job)
-        try:
-            async with self._sessions.borrowed(database) as session:
-                started = time.monotonic()
-                await self._facts.learn_contents(session, database)
-                took = session.login_seconds + time.monotonic() - started
-                self._rotation.book(database, max(took - _LOGIN_TRIPS * min(self._rtts, default=0.0), 0.0))
-                left = self._quick_first(self._wanted(database))
-                while left:
-                    await self._run_elsewhere(left.pop(0), session)
-        except DatabaseError as error:
-            self._fail(left, error)
-            if error.reason in _NO_LOGIN:
-                return False
-            if isinstance(error, ConnectError):
-                self._rotation.refuse(database)
-        return True
-
-    async def _run_elsewhere(self, job: Job, session: Session) -> None:
-        """Run a job in another database; QueryError when its query does not end in time."""
-        await self._attempt(job, session)
-        if session.stuck:
-            await self._sessions.vital.ready(FACTS_TIMEOUT)  # else the server hangs, and not the query
-            self._suspend(self._of(job))
-            raise QueryError("connection", f"the query of {job.collector.name} did not end in time")
-
-    def _wanted(self, database: str) -> list[Job]:
-        """List what is to run on a visit: what would be due well before the next one."""
-        turn = self._rotation.turn(database)
-        jobs = self.plan.by_database.get(database, ())
-        return [job for job in jobs if self._of(job).due(job.cache, turn.interval, ahead=_AHEAD * turn.period)]
-
-    def _of(self, job: Job) -> Attempts:
-        if (found := self._attempts.get(job.key)) is None:
-            found = self._attempts[job.key] = Attempts()
-        return found
-
-    def _due(self) -> list[Job]:
-        """List the jobs whose result is no longer to be served from the cache."""
-        return [job for job in self.plan.jobs if self._is_due(job)]
-
-    def _is_due(self, job: Job) -> bool:
-        return self._of(job).due(job.cache, self._rotation.turn(job.database).interval)
-
-    def _fail(self, jobs: Iterable[Job], error: DatabaseError) -> None:
-        """Book the failure of jobs that found no connection; that there is none has been logged."""
-        for job in jobs:
-            self._of(job).fail(QueryError("connection", str(error)), ran=False)
-
-    async def _attempt(self, job: Job, session: Session) -> None:
-        """Run one job; whatever goes wrong costs this job only."""
-        attempts = self._of(job)
-        attempts.begin()
-        try:
-            rows = await session.fetch(job.sql, job.collector.timeout, search_path=job.collector.search_path)
-            attempts.book(len(rows), self._rtt * session.trips)
-            table = columns(rows)
-            if table and (missing := missing_columns(job, list(table))):
-                raise QueryError("query", f"the query has no column {', '.join(missing)}")
-            await self._facts.look_up_names(job, table, session)
-            result = self._samples(job, table, attempts)
-            if job.collector.name == COLLECTOR:
-                await self._count_costs(job, table, session)
-        except DatabaseError as error:
-            if error.reason != "connection":
-                self._health.note_life()
-            self._book_failure(job, error)
-        except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
-            _log.exception("collector failed in a way nobody foresaw", extra={"collector": job.collector.name})
-            self._book_failure(job, QueryError("query", f"{type(error).__name__}: {error}"))
-        else:
-            self._health.note_life()
-            attempts.succeed(result)
-
-    def _samples(self, job: Job, table: Columns, attempts: Attempts) -> Samples:
-        if not job.collector.ledger:
-            return samples(job, table, self._facts.names)
-        attempts.ledger = attempts.ledger or new_ledger(job)
-        return book(job, table, self._facts.names, attempts.ledger, time.monotonic())
-
-    async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
-        """Read from the statements that were collected what our own cost the server."""
-        now = time.monotonic()
-        schema = self._facts.schema(job)
-        if schema and (missing := self._costs.missing(table, self._role, now)):
-            sql = costs.TEXTS.replace("{schema}", schema)
-            try:
-                rows = await session.fetch(sql, job.collector.timeout, self._role, [*map(str, missing)])
-            except DatabaseError as error:  # the statements themselves have been collected
-                _log.warning("what our own statements cost is not known: %s", error)
+    async def _until_done(self, deadline: float) -> None:
+        """Wait until the run is over, or its deadline."""
+        while running := self._running():
+            left = deadline - self._clock()
+            if left <= 0:
                 return
-            self._costs.learn({row["queryid"]: row["query"] for row in rows})
-        per_database = {job.collector.name for job in self.plan.jobs if job.collector.scope == "database"}
-        self._costs.update(table, self._role, self._facts.names, per_database, now)
+            await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    def _book_failure(self, job: Job, error: DatabaseError) -> None:
-        if self._of(job).fail(error, ran=True):
-            _log.warning(
-                "collector failed: %s",
-                error,
-                extra={"collector": job.collector.name, "datname": job.database, "reason": error.reason},
-            )
+    def _begin(self, deadline: float) -> None:
+        """Start a run on every kept connection that is not still at work."""
+        self._deadline, self._began_at = deadline, self._clock()
+        schedule = self._parts.schedule
+        self._parts.health.ask()
+        schedule.forget()
+        schedule.throttle()
+        for worker in (self._vital, self._main):
+            if self._start(worker, lambda worker=worker: self._work(worker)):  # type: ignore[misc]
+                schedule.expect(job for job in worker.due() if job.database not in self._visiting)
 
-    def _report(self, seconds: float) -> Report:
-        current = self.plan
-        keys = {job.key for job in current.jobs}
-        self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
-        jobs = self._statuses()
-        tried = (job for job in jobs if job.age is not None or job.errors)  # a first round may take long
-        self._late = [job for job in tried if not job.success and job.reason in _TROUBLES]
-        if self._watch and self._watching:
-            jobs = (*jobs, self._watch.status())
-        begun = self._watch.recorder.begun if self._watch else {}
+    def _start(self, worker: KeptWorker | DatabaseVisitor, work: Callable[[], Awaitable[None]]) -> bool:
+        """Start a worker unless it is still at work; return whether it was started."""
+        if worker in self._tasks and not self._tasks[worker].done():
+            return False
+        self._tasks[worker] = asyncio.create_task(work())  # type: ignore[arg-type]
+        return True
+
+    async def _work(self, worker: KeptWorker) -> None:
+        """Do a kept connection's share of a run; an unexpected error is booked to what is due there."""
+        try:
+            session = await worker.discover()
+            if session and worker is self._main:
+                self._start_visitors()
+            if session:
+                await worker.run_due(session)
+        except Exception as error:  # the boundary: nothing else retrieves it
+            kind = "vital" if worker.is_vital else "main"
+            self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"connection": kind})
+            failure = QueryError("query", f"{type(error).__name__}: {error}")
+            self._parts.schedule.miss(worker.due(), failure)
+
+    @property
+    def _visiting(self) -> set[str]:
+        """The databases that are being visited."""
+        return {visitor.visiting for visitor in (*self._visitors, self._early) if visitor.visiting}
+
+    def _start_visitors(self) -> None:
+        """Visit the other databases where something is due or unknown, and some of the rest ahead of time."""
+        self._parts.schedule.line_up_visits(self._parts.discovery.stale, self._visiting)
+        for visitor in (*self._visitors, self._early):
+            self._start(visitor, visitor.run)
+
+    def _report(self, seconds: float, *, with_jobs: bool = True) -> Report:
+        """Describe the target as it is known at this moment."""
+        parts, plan = self._parts, self.plan
         return Report(
-            self._health.up,
-            self._health.reason,
-            bounded(jobs, self._options.max_samples),
-            current.skipped,
-            seconds,
-            self._scrapes,
-            self._sessions.count,
-            self._costs.all,
-            {str(kind): times for kind, times in begun.items()},
-            self._kind,
-            self._rounds(),
+            up=parts.health.is_up,
+            down_reason=parts.health.reason,
+            jobs=self._statuses() if with_jobs else (),
+            skipped=plan.skipped if with_jobs else {},
+            seconds=seconds,
+            scrapes=self._scrapes,
+            sessions=parts.pool.count,
+            costs=parts.costs.all,
+            incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
+            kind=self._kind,
+            rounds=parts.schedule.rounds(),
         )
 
-    def _others(self) -> list[str]:
-        """List the databases that are visited: all but that of the DSN."""
-        server = self._facts.server
-        return [name for name in server.databases if name != server.database] if server else []
-
-    def _rounds(self) -> Rounds:
-        interval = max((self._rotation.turn(name).period for name in self._others()), default=0.0)
-        return Rounds(self._rotation.visits, self._rotation.login_seconds, interval)
-
     def _statuses(self) -> tuple[JobStatus, ...]:
-        unknown = (JobStatus(name, "", False, None, None, None, message=UNKNOWN) for name in self.plan.unknown)
-        return (*(self._of(job).status(job, self._options.last_good) for job in self.plan.jobs), *unknown)
+        """Describe every collector that runs, or of which it is not known yet whether it does."""
+        why = "the extensions could not be listed yet"
+        unknown = (JobStatus(name, "", False, None, None, None, message=why) for name in self.plan.unknown)
+        watch = (self._watch.status(),) if self._watch and self._watching else ()
+        return (*self._parts.schedule.statuses(), *unknown, *watch)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -110,9 +110,12 @@ class Incident:
 class Recorder:
     """Keeps the latest incidents of one target: a day at most, and no more than some megabytes."""
 
-    def __init__(self, target: str = "", *, literals: bool = False) -> None:
+    def __init__(
+        self, target: str = "", *, literals: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._target = target
         self._literals = literals
+        self._clock = clock
         self._incidents: deque[Incident] = deque()
         self._open: dict[IncidentKind, Incident] = {}
         self._ids: Counter[str] = Counter()
@@ -129,12 +132,12 @@ class Recorder:
         incident = self._open.get(kind)
         if incident is None:
             return True
-        since = time.monotonic() - incident.began_at
+        since = self._clock() - incident.began_at
         return len(incident.snapshots) < _MOST_SNAPSHOTS and since >= _moment(len(incident.snapshots))
 
     def wrong(self, kind: IncidentKind, summary: str, snapshot: Snapshot | None = None) -> Incident:
         """Note that something is wrong, or still is."""
-        now = time.monotonic()
+        now = self._clock()
         incident = self._open.get(kind)
         if incident is None:
             incident = self._open[kind] = Incident(self._new_id(kind), self._target, kind, _now(), now, now)
@@ -150,7 +153,7 @@ class Recorder:
 
     def well(self, *kinds: IncidentKind) -> None:
         """Note that something is well; an incident ends when it has been for some seconds."""
-        now = time.monotonic()
+        now = self._clock()
         for kind in kinds:
             if (incident := self._open.get(kind)) and now - incident.seen_at >= _OVER_SECONDS:
                 incident.ended = _now()
@@ -184,7 +187,7 @@ class Recorder:
 
     def _forget(self) -> None:
         """Drop the oldest when they are too old or too large."""
-        oldest = time.monotonic() - _MOST_SECONDS
+        oldest = self._clock() - _MOST_SECONDS
         size = sum(incident.bytes for incident in self._incidents)
         while len(self._incidents) > 1 and (size > _MOST_BYTES or self._incidents[0].seen_at < oldest):
             gone = self._incidents.popleft()

@@ -1,23 +1,20 @@
 """Looks at a target between scrapes, every second: samples its sessions, and records what goes wrong."""
 
 import asyncio
-import logging
 import statistics
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.connections.pool import Sessions
+from exporter.connections.pool import Pool
 from exporter.errors import ConnectError, DatabaseError
+from exporter.logs import TargetLog
 from exporter.planning.oid_names import Names
 from exporter.report import JobStatus
 from exporter.samples.model import Samples
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot
 from exporter.watch.wait_sampler import SAMPLE, Look, Sampler
-
-_log = logging.getLogger(__name__)
 
 NAME = "wait_sampler"
 """What it is called among the collectors."""
@@ -48,9 +45,19 @@ class WatchOptions:
 class Watch:
     """The loop, and what it remembers."""
 
-    def __init__(self, sessions: Sessions, names: Names, options: WatchOptions, target: str = "") -> None:
-        self.recorder = Recorder(target, literals=options.literals)
-        self._sessions = sessions
+    def __init__(
+        self,
+        pool: Pool,
+        names: Names,
+        options: WatchOptions,
+        target: str,
+        clock: Callable[[], float],
+        log: TargetLog,
+    ) -> None:
+        self.recorder = Recorder(target, literals=options.literals, clock=clock)
+        self._pool = pool
+        self._clock = clock
+        self._log = log
         self._names = names
         self._options = options
         self._sampler = Sampler()
@@ -66,12 +73,12 @@ class Watch:
     async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
         """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
         while True:
-            started = time.monotonic()
+            started = self._clock()
             try:
                 await self._look(late())
             except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
-                _log.exception("looking between scrapes failed in a way nobody foresaw")
-            await asyncio.sleep(max(self.interval - (time.monotonic() - started), 3 * self._took, 0.05))
+                self._log.exception("look between scrapes failed unexpectedly")
+            await asyncio.sleep(max(self.interval - (self._clock() - started), 3 * self._took, 0.05))
 
     @property
     def interval(self) -> float:
@@ -82,16 +89,16 @@ class Watch:
     async def _look(self, late: Sequence[JobStatus]) -> None:
         self._took = 0.0
         try:
-            async with self._sessions.used(_TIMEOUT) as session:
-                started = time.monotonic()
-                rows = await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)
-                self._took = time.monotonic() - started
-                look = self._sampler.add(rows, time.monotonic(), self.interval)
-                self._book(look.seconds)
+            async with self._pool.used(_TIMEOUT) as session:
+                started = self._clock()
+                rows = (await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)).rows
+                self._took = self._clock() - started
+                look = self._sampler.add(rows, self._clock(), self.interval)
+                self._note_cost(look.seconds)
                 wrong = self._wrong(look, late)
                 shown: Sequence[Mapping[str, Any]] = ()
                 if any(self.recorder.wants(kind) for kind in wrong):
-                    shown = await session.fetch(SESSIONS, _TIMEOUT, patience=_PATIENCE)
+                    shown = (await session.fetch(SESSIONS, _TIMEOUT, patience=_PATIENCE)).rows
         except DatabaseError as error:
             self._fail(error)
             return
@@ -99,11 +106,11 @@ class Watch:
         self._record(wrong, shown, late)
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
 
-    def _book(self, seconds: float) -> None:
+    def _note_cost(self, seconds: float) -> None:
         self._costs.append(seconds)
         self._cost = statistics.median(self._costs)  # one look during which the server stood still says nothing
         self._seconds += seconds
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
 
     def _wrong(self, look: Look, late: Sequence[JobStatus]) -> dict[IncidentKind, str]:
         """Say what is wrong, kind by kind."""
@@ -135,7 +142,7 @@ class Watch:
 
     def status(self) -> JobStatus:
         """Say how the sampling fares, as of any collector."""
-        now = time.monotonic()
+        now = self._clock()
         age = now - self._looked_at if self._looked_at is not None else None
         success = age is not None and not self._message and age <= 2 * self.interval + _PATIENCE
         return JobStatus(

@@ -13,13 +13,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from exporter import __version__
 from exporter.catalog.model import PRODUCTS
-from exporter.errors import DatabaseError
 from exporter.exposition.page import Pages, page_of
 from exporter.exposition.self_metrics import own_families, process_families, up_families
 from exporter.exposition.text_format import Format, gzip_accepted, negotiate
 from exporter.report import Report
 from exporter.samples.model import Family
-from exporter.scrape.statement_texts import Texts, statements
 from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
@@ -42,6 +40,7 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
     routes = _Routes(targets, settings)
     for path, route in (
         ("/", routes.index),
+        ("/collectors", routes.index),
         ("/metrics", routes.metrics),
         ("/probe", routes.probe),
         ("/statements", routes.statements),
@@ -85,20 +84,12 @@ class _Routes:
         target = request.query_params.get("target", "")
         if target not in self._targets:
             return _unknown(target, self._targets)
-        report = await self._targets[target].scrape(self._seconds(request))
-        texts, note = Texts(), ""
-        try:
-            texts = await self._targets[target].statement_texts(report)
-        except DatabaseError as error:
-            note = f"The texts cannot be read: {error}"
-        rows = statements(report)
-        if not rows:
-            note = report.skipped.get("statements", "no statements have been collected yet")
-        return _html("statements.html", rows=rows, texts=texts, note=note, target=target)
+        found = await self._targets[target].statements(self._seconds(request))
+        return _html("statements.html", rows=found.statements, note=found.note, target=target)
 
     async def index(self, request: Request) -> Response:
-        """Say what this is and how each collector fares."""
-        reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
+        """Show how each collector did, when it runs next and why; reads what was collected."""
+        reports = await self._of_all(lambda target: target.current(self._seconds(request)))
         return _html("index.html", version=__version__, reports=reports, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:

@@ -102,14 +102,13 @@ async def test_the_extension_is_found_in_another_database_and_schema(cluster: Ca
     try:
         for _ in range(2):  # the first look at the other database finds it
             found = await scraped(watched)
-        report = await watched.scrape(9)
-        texts = await watched.statement_texts(report)
+        listed = (await watched.statements(9)).statements
     finally:
         await watched.close()
     assert found.value("pgvigil_collector_success", collector="statements") == 1
     assert found.value("pg_statements_all_calls_total") > 0
     first = found.series(CALLS)[0][0]["queryid"]
-    assert texts.text(first) != ""
+    assert {row.queryid: row.text for row in listed}[first] != ""
 
 
 async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Callable[..., Cluster]) -> None:

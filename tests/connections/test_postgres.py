@@ -32,7 +32,7 @@ async def session(server18: Cluster) -> AsyncIterator[PostgresSession]:
 async def test_every_guard_rail_is_up(server: Cluster) -> None:
     async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
         names = ", ".join(f"current_setting('{name}') AS {name}" for name in GUARD_RAILS)
-        [row] = await session.fetch(f"SELECT {names}, current_setting('statement_timeout') AS statement_timeout", 2.5)
+        [row] = await session.rows(f"SELECT {names}, current_setting('statement_timeout') AS statement_timeout", 2.5)
     assert dict(row) == {
         "application_name": "pgvigil",
         "default_transaction_isolation": "read committed",
@@ -75,7 +75,7 @@ async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSessi
             found = error.reason
         await holder.execute("DROP TABLE locked; COMMIT")
     assert found == why
-    assert session.usable == (why != "connection")
+    assert session.is_usable == (why != "connection")
 
 
 async def test_refused() -> None:
@@ -101,7 +101,7 @@ async def test_authentication_and_the_password_is_never_repeated(
     assert await reason(server.dsn(password=""), file) == "authentication"
     file.write_text("right\n")
     async with await Postgres(SecretStr(server.dsn(password="")), file).connect() as session:
-        assert session.usable
+        assert session.is_usable
 
 
 async def test_a_role_that_does_not_exist_is_a_matter_of_authentication(server18: Cluster) -> None:
@@ -186,7 +186,7 @@ async def test_a_hostile_search_path_cannot_redirect_a_query(cluster: Callable[.
     async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
         vitals = await session.vitals(5)
         directory = await session.directory(5)
-        [row] = await session.fetch("SELECT count(*) AS n FROM pg_database", 5)
+        [row] = await session.rows("SELECT count(*) AS n FROM pg_database", 5)
     assert not vitals.in_recovery
     assert "hostile" not in directory.databases.values()
     assert row["n"] >= 3
@@ -200,26 +200,28 @@ async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it
     path = "SELECT current_setting('search_path') AS path"
 
     async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
-        found = [(await session.fetch(path, 5, search_path=name))[0]["path"] for name in ("role", "role", "pg_catalog")]
+        found = [
+            (await session.fetch(path, 5, search_path=name)).rows[0]["path"] for name in ("role", "role", "pg_catalog")
+        ]
         assert found == ["app, public", "app, public", "pg_catalog"]
         with pytest.raises(QueryError):
             await session.fetch("SELECT 1 / 0", 5, search_path="role")
         assert (await session.vitals(5)).database == "postgres"
-        assert (await session.fetch(path, 5))[0]["path"] == "pg_catalog"
-        assert session.trips == 1
+        answer = await session.fetch(path, 5)
+        assert (answer.rows[0]["path"], answer.round_trips) == ("pg_catalog", 1)
         with pytest.raises(QueryError):
             await session.columns("SELECT * FROM pg_stat_statements")
         assert "calls" in await session.columns("SELECT * FROM pg_stat_statements", "role")
 
 
-async def test_a_database_is_bare_until_somebody_makes_a_table(cluster: Callable[..., Cluster]) -> None:
-    """An extension's views and temporary tables make it no other."""
+async def test_a_database_has_no_tables_until_one_is_created(cluster: Callable[..., Cluster]) -> None:
+    """Views of an extension and temporary tables do not count."""
     server = cluster(18)
     server.execute("CREATE DATABASE app")
     async with await Postgres(SecretStr(server.dsn("app", user=MONITOR))).connect() as app:
         server.execute("CREATE EXTENSION pg_stat_statements", "app")
         async with client(server, database="app") as session:
             await session.execute("CREATE TEMPORARY TABLE t ()")
-            assert await app.bare(5)
+            assert not await app.has_tables(5)
         server.execute("CREATE TABLE t ()", "app")
-        assert not await app.bare(5)
+        assert await app.has_tables(5)

@@ -35,7 +35,7 @@ def foreseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture
 def quick_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there is looked up at every scrape, instead of every half minute or five."""
-    monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.connections.discovery.DIRECTORY_SECONDS", 0.0)
     monkeypatch.setattr("exporter.connections.discovery.CONTENTS_SECONDS", 0.0)
 
 
@@ -89,7 +89,7 @@ async def test_a_database_dropped_between_discovery_and_connect_costs_only_itsel
             assert failing(found) == {"everywhere"}
             assert (success(found, "postgres"), success(found, "kept"), success(found, "doomed")) == (1, 1, 0)
             assert found.value("pgvigil_collector_age_seconds", collector="everywhere", datname="doomed") > 0
-        monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.connections.discovery.DIRECTORY_SECONDS", 0.0)
         after = await until_whole(watched, scrapes=3)
     assert datnames(before) == {"postgres", "kept", "doomed"}
     assert datnames(after) == {"postgres", "kept"}
@@ -163,7 +163,7 @@ async def test_a_database_that_is_closed_to_us_and_opened_again_goes_and_returns
         for found in await both(watched):
             assert found.value("pg_up") == 1
             assert (success(found, "postgres"), success(found, "private")) == (1, 0)
-        monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+        monkeypatch.setattr("exporter.connections.discovery.DIRECTORY_SECONDS", 0.0)
         await timed(watched, 9.5)
         assert datnames(await until_whole(watched)) == {"postgres"}
         server.execute("GRANT CONNECT ON DATABASE private TO PUBLIC")
@@ -454,7 +454,7 @@ async def test_a_text_of_a_megabyte_stays_out_of_pages_and_incidents(
         for _ in range(3):
             found = (await timed(watched, 1.5)).page
         started = time.monotonic()
-        texts = await watched.statement_texts(await watched.scrape(9.5))
+        listed = (await watched.statements(9.5)).statements
         took = time.monotonic() - started
         incidents = json.dumps([incident.whole() for incident in watched.incidents])
     assert found.value("pg_up") == 1
@@ -467,4 +467,5 @@ async def test_a_text_of_a_megabyte_stays_out_of_pages_and_incidents(
     assert len(incidents) < 50_000
     assert "xxxx" not in incidents
     assert took < 2
-    assert all(len(texts.text(queryid)) <= 20_000 for queryid in members(found))
+    texts = {row.queryid: row.text for row in listed}
+    assert all(len(texts[queryid]) <= 20_000 for queryid in members(found))

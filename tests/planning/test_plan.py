@@ -34,16 +34,21 @@ EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FR
         (EXTENSION | {"sql": {"1.12": "a"}}, PRIMARY, [], "has no query for pg_stat_statements 1.11"),
         (EXTENSION | {"scope": "database"}, PRIMARY, ["crm"], None),
         ({"scope": "database", "needs_tables": True}, PRIMARY, ["app", "crm"], None),
-        ({"scope": "database", "needs_tables": True}, replace(PRIMARY, bare=frozenset({"app"})), ["crm"], None),
         (
             {"scope": "database", "needs_tables": True},
-            replace(PRIMARY, bare=frozenset({"app", "crm"})),
+            replace(PRIMARY, without_tables=frozenset({"app"})),
+            ["crm"],
+            None,
+        ),
+        (
+            {"scope": "database", "needs_tables": True},
+            replace(PRIMARY, without_tables=frozenset({"app", "crm"})),
             [],
             "no database has a table",
         ),
         (
             EXTENSION | {"scope": "database", "needs_tables": True},
-            replace(PRIMARY, bare=frozenset({"crm"})),
+            replace(PRIMARY, without_tables=frozenset({"crm"})),
             [],
             "no database has a table",
         ),
@@ -73,7 +78,7 @@ def test_whether_it_runs_is_unknown_until_the_extensions_are_listed() -> None:
 )
 def test_a_database_without_a_table_is_looked_into_less_often(scope: str, cache: float, expected: list[float]) -> None:
     """Unless every scrape is to read it anew; what a collector says of the whole server does not depend on it."""
-    found = plan(Catalog((collector(scope=scope, cache=cache),)), replace(PRIMARY, bare=frozenset({"app"})))
+    found = plan(Catalog((collector(scope=scope, cache=cache),)), replace(PRIMARY, without_tables=frozenset({"app"})))
     assert [job.cache for job in found.jobs] == expected
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
-from exporter.samples.ledger import HALF_LIFE_SECONDS, HIDDEN_ROWS, Account, Key, Ledger, book, new_ledger
+from exporter.samples.ledger import HALF_LIFE_SECONDS, HIDDEN_ROWS, Account, Key, Ledger, new_ledger, update_ledger
 from exporter.samples.model import Samples
 
 Statement = tuple[int, str]
@@ -101,7 +101,7 @@ class Statements(RuleBasedStateMachine):
             "calls": [calls if s not in malformed else "many" for s, (calls, _) in self.rows.items()],
             "seconds": [cost for _, cost in self.rows.values()],
         }
-        self.account = account_of(book(self.job, table if self.rows else {}, Names(), self.ledger, self.now))
+        self.account = account_of(update_ledger(self.job, table if self.rows else {}, Names(), self.ledger, self.now))
 
     def count(self, readable: Mapping[Statement, tuple[int, int]]) -> None:
         for statement, counts in readable.items():

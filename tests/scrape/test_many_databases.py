@@ -110,7 +110,7 @@ async def test_each_database_is_visited_in_its_turn_and_none_starves(
 
 async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Visits are two seconds apart; what is kept for four does not run at each of them."""
-    monkeypatch.setattr("exporter.scrape.target._USUAL_GAP_SECONDS", GAP_SECONDS)
+    monkeypatch.setattr("exporter.schedule.schedule.USUAL_SCRAPE_INTERVAL", GAP_SECONDS)
     often, seldom = (
         collector(
             name=name,

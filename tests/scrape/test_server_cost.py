@@ -12,7 +12,7 @@ from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 from exporter.planning.oid_names import Names
 from exporter.samples.model import Columns
-from exporter.scrape.server_cost import LOOK_EVERY_SECONDS, Costs
+from exporter.scrape.server_cost import LOOK_EVERY_SECONDS, ServerCosts
 
 NAMES = Names()
 NAMES.replace({5: "shop", 6: "crm"}, {})
@@ -31,7 +31,7 @@ def table(*rows: tuple[int, int, int, float]) -> Columns:
 
 
 def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
-    costs = Costs()
+    costs = ServerCosts()
     seen = table((10, 5, 1, 2.0), (10, 6, 1, 3.0), (10, 5, 2, 9.0), (99, 5, 3, 100.0), (10, 5, 4, 50.0))
     assert costs.missing(seen, 10, now=0) == [1, 2, 4]
     costs.learn({1: "SELECT 1\n/* pgvigil:tables */", 2: "SELECT /* pgvigil:locks */", 4: "SELECT 'not ours'"})
@@ -44,7 +44,7 @@ def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
 
 
 def test_texts_are_not_asked_for_again_and_again() -> None:
-    costs = Costs()
+    costs = ServerCosts()
     seen = table((10, 5, 4, 50.0))
     assert costs.missing(seen, 10, now=0) == [4]
     assert costs.missing(seen, 10, now=LOOK_EVERY_SECONDS - 1) == []
@@ -52,7 +52,7 @@ def test_texts_are_not_asked_for_again_and_again() -> None:
 
 
 def test_a_reset_takes_nothing_back() -> None:
-    costs = Costs()
+    costs = ServerCosts()
     costs.learn({1: "/* pgvigil:locks */"})
     for seconds in (5.0, 0.25):
         costs.update(table((10, 5, 1, seconds)), 10, NAMES, (), now=0)

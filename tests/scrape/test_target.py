@@ -284,7 +284,7 @@ async def test_never_more_connections_than_the_budget(cluster: Callable[..., Clu
 async def test_a_database_is_asked_for_what_tables_have_as_soon_as_there_is_one(
     cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.connections.discovery.DIRECTORY_SECONDS", 0.0)
     server = cluster()
     server.execute("CREATE DATABASE fresh")
     watched = target(server.dsn("fresh", user=MONITOR))
@@ -306,7 +306,7 @@ async def test_a_database_is_asked_for_what_tables_have_as_soon_as_there_is_one(
 async def test_a_database_that_comes_or_goes_is_noticed(
     cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.connections.discovery.FACTS_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.connections.discovery.DIRECTORY_SECONDS", 0.0)
     server = cluster()
     watched = target(server.dsn(user=MONITOR))
     try:

@@ -1,9 +1,9 @@
 """The flight recorder."""
 
-import time
 from typing import Any
 
 import pytest
+from clock import Clock
 
 from exporter.planning.oid_names import Names
 from exporter.watch import incidents
@@ -28,20 +28,18 @@ def session(pid: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that the test sets."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
+def clock() -> Clock:
+    """The clock of the recorder."""
+    return Clock()
 
 
-def test_an_incident_begins_lasts_and_ends(clock: list[float]) -> None:
-    recorder = Recorder("main")
+def test_an_incident_begins_lasts_and_ends(clock: Clock) -> None:
+    recorder = Recorder("main", clock=clock)
     recorder.wrong("lock_wait", "one waits")
-    clock[0] += 20
+    clock.advance(20)
     recorder.wrong("lock_wait", "two wait")
     recorder.well("lock_wait")
-    clock[0] += 6
+    clock.advance(6)
     recorder.well("lock_wait")
     [incident] = recorder.incidents
     assert incident.ended
@@ -61,12 +59,12 @@ def test_an_incident_begins_lasts_and_ends(clock: list[float]) -> None:
     assert len({found.id for found in recorder.incidents}) == 2
 
 
-def test_snapshots_grow_rarer(clock: list[float]) -> None:
-    recorder = Recorder()
+def test_snapshots_grow_rarer(clock: Clock) -> None:
+    recorder = Recorder(clock=clock)
     for _ in range(3600):
         if recorder.wants("down"):
             recorder.wrong("down", "refused", recorder.snapshot("refused"))
-        clock[0] += 1
+        clock.advance(1)
     [incident] = recorder.incidents
     assert 8 <= len(incident.snapshots) <= 30
 
@@ -93,12 +91,12 @@ def test_oids_are_named() -> None:
     assert (shown["datname"], shown["usename"], shown["state_seconds"]) == ("shop", "ann", 1.235)
 
 
-def test_memory_is_bounded(clock: list[float]) -> None:
-    recorder = Recorder()
+def test_memory_is_bounded(clock: Clock) -> None:
+    recorder = Recorder(clock=clock)
     rows = [session(pid, query="x" * 1_000_000) for pid in range(200)]
     for _ in range(200):
         recorder.wrong("late", "tables", recorder.snapshot("tables", rows))
-        clock[0] += 10
+        clock.advance(10)
         recorder.well("late")
     kept = recorder.incidents
     assert 5 < len(kept) < 200
@@ -106,11 +104,11 @@ def test_memory_is_bounded(clock: list[float]) -> None:
     assert recorder.begun["late"] == 200
 
 
-def test_a_day_is_enough(clock: list[float]) -> None:
-    recorder = Recorder()
+def test_a_day_is_enough(clock: Clock) -> None:
+    recorder = Recorder(clock=clock)
     recorder.wrong("down", "refused")
-    clock[0] += 6
+    clock.advance(6)
     recorder.well("down")
-    clock[0] += 25 * 3600
+    clock.advance(25 * 3600)
     recorder.wrong("late", "tables")
     assert [incident.kind for incident in recorder.incidents] == ["late"]

@@ -1,0 +1,179 @@
+"""Counts the connections of one target: a place is leased for each, and never more than there may be."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from exporter.connections.session import Connector, Session
+from exporter.errors import BusyError, ConnectError, PgvigilError, SettingsError
+
+_log = logging.getLogger(__name__)
+
+KEPT = 2
+"""Places that are never lent: one for each kept connection."""
+
+LONGEST_LOGIN_SECONDS = 600.0
+"""Upper bound on a login that nothing waits for any more: until then the server may still be working on it."""
+
+FORGET_SECONDS = 600.0
+"""How long an abandoned backend counts as there while no session can tell whether it is."""
+
+
+class Budget:
+    """The places of one target: those leased, and those of backends that the server may still hold for us."""
+
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.login = asyncio.Lock()
+        """Held while a kept connection logs in: where the server has one slot left, two logins would both fail."""
+        self._size = size
+        self._leases: set[Lease] = set()
+        self._abandoned: dict[int, float] = {}
+        self._changed = asyncio.Condition()
+
+    @property
+    def count(self) -> int:
+        """Connections that we have, abandoned backends included."""
+        return len(self._leases) + len(self.abandoned)
+
+    @property
+    def abandoned(self) -> set[int]:
+        """Process IDs of the backends that we no longer talk to and that have not been seen to be gone."""
+        now = self.clock()
+        self._abandoned = {pid: at for pid, at in self._abandoned.items() if now - at < FORGET_SECONDS}
+        return set(self._abandoned)
+
+    def keep(self) -> "Lease":
+        """Lease a place for good; ConnectError when there is none."""
+        if self.count >= self._size:
+            raise ConnectError("timeout", f"all {self._size} connections that we may have wait for the server")
+        return self._leased(is_kept=True)
+
+    async def lend(self, timeout: float) -> "Lease":
+        """Lease a place for a while, none of the two for kept connections; BusyError when none is free in time."""
+        async with self._changed:
+            if not self._may_lend():
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._changed.wait_for(self._may_lend)
+                except TimeoutError:
+                    raise BusyError(f"none of the {self._size} connections was free within {timeout:g} s") from None
+            return self._leased(is_kept=False)
+
+    def _leased(self, *, is_kept: bool) -> "Lease":
+        lease = Lease(self, is_kept=is_kept)
+        self._leases.add(lease)
+        return lease
+
+    def _may_lend(self) -> bool:
+        kept = sum(lease.is_kept for lease in self._leases)
+        lent = len(self._leases) - kept
+        return max(kept, KEPT) + lent + len(self.abandoned) < self._size
+
+    async def give_back(self, lease: "Lease", abandoned: Session | None) -> None:
+        """Take a place back; the backend of a session that is stuck counts until it has been seen to be gone."""
+        if abandoned:
+            self._abandoned[abandoned.pid] = self.clock()
+        self._leases.discard(lease)
+        await self._notify()
+
+    async def end_abandoned(self, session: Session, timeout: float) -> None:
+        """Have the server terminate the abandoned backends, and forget those that are gone."""
+        if asked := self.abandoned:
+            there = await session.end_abandoned(asked, timeout)
+            self._abandoned = {pid: at for pid, at in self._abandoned.items() if pid in there or pid not in asked}
+            await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Give up all logins that are under way."""
+        await asyncio.gather(*(lease.release(cancel=True) for lease in self._leases.copy()))
+        await asyncio.gather(*(lease.returned() for lease in self._leases.copy()))
+
+
+class Lease:
+    """One place in the budget, from before the login until the server holds nothing for it any more.
+
+    As an async context manager it gives the place back exactly once, however the block ends.
+    """
+
+    def __init__(self, budget: Budget, *, is_kept: bool) -> None:
+        self.is_kept = is_kept
+        self.session: Session | None = None
+        """The session, once logged in."""
+        self._budget = budget
+        self._login: asyncio.Task[Session] | None = None
+        self._return: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.release()
+
+    @property
+    def is_logging_in(self) -> bool:
+        """Return whether the login is under way."""
+        return self._login is not None and not self._login.done()
+
+    async def log_in(self, connector: Connector, database: str | None = None, timeout: float | None = None) -> Session:
+        """Log in, or wait on for the login under way; ConnectError when there is no session in time.
+
+        Args:
+            connector: the server.
+            database: the database, that of the DSN by default.
+            timeout: seconds to wait, connect_timeout by default.
+
+        """
+        timeout = connector.connect_timeout if timeout is None else timeout
+        if self._login is None:
+            self._login = asyncio.create_task(connector.connect(database, timeout=LONGEST_LOGIN_SECONDS))
+            self._login.add_done_callback(_retrieve)
+        await asyncio.wait([self._login], timeout=timeout)
+        if not self._login.done():
+            raise ConnectError("timeout", f"no login within {timeout:g} s")
+        try:
+            self.session = self._login.result()
+        except SettingsError as error:
+            raise ConnectError("other", str(error)) from error
+        return self.session
+
+    async def release(self, *, cancel: bool = False) -> None:
+        """Close the session and give the place back; one whose login is under way is given back when that is over."""
+        if self._login and not self.session and cancel:
+            self._login.cancel()
+        if self._return is None:
+            self._return = asyncio.create_task(self._end())
+            self._return.add_done_callback(_retrieve)
+        if not self.is_logging_in:
+            await asyncio.shield(self._return)
+
+    async def returned(self) -> None:
+        """Wait until the place has been given back."""
+        if self._return:
+            await self._return
+
+    async def _end(self) -> None:
+        session = self.session
+        try:
+            if self._login and session is None:
+                session = await self._login
+        except (PgvigilError, asyncio.CancelledError):
+            session = None
+        abandoned = session if session and session.is_stuck else None
+        try:
+            if session:
+                await session.close()
+        finally:
+            await self._budget.give_back(self, abandoned)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Log the unexpected exception of a task that nothing waits for any more."""
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, PgvigilError):
+        _log.error("a login or its end failed unexpectedly", exc_info=error)

@@ -1,0 +1,205 @@
+"""One connection kept for good: checked before use, replaced with exponential backoff and jitter."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from exporter.backoff import Backoff
+from exporter.connections.budget import Budget, Lease
+from exporter.connections.session import Connector, Session, Vitals
+from exporter.errors import BusyError, ConnectError, QueryError
+
+RECONNECT = Backoff(first=1.0, longest=10.0, jitter=0.5)
+"""Pauses between logins that fail: a server that is back is found within a scrape interval."""
+
+GIVE_UP_SECONDS = 5.0
+"""How long a stuck session is waited for before another login shows whether only that session hangs."""
+
+LOGIN_SECONDS = 60.0
+"""How long a login is waited for before another one is tried beside it."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """No connection; the next use logs in."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """A connection: ready, or stuck, as its session says."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True)
+class LoggingIn:
+    """A login is under way, perhaps in place of a stuck session, which is used again if its answer comes first."""
+
+    lease: Lease
+    since: float
+    beside: Lease | None = None
+    failures: int = 0
+    error: ConnectError | None = None
+    """Why the last use found no connection."""
+    until: float = float("-inf")
+    """Until then a use fails with that error at once, unless the login has ended."""
+
+
+@dataclass(frozen=True)
+class BackingOff:
+    """The last login failed."""
+
+    error: ConnectError
+    until: float
+    failures: int
+    beside: Lease | None = None
+
+
+class KeptConnection:
+    """One place in the budget and what it is used for at the moment."""
+
+    def __init__(self, connector: Connector, budget: Budget) -> None:
+        self.lock = asyncio.Lock()
+        """Held by whoever asks: a session answers one question at a time."""
+        self._connector = connector
+        self._budget = budget
+        self._clock = budget.clock
+        self.state: Closed | Open | LoggingIn | BackingOff = Closed()
+
+    @property
+    def _lease(self) -> Lease | None:
+        """The lease of the session that there is, ready or stuck."""
+        match self.state:
+            case Open(lease):
+                return lease
+            case LoggingIn(beside=beside) | BackingOff(beside=beside):
+                return beside
+        return None
+
+    @property
+    def session(self) -> Session | None:
+        """The session that there is, ready or stuck."""
+        return self._lease.session if self._lease else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether there is a session that takes queries."""
+        return self.session is not None and self.session.is_usable
+
+    async def ready(self, timeout: float) -> tuple[Session, Vitals]:
+        """Return the session, and its answer to the question whether the server lives; ConnectError without one."""
+        async with self.lock:
+            return await self._ready(timeout)
+
+    @asynccontextmanager
+    async def used(self, timeout: float) -> AsyncIterator[Session]:
+        """Lend the session for one use, without asking first; ConnectError without one, BusyError while it is busy."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.lock.acquire()
+        except TimeoutError:
+            raise BusyError(f"the connection was busy for {timeout:g} s") from None
+        try:
+            session = self.session
+            yield session if session and session.is_usable else (await self._ready(timeout))[0]
+        finally:
+            self.lock.release()
+
+    async def _ready(self, timeout: float) -> tuple[Session, Vitals]:
+        session = self.session
+        if session and session.is_usable:
+            await self._keep_session()
+            try:
+                return session, await session.vitals(timeout)
+            except QueryError as error:
+                if session.is_usable:
+                    raise ConnectError("other", str(error)) from error
+        if session and session.is_stuck and session.stuck_seconds < GIVE_UP_SECONDS:
+            raise _hung(session)
+        session = await self._replaced()
+        try:
+            return session, await session.vitals(timeout)
+        except QueryError as error:
+            raise ConnectError("hung" if session.is_stuck else "other", str(error)) from error
+
+    async def _keep_session(self) -> None:
+        """Stay with a session that answers again: a login begun while it was stuck is given up."""
+        match self.state:
+            case LoggingIn(lease, beside=Lease() as open_lease):
+                self.state = Open(open_lease)
+                await lease.release(cancel=True)
+            case BackingOff(beside=Lease() as open_lease):
+                self.state = Open(open_lease)
+
+    async def replace(self) -> None:
+        """Drop the session; the next use logs in."""
+        async with self.lock:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        lease = self._lease
+        match self.state:
+            case Open():
+                self.state = Closed()
+            case LoggingIn() | BackingOff():
+                self.state = replace(self.state, beside=None)
+        if lease:
+            await lease.release()
+
+    async def _replaced(self) -> Session:
+        """Log in in place of a session that is lost or stuck; a stuck one stays until there is another."""
+        if self.session and self.session.is_lost:
+            await self._drop()
+        match self.state:
+            case BackingOff(error, until) if self._clock() < until:
+                raise error
+            case LoggingIn(lease, error=ConnectError() as error, until=until):
+                if lease.is_logging_in and self._clock() < until:
+                    raise error
+        try:
+            async with self._budget.login:
+                lease = await self._logged_in()
+        except ConnectError as found:
+            raise await self._failed(found) from found
+        await self._drop()
+        self.state = Open(lease)
+        assert lease.session  # noqa: S101  # logged in
+        return lease.session
+
+    async def _logged_in(self) -> Lease:
+        """Log in; a login that takes too long is waited for again by the next use, not joined by another."""
+        if not isinstance(self.state, LoggingIn):
+            failures = self.state.failures if isinstance(self.state, BackingOff) else 0
+            self.state = LoggingIn(self._budget.keep(), self._clock(), self._lease, failures)
+        lease = self.state.lease
+        await lease.log_in(self._connector)
+        return lease
+
+    async def _failed(self, error: ConnectError) -> ConnectError:
+        """Back off; return why there is no connection."""
+        if self.session and error.reason == "timeout":
+            error = _hung(self.session)
+        failures = 1 + (self.state.failures if isinstance(self.state, LoggingIn | BackingOff) else 0)
+        until = self._clock() + RECONNECT.pause(failures)
+        match self.state:
+            case LoggingIn(lease, since) if lease.is_logging_in and self._clock() - since <= LOGIN_SECONDS:
+                self.state = replace(self.state, error=error, until=until, failures=failures)
+            case LoggingIn(lease):
+                self.state = BackingOff(error, until, failures, self._lease)
+                await lease.release()
+            case _:
+                self.state = BackingOff(error, until, failures, self._lease)
+        return error
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if isinstance(self.state, LoggingIn):
+            lease, beside = self.state.lease, self.state.beside
+            self.state = Open(beside) if beside else Closed()
+            await lease.release(cancel=True)
+        await self._drop()
+
+
+def _hung(session: Session) -> ConnectError:
+    return ConnectError("hung", f"no answer for {session.stuck_seconds:.0f} s")

@@ -1,0 +1,250 @@
+"""Decides which job runs when, and says why not earlier. No I/O; the clock is handed in."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from exporter.errors import DatabaseError
+from exporter.logs import TargetLog
+from exporter.planning.plan import Job, Plan
+from exporter.report import JobStatus, Rounds
+from exporter.schedule.cost_budget import Need, intervals, parts
+from exporter.schedule.job_record import JobRecord, Outcome
+from exporter.schedule.job_state import NextRun, Spacing
+from exporter.schedule.rotation import Rotation
+
+USUAL_SCRAPE_INTERVAL = 15.0
+"""Assumed scrape interval in seconds until two scrapes have been seen."""
+
+LONGEST_SCRAPE_INTERVAL = 300.0
+"""Upper bound on a measured scrape interval, in seconds: a night without scrapes is no interval."""
+
+INTERVAL_WEIGHT = 0.3
+"""Weight of the newest scrape interval in the moving average: five scrapes after a change it is four fifths there."""
+
+PLANNED_SHARE = 0.8
+"""Share of the cost budget that runs are planned for: some cost more than the last ones, and each visit a login."""
+
+LEAST_SHARE = 0.1
+"""Share of the cost budget that is left to the other jobs however much the vital ones cost."""
+
+LOOK_AHEAD = 0.8
+"""Share of the time between two visits to a database by which a visit looks ahead: what is due later is left to the
+next one."""
+
+STALE_CONTENTS_SECONDS = 300.0
+"""Seconds between two visits to a database that no job runs in, to learn whether that has changed."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """Stands for the login of a visit where the cost budget is divided between jobs."""
+
+    database: str
+
+
+Cost = Mapping[tuple[str, str] | Login, Need]
+
+
+class Schedule:
+    """The jobs of one target, and the databases that wait for a visit."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        cost_budget: float = 0.0,
+        last_good: float = 60.0,
+        log: TargetLog | None = None,
+    ) -> None:
+        self.plan = Plan((), {})
+        self.rotation = Rotation(clock)
+        self.scrape_interval = USUAL_SCRAPE_INTERVAL
+        """Moving average of the seconds between two scrapes."""
+        self._clock = clock
+        self._cost_budget = cost_budget
+        self._last_good = last_good
+        self._log = log or TargetLog(logging.getLogger(__name__), "")
+        self._home = ""
+        self._visited: tuple[str, ...] = ()
+        self._records: dict[tuple[str, str], JobRecord] = {}
+        self._expected: set[tuple[str, str]] = set()
+        self._throttled: frozenset[str] = frozenset()
+        self._scraped_at: float | None = None
+
+    def adopt(self, plan: Plan, home: str, databases: Iterable[str]) -> None:
+        """Take over a plan. What is known of jobs that stay, stays.
+
+        Args:
+            plan: the jobs.
+            home: the database of the DSN, where the kept connections are.
+            databases: all that are looked into.
+
+        """
+        if plan is self.plan:
+            return
+        self.plan, self._home = plan, home
+        self._visited = tuple(name for name in databases if name != home)
+        for job in plan.jobs:
+            record = self._record(job)
+            record.space(replace(record.spacing, cache=job.cache))
+
+    def expire(self) -> None:
+        """Make every job due that waits for its next run: another server is there now."""
+        for record in self._records.values():
+            record.expire()
+
+    def begin_scrape(self) -> None:
+        """Measure the scrape interval."""
+        now = self._clock()
+        if self._scraped_at is not None:
+            seconds = min(now - self._scraped_at, LONGEST_SCRAPE_INTERVAL)
+            self.scrape_interval += INTERVAL_WEIGHT * (seconds - self.scrape_interval)
+        self._scraped_at = now
+
+    def forget(self) -> None:
+        """Forget jobs that are no longer planned."""
+        planned = {job.key for job in self.plan.jobs}
+        self._records = {key: record for key, record in self._records.items() if key in planned}
+        self._expected &= planned
+
+    def throttle(self) -> None:
+        """Put the most expensive jobs further apart while all together cost more than the budget."""
+        if not self._cost_budget or not self.plan.jobs:
+            return
+        vital = sum(self._record(job).cost / self.scrape_interval for job in self.plan.jobs if job.collector.vital)
+        share = max(PLANNED_SHARE * self._cost_budget - vital, LEAST_SHARE * self._cost_budget)
+        here, elsewhere = self._needs()
+        for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
+        self._space(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
+
+    def _needs(self) -> tuple[Cost, Cost]:
+        """Return what the jobs cost in the database of the DSN, and in the others, each with a login.
+
+        The two share the budget evenly, so that however many databases there are, what is asked once for the whole
+        server is not throttled by what is asked in each of them.
+        """
+        here: dict[tuple[str, str] | Login, Need] = {}
+        elsewhere: dict[tuple[str, str] | Login, Need] = {}
+        for database, jobs in self.plan.by_database.items():
+            needs: dict[tuple[str, str] | Login, Need] = {
+                job.key: Need(self._record(job).cost, max(job.cache, self.scrape_interval))
+                for job in jobs
+                if not job.collector.vital
+            }
+            if database == self._home:
+                here = needs
+            elif needs:
+                login = Need(self.rotation.turn(database).cost, min(need.period for need in needs.values()))
+                elsewhere |= {**needs, Login(database): login}
+        return here, elsewhere
+
+    def _space(self, throttled: Mapping[tuple[str, str] | Login, float]) -> None:
+        """Keep the runs of each job apart, and log collectors, not each database, where throttling begins or ends."""
+        for database in self.plan.by_database:
+            self.rotation.turn(database).interval = throttled.get(Login(database), 0.0)
+        for job in self.plan.jobs:
+            visit = self.rotation.turn(job.database).interval
+            self._record(job).space(Spacing(job.cache, throttled.get(job.key, 0.0), visit))
+        names = frozenset(key[0] for key in throttled if not isinstance(key, Login))
+        for name in names ^ self._throttled:
+            event = "throttled" if name in names else "no longer throttled"
+            self._log.debug("collector is %s", event, extra={"collector": name})
+        self._throttled = names
+
+    def _record(self, job: Job) -> JobRecord:
+        if (found := self._records.get(job.key)) is None:  # the plan changed while the job ran
+            found = self._records[job.key] = JobRecord()
+        return found
+
+    def next_run(self, job: Job) -> NextRun:
+        """Return when a job runs next, and why not earlier."""
+        return self._record(job).next_run
+
+    def job_of(self, sql: str) -> Job | None:
+        """Find the job of the DSN's database that asks this query; None when it is none of a job."""
+        return next((job for job in self.plan.by_database.get(self._home, ()) if job.sql == sql), None)
+
+    def due(self, *, is_vital: bool, database: str | None = None) -> list[Job]:
+        """List the jobs that are due, in one database or in all, those first whose last run was quickest."""
+        now = self._clock()
+        jobs = self.plan.jobs if database is None else self.plan.by_database.get(database, ())
+        return self._quickest_first(j for j in jobs if j.collector.vital == is_vital and self._record(j).is_due(now))
+
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Have the page wait for newer results of these jobs: until they are there, the last ones count as stale."""
+        self._expected.update(job.key for job in jobs)
+
+    def expected(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return those of the jobs that the page still waits for."""
+        return [job for job in jobs if job.key in self._expected]
+
+    def start(self, job: Job) -> None:
+        """Begin a run."""
+        self._record(job).start(self._clock())
+
+    def record(self, job: Job, outcome: Outcome) -> bool:
+        """End a run; return whether its error is news."""
+        self._expected.discard(job.key)
+        return self._record(job).record(outcome, self._clock())
+
+    def miss(self, jobs: Iterable[Job], error: DatabaseError) -> None:
+        """Note that there was no connection for these jobs."""
+        for job in jobs:
+            self._expected.discard(job.key)
+            self._record(job).miss(error)
+
+    def suspend(self, job: Job) -> float:
+        """Suspend a job whose query ignored its statement_timeout; return for how many seconds."""
+        return self._record(job).suspend(self._clock())
+
+    def line_up_visits(self, stale: Collection[str], visiting: Collection[str]) -> None:
+        """Put the databases in line where something is due, or whose contents are stale, and some of the rest.
+
+        Args:
+            stale: databases whose extensions and tables have to be looked at again.
+            visiting: those that are being visited.
+
+        """
+        now = self._clock()
+        self.rotation.forget_all_but({self._home, *self._visited})
+        due = {job.database for job in self.plan.jobs if self._record(job).is_due(now)} | set(stale)
+        for name in self._visited:
+            turn = self.rotation.turn(name)
+            turn.period = max(turn.interval, self._period(name))
+        self.rotation.line_up(self._visited, due - set(visiting), self.scrape_interval)
+
+    def _period(self, database: str) -> float:
+        """Return the seconds after which something is due in a database again."""
+        jobs = self.plan.by_database.get(database, ())
+        spacings = ((job.cache, self._record(job).spacing.throttle, self.scrape_interval) for job in jobs)
+        return min(map(max, spacings), default=STALE_CONTENTS_SECONDS)
+
+    def on_visit(self, database: str) -> list[Job]:
+        """List what a visit runs: what is due, or will be well before the next visit; quick ones first."""
+        now = self._clock()
+        ahead = LOOK_AHEAD * self.rotation.turn(database).period
+        jobs = [(job, self._record(job)) for job in self.plan.by_database.get(database, ())]
+        return self._quickest_first(job for job, known in jobs if known.is_due(now + ahead if known.is_good else now))
+
+    def expect_visit(self, database: str) -> None:
+        """Have the page wait for what is due in a database."""
+        now = self._clock()
+        self.expect(job for job in self.plan.by_database.get(database, ()) if self._record(job).is_due(now))
+
+    def _quickest_first(self, jobs: Iterable[Job]) -> list[Job]:
+        return sorted(jobs, key=lambda job: self._record(job).took)
+
+    def statuses(self) -> tuple[JobStatus, ...]:
+        """Describe every job for a report."""
+        return tuple(map(self.status, self.plan.jobs))
+
+    def status(self, job: Job) -> JobStatus:
+        """Describe a job for a report."""
+        is_expected = job.key in self._expected
+        return self._record(job).status(job, self._clock(), is_expected=is_expected, last_good=self._last_good)
+
+    def rounds(self) -> Rounds:
+        """Describe the visits to other databases."""
+        interval = max((self.rotation.turn(name).period for name in self._visited), default=0.0)
+        return Rounds(self.rotation.visits, self.rotation.login_seconds, interval)

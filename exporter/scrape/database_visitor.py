@@ -1,0 +1,88 @@
+"""Visits one database after another over a borrowed connection, and runs there what is due."""
+
+from collections.abc import Sequence
+
+from exporter.connections.discovery import TIMEOUT
+from exporter.connections.session import Session
+from exporter.errors import BusyError, ConnectError, DatabaseError, QueryError
+from exporter.planning.plan import Job
+from exporter.scrape.parts import Parts
+from exporter.scrape.run_job import JobRunner
+
+LOGIN_ROUND_TRIPS = 5
+"""Round trips of a login and the question for the contents, which cost the server nothing."""
+
+SERVER_REFUSES = frozenset({"refused", "unreachable", "too_many_connections", "starting_up", "shutting_down"})
+"""Reasons that concern the server, not one database: no visitor tries the next one at once."""
+
+
+class DatabaseVisitor:
+    """Takes databases out of the rotation until none is in line, or the server lets nobody in."""
+
+    def __init__(self, parts: Parts, runner: JobRunner, *, is_early: bool = False) -> None:
+        self.visiting: str | None = None
+        """The database that is being visited."""
+        self._is_early = is_early
+        """Whether it visits databases before they are due, which no page waits for."""
+        self._parts = parts
+        self._runner = runner
+
+    async def run(self) -> None:
+        """Visit what is in line."""
+        while database := self._parts.schedule.rotation.next(early=self._is_early):
+            self.visiting = database
+            try:
+                if not await self._visit(database):
+                    return
+            finally:
+                self.visiting = None
+
+    async def _visit(self, database: str) -> bool:
+        """Run what is due in one database; return whether the server let us in."""
+        schedule = self._parts.schedule
+        if not self._is_early:
+            schedule.expect_visit(database)
+        try:
+            async with self._parts.pool.borrowed(database) as session:
+                await self._run_jobs(database, session)
+        except BusyError as error:
+            self._parts.log.info("database not visited: %s", error, extra={"datname": database})
+            return False
+        except ConnectError as error:
+            schedule.miss(schedule.on_visit(database), QueryError("connection", str(error)))
+            if error.reason in SERVER_REFUSES:
+                return False
+            schedule.rotation.refuse(database)
+        except Exception as error:  # the boundary: one database never costs another
+            self._parts.log.error("visit failed unexpectedly", exc_info=error, extra={"datname": database})
+            failure = QueryError("query", f"{type(error).__name__}: {error}")
+            schedule.miss(schedule.on_visit(database), failure)
+        return True
+
+    async def _run_jobs(self, database: str, session: Session) -> None:
+        schedule, started = self._parts.schedule, self._parts.clock()
+        jobs: Sequence[Job] = schedule.on_visit(database)
+        try:
+            await self._parts.discovery.learn_contents(session, database)
+            seconds = session.login_seconds + self._parts.clock() - started
+            ways = LOGIN_ROUND_TRIPS * self._parts.discovery.least_round_trip
+            schedule.rotation.record_login(database, max(seconds - ways, 0.0))
+            self._parts.adopt_plan()
+            jobs = schedule.on_visit(database)
+            while jobs:
+                job, *jobs = jobs
+                if (await self._runner.run(job, session)).is_stuck:
+                    await self._suspend(job)
+                if not session.is_usable:
+                    raise QueryError("connection", f"the session was lost or hangs after {job.collector.name}")
+        except DatabaseError as error:
+            schedule.miss(jobs, QueryError("connection", str(error)))
+
+    async def _suspend(self, job: Job) -> None:
+        """Suspend a job whose query ignored its statement_timeout, unless it is the server that hangs."""
+        try:
+            await self._parts.pool.vital.ready(TIMEOUT)
+        except ConnectError as error:
+            self._parts.log.debug("not suspended: %s", error, extra={"collector": job.collector.name})
+        else:
+            self._runner.suspend(job)

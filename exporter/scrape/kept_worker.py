@@ -1,0 +1,121 @@
+"""Does a kept connection's share of a scrape: discovers the server, then runs what is due, one job after another."""
+
+from contextlib import suppress
+
+from exporter.connections.discovery import TIMEOUT
+from exporter.connections.kept import KeptConnection
+from exporter.connections.session import Session, Vitals
+from exporter.errors import ConnectError, QueryError
+from exporter.planning.plan import Job
+from exporter.scrape.parts import Parts
+from exporter.scrape.run_job import JobRunner
+
+
+class KeptWorker:
+    """One of two: one runs the vital jobs, the other one the rest of the DSN's database."""
+
+    def __init__(self, kept: KeptConnection, parts: Parts, runner: JobRunner) -> None:
+        self.is_vital = kept is parts.pool.vital
+        self._kept = kept
+        self._parts = parts
+        self._runner = runner
+        self._in_use = kept
+        """The connection that serves at the moment: the other one where this one cannot be had."""
+
+    def due(self) -> list[Job]:
+        """List what is due of this worker's kind, in all databases."""
+        return self._parts.schedule.due(is_vital=self.is_vital)
+
+    async def discover(self) -> Session | None:
+        """Connect and learn what the server is; None when there is no connection, and what was due misses its run."""
+        try:
+            session, vitals = await self._ready()
+        except ConnectError as error:
+            self._parts.schedule.miss(self.due(), QueryError("connection", str(error)))
+            return None
+        self._note(vitals)
+        await self._end_abandoned(session)
+        await self._learn(session, vitals.database)
+        return session
+
+    def _note(self, vitals: Vitals) -> None:
+        self._parts.health.answered()
+        if self._parts.discovery.note(vitals):
+            self._parts.schedule.expire()
+        self._parts.adopt_plan()
+
+    async def _learn(self, session: Session, database: str) -> None:
+        """Learn over the main connection; over the vital one only what nothing is known of yet."""
+        discovery = self._parts.discovery
+        if not self.is_vital:
+            discovery.come_from(session, database)
+        if not self.is_vital or not discovery.has_learned:
+            async with discovery.learning, self._in_use.lock:
+                await discovery.learn(session, database)
+            self._parts.adopt_plan()
+
+    async def _end_abandoned(self, session: Session) -> None:
+        """Have the server terminate backends that we no longer talk to; they count until they are gone."""
+        budget = self._parts.pool.budget
+        if budget.abandoned:
+            try:
+                async with self._in_use.lock:
+                    await budget.end_abandoned(session, TIMEOUT)
+            except QueryError as error:
+                extra = {"reason": error.reason}
+                self._parts.log.info("abandoned backends could not be terminated: %s", error, extra=extra)
+
+    async def run_due(self, session: Session) -> None:
+        """Run what is due in the DSN's database; a connection lost on the way is replaced."""
+        server = self._parts.discovery.server
+        jobs = self._parts.schedule.due(is_vital=self.is_vital, database=server.database if server else "")
+        self._parts.schedule.expect(jobs)
+        for job in jobs:
+            if not session.is_usable:
+                try:
+                    session, _ = await self._ready()
+                except ConnectError as error:
+                    self._parts.schedule.miss(self._parts.schedule.expected(jobs), QueryError("connection", str(error)))
+                    return
+            async with self._in_use.lock:
+                await self._runner.run(job, session)
+        if not session.is_usable:
+            with suppress(ConnectError):  # the next scrape will say so
+                await self._ready()
+
+    async def _ready(self) -> tuple[Session, Vitals]:
+        """Choose a connection that answers; where this worker's cannot be had, the other one serves both.
+
+        One that hangs while the other answers has met a query that ignored its statement_timeout: the connection is
+        replaced, and the query suspended.
+        """
+        kept, other = self._kept, self._parts.pool.other(self._kept)
+        self._in_use = kept
+        before = kept.session
+        stuck_on = before.stuck_on if before else None
+        try:
+            session, vitals = await kept.ready(TIMEOUT)
+        except ConnectError as error:
+            self._parts.health.failed(error)
+            if not other.is_ready:
+                raise
+            found = await other.ready(TIMEOUT)
+            if error.reason != "hung":
+                self._in_use = other
+                return found
+        else:
+            if session is not before:
+                self._suspend(stuck_on)
+            return session, vitals
+        self._suspend(stuck_on)
+        await kept.replace()
+        try:
+            return await kept.ready(TIMEOUT)
+        except ConnectError:
+            self._in_use = other
+            return found
+
+    def _suspend(self, sql: str | None) -> None:
+        """Suspend the job whose query got a connection stuck; a question of our own suspends nothing."""
+        if sql and (job := self._parts.schedule.job_of(sql)):
+            self._runner.suspend(job)

@@ -1,0 +1,29 @@
+"""The parts of one target that its workers share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exporter.connections.discovery import Discovery
+from exporter.connections.pool import Pool
+from exporter.logs import TargetLog
+from exporter.schedule.schedule import Schedule
+from exporter.scrape.health import Health
+from exporter.scrape.server_cost import ServerCosts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Made by the target, which owns them, and handed to its workers."""
+
+    pool: Pool
+    schedule: Schedule
+    discovery: Discovery
+    health: Health
+    costs: ServerCosts
+    log: TargetLog
+    clock: Callable[[], float]
+
+    def adopt_plan(self) -> None:
+        """Hand the plan that follows from what was discovered to the schedule."""
+        if server := self.discovery.server:
+            self.schedule.adopt(self.discovery.plan, server.database, server.databases)

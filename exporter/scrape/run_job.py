@@ -1,0 +1,100 @@
+"""Runs one job on a session and says what came of it; whatever goes wrong costs this job only."""
+
+from exporter.connections.session import Answer, Session
+from exporter.errors import DatabaseError, QueryError
+from exporter.planning.plan import Job
+from exporter.samples.convert import columns, missing_columns, samples
+from exporter.samples.ledger import Ledger, new_ledger, update_ledger
+from exporter.samples.model import Columns, Samples
+from exporter.schedule.job_record import Outcome
+from exporter.scrape.parts import Parts
+from exporter.scrape.server_cost import TEXTS
+
+
+class JobRunner:
+    """Runs jobs of one target, and keeps the ledgers that outlive their runs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._clock = parts.clock
+        self._ledgers: dict[tuple[str, str], Ledger] = {}
+
+    async def run(self, job: Job, session: Session) -> Outcome:
+        """Run a job, record what came of it, and log an error that is news."""
+        self._parts.schedule.start(job)
+        outcome = await self._outcome(job, session)
+        if outcome.error is None or outcome.error.reason != "connection":
+            self._parts.health.answered()
+        if self._parts.schedule.record(job, outcome) and outcome.error:
+            self._log_error(job, outcome.error)
+        return outcome
+
+    def suspend(self, job: Job) -> None:
+        """Suspend a job whose query ignored its statement_timeout."""
+        seconds = self._parts.schedule.suspend(job)
+        extra = {"collector": job.collector.name, "datname": job.database}
+        self._parts.log.warning("query ignored its statement_timeout; suspended for %.0f s", seconds, extra=extra)
+
+    async def _outcome(self, job: Job, session: Session) -> Outcome:
+        started = self._clock()
+        try:
+            answer = await session.fetch(job.sql, job.collector.timeout, search_path=job.collector.search_path)
+        except DatabaseError as error:
+            seconds = self._clock() - started
+            spent = seconds if error.reason == "timeout" else 0.0
+            return Outcome(seconds, spent, error=error, is_stuck=session.stuck_on == job.sql)
+        except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
+            return Outcome(self._clock() - started, error=self._unexpected(job, error))
+        server_seconds = max(self._clock() - started - self._parts.discovery.round_trip * answer.round_trips, 0.0)
+        try:
+            found = await self._samples(job, answer, session)
+        except DatabaseError as error:
+            return Outcome(self._clock() - started, server_seconds, len(answer.rows), error=error)
+        except Exception as error:  # noqa: BLE001  # the boundary, as above
+            failure = self._unexpected(job, error)
+            return Outcome(self._clock() - started, server_seconds, len(answer.rows), error=failure)
+        return Outcome(self._clock() - started, server_seconds, len(answer.rows), found)
+
+    async def _samples(self, job: Job, answer: Answer, session: Session) -> Samples:
+        """Turn the rows into samples; QueryError when declared columns are missing."""
+        table = columns(answer.rows)
+        if table and (missing := missing_columns(job, list(table))):
+            raise QueryError("query", f"the query has no column {', '.join(missing)}")
+        await self._parts.discovery.look_up_names(job, table, session)
+        if job.collector.ledger:
+            found = update_ledger(job, table, self._parts.discovery.names, self._ledger(job), self._clock())
+        else:
+            found = samples(job, table, self._parts.discovery.names)
+        if job.collector.statements:
+            await self._count_costs(job, table, session)
+        return found
+
+    def _ledger(self, job: Job) -> Ledger:
+        if (found := self._ledgers.get(job.key)) is None:
+            found = self._ledgers[job.key] = new_ledger(job)
+        return found
+
+    async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
+        """Read what our own statements cost from the statements just collected."""
+        costs, discovery, now = self._parts.costs, self._parts.discovery, self._clock()
+        schema = discovery.schema(job)
+        if schema and (missing := costs.missing(table, discovery.role, now)):
+            sql = TEXTS.replace("{schema}", schema)
+            try:
+                answer = await session.fetch(sql, job.collector.timeout, discovery.role, [*map(str, missing)])
+            except DatabaseError as error:  # the statements themselves have been collected
+                extra = {"collector": job.collector.name, "reason": error.reason}
+                self._parts.log.warning("cost of our own statements is unknown: %s", error, extra=extra)
+                return
+            costs.learn({row["queryid"]: row["query"] for row in answer.rows})
+        per_database = {each.collector.name for each in self._parts.schedule.plan.jobs if each.datname}
+        costs.update(table, discovery.role, discovery.names, per_database, now)
+
+    def _unexpected(self, job: Job, error: Exception) -> QueryError:
+        extra = {"collector": job.collector.name, "datname": job.database}
+        self._parts.log.error("collector failed unexpectedly", exc_info=error, extra=extra)
+        return QueryError("query", f"{type(error).__name__}: {error}")
+
+    def _log_error(self, job: Job, error: DatabaseError) -> None:
+        extra = {"collector": job.collector.name, "datname": job.database, "reason": error.reason}
+        self._parts.log.warning("collector failed: %s", error, extra=extra)

@@ -1,0 +1,220 @@
+"""A server that tests script: answers, delays, errors and hangs, by query. For scheduling, deadlines and states only.
+
+SQL and values are tested against real servers; this stands in where a real one would take seconds to misbehave:
+
+    server = FakeServer()
+    server.on("directory", after=1.6)             # the query tagged /* pgvigil:directory */ takes 1.6 s
+    server.on("locks", hangs=True)                # never answered: statement_timeout is ignored
+    server.on("tables", error=QueryError("permission", "no"), database="shop")
+    server.on("tables", rows=[{"relname": "t", "live": 1}])
+    server.on_login(after=20.0, database="shop")  # a login that takes 20 s
+
+The newest script that matches wins; `server.off()` forgets all of them. Run tests with `virtual_time`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.catalog.model import Catalog, Collector, Kind
+from exporter.connections.session import Answer, Directory, Session, Vitals
+from exporter.errors import ConnectError, PgvigilError, QueryError
+from exporter.planning.oid_names import Relation
+from exporter.planning.server import Extension
+from exporter.sql import signed
+
+ROLE = 10
+
+
+class Row:
+    """A row as the driver gives it: it knows its columns, and yields its values."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self._columns = dict(columns)
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the columns."""
+        return self._columns.keys()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._columns.values())
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens to one query, or to a login."""
+
+    query: str
+    database: str | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+    after: float = 0.0
+    """Seconds until the answer comes."""
+    error: Exception | None = None
+    hangs: bool = False
+    """Never answered, whatever its timeout."""
+
+
+@dataclass
+class FakeServer:
+    """One server, and the connector that opens sessions on it."""
+
+    version: tuple[int, int] = (18, 0)
+    database: str = "postgres"
+    databases: tuple[str, ...] = ("postgres",)
+    extensions: Mapping[str, Extension] = field(default_factory=dict)
+    in_recovery: bool = False
+    connect_timeout: float = 3.0
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Every query so far: the database, and the tag."""
+    sessions: list["FakeSession"] = field(default_factory=list)
+    """Every session so far."""
+    _scripts: list[Script] = field(default_factory=list)
+    _logins: list[Script] = field(default_factory=list)
+
+    @property
+    def kind(self) -> Kind:
+        """What it stands for."""
+        return "postgresql"
+
+    @property
+    def address(self) -> str:
+        """What log lines call it."""
+        return "fake:5432"
+
+    @property
+    def open(self) -> int:
+        """Sessions that are open."""
+        return sum(not session.is_lost for session in self.sessions)
+
+    def on(self, query: str, **script: Any) -> None:
+        """Script a query by its tag: the name of a collector, or of a question such as `vitals` and `directory`."""
+        self._scripts.insert(0, Script(query, **script))
+
+    def on_login(self, **script: Any) -> None:
+        """Script logins."""
+        self._logins.insert(0, Script("", **script))
+
+    def off(self) -> None:
+        """Forget all scripts: everything is answered at once."""
+        self._scripts.clear()
+        self._logins.clear()
+
+    def runs(self, query: str, database: str | None = None) -> int:
+        """Count how often a query was asked."""
+        return sum(tag == query and database in (None, where) for where, tag in self.asked)
+
+    def script(self, query: str, database: str) -> Script:
+        """Find what happens to a query."""
+        found = (s for s in self._scripts if s.query == query and s.database in (None, database))
+        return next(found, Script(query))
+
+    async def connect(self, database: str | None = None, timeout: float | None = None) -> "FakeSession":
+        """Open a session, as scripted."""
+        name = database or self.database
+        login = next((s for s in self._logins if s.database in (None, name)), Script(""))
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(10**9 if login.hangs else login.after)
+        except TimeoutError:
+            raise ConnectError("timeout", "no login in time") from None
+        if login.error:
+            raise login.error
+        session = FakeSession(self, name, pid=1000 + len(self.sessions))
+        self.sessions.append(session)
+        return session
+
+
+class FakeSession(Session):
+    """One session of a scripted server."""
+
+    _errors = (PgvigilError,)
+
+    def __init__(self, server: FakeServer, database: str, pid: int) -> None:
+        super().__init__(asyncio.get_running_loop().time)
+        self.pid = pid
+        self.database = database
+        self._server = server
+        self._closed = False
+
+    async def fetch(
+        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
+    ) -> Answer:
+        """Play the script of a query; like a server, end one that takes longer than its timeout."""
+        tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")
+        self._server.asked.append((self.database, tag))
+        play = self._play(self._server.script(tag, self.database), timeout)
+        rows = await self._answered(sql, play, timeout + 1.0 if patience is None else patience)
+        return Answer([Row(row) for row in rows])
+
+    async def _play(self, script: Script, timeout: float) -> Sequence[Mapping[str, Any]]:
+        if script.hangs:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(min(script.after, timeout))
+        if script.after > timeout:
+            raise QueryError("timeout", "canceling statement due to statement timeout")
+        if script.error:
+            raise script.error
+        return script.rows
+
+    async def vitals(self, timeout: float) -> Vitals:
+        """Answer what the server is."""
+        await self.fetch(signed("SELECT", "vitals"), timeout, patience=3.0)
+        return Vitals(self._server.version, self._server.in_recovery, self.database, ROLE, 0.0)
+
+    async def directory(self, timeout: float) -> Directory:
+        """List the databases."""
+        await self.fetch(signed("SELECT", "directory"), timeout)
+        names = self._server.databases
+        return Directory(dict(enumerate(names, start=1)), {ROLE: "pgvigil"}, names)
+
+    async def extensions(self, timeout: float) -> dict[str, Extension]:
+        """List the extensions."""
+        await self.fetch(signed("SELECT", "extensions"), timeout)
+        return dict(self._server.extensions)
+
+    async def has_tables(self, timeout: float) -> bool:
+        """Say that there are tables."""
+        return True
+
+    async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
+        """Name relations after their OIDs."""
+        await self.fetch(signed("SELECT", "relations"), timeout)
+        return {(database, oid): f"public.t{oid}" for oid in oids}
+
+    async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
+        """Let the abandoned backends end at once."""
+        await self.fetch(signed("SELECT", "end_abandoned"), timeout)
+        return set()
+
+    async def close(self) -> None:
+        """Close the session."""
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Drop the connection."""
+        self._closed = True
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def _translated(self, error: Exception) -> QueryError:
+        assert isinstance(error, QueryError), error
+        if error.reason == "connection":
+            self.terminate()
+        return error
+
+
+def collector(name: str, **keys: Any) -> Collector:
+    """Make a collector of one gauge, `pg_<name>`, from its query's column `value`."""
+    metric = {"name": f"pg_{name}", "type": "gauge", "help": "Of a test.", "column": "value"}
+    plain = {"name": name, "help": "Of a test.", "sql": "SELECT 1 AS value", "metrics": [metric]}
+    return Collector.model_validate(plain | keys)
+
+
+def catalog(*collectors: Collector) -> Catalog:
+    """Make a catalog of these."""
+    return Catalog(collectors)

@@ -1,0 +1,208 @@
+"""What hid in flags: each case once cost an innocent job, database or server its name."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fake_session import FakeServer, catalog, collector
+from virtual_time import in_virtual_time
+
+from exporter.catalog.model import Collector
+from exporter.errors import QueryError
+from exporter.report import JobStatus, Report
+from exporter.scrape.target import Options, Target
+
+
+@asynccontextmanager
+async def scraping(
+    server: FakeServer, *collectors: Collector, name: str = "db1", **options: Any
+) -> AsyncIterator[Target]:
+    """A target of the fake server, on the loop's clock."""
+    clock = asyncio.get_running_loop().time
+    target = Target(catalog(*collectors), server, Options(**options), name, clock)
+    try:
+        yield target
+    finally:
+        await target.close()
+
+
+def job(report: Report, name: str, datname: str = "") -> JobStatus:
+    """The status of one collector."""
+    [found] = [each for each in report.jobs if (each.collector, each.datname) == (name, datname)]
+    return found
+
+
+def test_a_slow_look_up_of_names_suspends_nothing() -> None:
+    """D1: the directory may take 5 s; the limit for names goes to the session, and is no reason to blame a job."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        named = collector("named", labels=["datname"], names={"datname": "database"})
+        server.on("named", rows=[{"datname": 77, "value": 1}])
+        async with scraping(server, named) as target:
+            await target.scrape(10)
+            server.on("directory", after=1.6)
+            server.on("named", rows=[{"datname": 78, "value": 1}])
+            await target.scrape(10)
+            report = await target.scrape(10)
+            assert (job(report, "named").success, dict(job(report, "named").errors)) == (True, {})
+            assert server.runs("named") == 3
+            assert len(server.sessions) == 2
+
+    in_virtual_time(scenario())
+
+
+def test_a_directory_that_hangs_is_not_blamed_on_the_job_that_asked_for_names(caplog: pytest.LogCaptureFixture) -> None:
+    """A sibling of D1: the connection is stuck with a question of our own."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        named = collector("named", labels=["datname"], names={"datname": "database"})
+        async with scraping(server, named) as target:
+            await target.scrape(10)
+            server.on("named", rows=[{"datname": 78, "value": 1}])
+            server.on("directory", hangs=True)
+            await target.scrape(10)
+            server.off()
+            report = await target.scrape(10)
+            assert job(report, "named").success
+
+    in_virtual_time(scenario())
+    assert "suspended" not in caplog.text
+
+
+def test_a_page_for_people_is_no_scrape() -> None:
+    """D2: ten reloads once made scrapes look 1.4 s apart, which throttled collectors."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            for _ in range(20):
+                await target.scrape(10)
+                await asyncio.sleep(15)
+            runs = server.runs("a")
+            for _ in range(10):
+                report = await target.current(10)
+                await asyncio.sleep(1)
+            assert report.scrapes == 20
+            assert server.runs("a") == runs + 1
+            assert target._parts.schedule.scrape_interval == pytest.approx(15.0)
+
+    in_virtual_time(scenario())
+
+
+def test_an_unexpected_error_of_a_worker_is_booked_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """D3: it once was retrieved by the garbage collector, and every job was late without a reason."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a"), collector("vital", vital=True)) as target:
+            server.on("extensions", error=ValueError("odd"))
+            report = await target.scrape(10)
+            assert (job(report, "a").reason, dict(job(report, "a").errors)) == ("query", {"query": 1})
+            assert "ValueError: odd" in job(report, "a").message
+            server.off()
+            assert job(await target.scrape(10), "a").success
+
+    in_virtual_time(scenario())
+    found = {vars(r)["connection"]: vars(r)["target"] for r in caplog.records if r.levelno == logging.ERROR}
+    assert found == {"vital": "db1", "main": "db1"}
+
+
+def test_a_database_is_not_refused_because_the_server_hangs() -> None:
+    """D4: the vital connection hangs while a query in another database is stuck."""
+
+    async def scenario() -> None:
+        server = FakeServer(databases=("postgres", "shop"))
+        per_database = collector("tables", scope="database", timeout=1)
+        async with scraping(server, per_database, collector("vital", vital=True)) as target:
+            await target.scrape(10)
+            server.on("tables", hangs=True, database="shop")
+            scrape = asyncio.create_task(target.scrape(10))
+            await asyncio.sleep(0.1)
+            server.on("vitals", hangs=True)
+            await scrape
+            server.off()
+            await asyncio.sleep(15)
+            visits = server.runs("tables", "shop")
+            report = await target.scrape(10)
+            assert server.runs("tables", "shop") == visits + 1
+            assert job(report, "tables", "shop").success
+
+    in_virtual_time(scenario())
+
+
+def test_a_database_is_not_refused_because_our_own_connections_are_in_use() -> None:
+    """A sibling of D4: a visitor that finds no free place says nothing about the database."""
+
+    async def scenario() -> None:
+        server = FakeServer(databases=("postgres", "shop"))
+        async with scraping(server, collector("tables", scope="database"), max_connections=3) as target:
+            async with target._parts.pool.borrowed("postgres"):
+                report = await target.scrape(30)
+            assert not job(report, "tables", "shop").success
+            assert job(await target.scrape(30), "tables", "shop").success
+
+    in_virtual_time(scenario())
+
+
+def test_labels_reach_the_list_of_statements_as_they_are() -> None:
+    r"""D5: they were parsed back out of the exposition format, so that a quote came out as \"."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        names = collector(
+            "statements",
+            labels=["datname", "usename", "queryid"],
+            statements=True,
+            limit=5,
+            ledger={"key": ["userid", "dbid", "queryid", "toplevel", "generation"], "rank": "exec_seconds"},
+            metrics=[
+                {"name": "pg_statements_exec_seconds_total", "type": "counter", "help": "A.", "column": "exec_seconds"}
+            ],
+        )
+        row = {"datname": 'd"b', "usename": 'o"bri\\en', "queryid": 42, "userid": 1, "dbid": 1, "toplevel": True}
+        costs = {"generation": 0, "exec_seconds": 2.5, "plan_seconds": 0.0, "rows": 1}
+        server.on("statements", rows=[row | costs | {"shared_blks_hit": 1, "shared_blks_read": 1}])
+        async with scraping(server, names) as target:
+            await target.scrape(10)
+            found = (await target.statements(10)).statements
+        assert [(row.queryid, row.labels["datname"], row.labels["usename"]) for row in found] == [
+            ("42", 'd"b', 'o"bri\\en'),
+            ("other", "", ""),
+        ]
+        assert found[0].counts == {"exec_seconds": 2.5}
+
+    in_virtual_time(scenario())
+
+
+def test_log_lines_name_the_target_and_what_was_suspended(caplog: pytest.LogCaptureFixture) -> None:
+    """D6: with 50 targets `PostgreSQL is down` was anonymous, and a suspended query had no name."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("slow", timeout=1), collector("vital", vital=True), name="db7") as target:
+            server.on("slow", hangs=True)
+            await target.scrape(10)
+
+    caplog.set_level(logging.INFO)
+    in_virtual_time(scenario())
+    assert {vars(record).get("target") for record in caplog.records} == {"db7"}
+    [suspended] = [record for record in caplog.records if "suspended" in record.message]
+    assert (vars(suspended)["collector"], vars(suspended)["datname"]) == ("slow", "postgres")
+    assert "ignored its statement_timeout" in suspended.message
+
+
+def test_without_a_name_log_lines_name_the_address(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on_login(error=QueryError("query", "odd"))
+        async with scraping(FakeServer(), collector("a"), name="") as target:
+            await target.scrape(10)
+
+    caplog.set_level(logging.INFO)
+    in_virtual_time(scenario())
+    assert {vars(record).get("target") for record in caplog.records} == {"fake:5432"}
