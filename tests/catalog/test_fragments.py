@@ -1,5 +1,7 @@
 """Fragments: what differs by version is written once, and the rest of a query is not repeated."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import yaml
 from collector_files import collector
 
 from exporter.catalog.by_version import Version
-from exporter.catalog.load import load
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Collector
 from exporter.errors import CatalogError
 
 SINCE = {13: "a.query_start", 15: "l.waitstart", 18: None}
@@ -149,3 +152,21 @@ def test_a_bad_fragment_is_refused_with_file_place_and_remedy(
 def test_a_fragment_may_begin_with_the_query_that_uses_it(first: int) -> None:
     sql = {13: "SELECT 1", 14: "SELECT {since}"} if first == 14 else {12: "SELECT {since}"}
     assert collector(sql=sql, fragments={"since": {first: "a"}}).sql_for((14,)) == "SELECT a"
+
+
+def _repetitive(found: Collector) -> Iterator[str]:
+    """Name the texts of which more than a quarter of the lines stand in the text of the version before."""
+    maps = {"sql": found.sql, "details": found.details or {}}
+    maps |= {f"fragments.{name}": texts for name, texts in found.fragments.items()}
+    for key, texts in maps.items():
+        for (_, older), (version, newer) in pairwise((first, text) for first, text in texts.items() if text):
+            lines, before = ([line.strip() for line in text.splitlines() if line.strip()] for text in (newer, older))
+            if sum(line in before for line in lines) > len(lines) / 4:
+                yield f"{found.name}: {key}.{'.'.join(map(str, version))}"
+
+
+def test_no_query_of_ours_repeats_the_one_of_the_version_before() -> None:
+    """Queries that are really different may still select a column or two alike."""
+    texts = {13: "SELECT a,\n b,\n c\nFROM d", 14: "SELECT a,\n b,\n c2\nFROM d2"}
+    assert list(_repetitive(collector(sql=texts))) == ["a: sql.14"]
+    assert [text for found in load(BUILT_IN, COMPATIBILITY) for text in _repetitive(found)] == []
