@@ -1,15 +1,13 @@
 """The declarative format: what a collector file may say."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Version = tuple[int, ...]
-"""A server's or an extension's version, as numbers: (17,), (1, 11)."""
-
+from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField, expanded, faults, newest
 
 NameKind = Literal["database", "role", "relation"]
 
@@ -22,15 +20,6 @@ PRODUCTS: Mapping[Kind, str] = {"postgresql": "PostgreSQL", "pgbouncer": "PgBoun
 """What people call it."""
 
 
-def _version(value: object) -> Version:
-    """Read `17` or `"1.11"`; a bare 1.10 is the number 1.1, so it has to be quoted."""
-    if isinstance(value, float):
-        raise ValueError(f"version {value} must be quoted: YAML reads 1.10 as the number 1.1")
-    if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)*", str(value)):
-        raise ValueError(f'{value!r} is no version: write 17 or "1.11"')
-    return tuple(int(part) for part in str(value).split("."))
-
-
 def _name(pattern: str, what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -40,25 +29,13 @@ def _name(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _queries(value: object) -> object:
-    """`sql` as pairs (first version, query), oldest first; one query alone is for every version."""
-    if isinstance(value, str):
-        return (((0,), value),)
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError("expected a query, or a map of first version to query")
-    return tuple(sorted((_version(key), query) for key, query in value.items()))
-
-
-VersionField = Annotated[Version, BeforeValidator(_version)]
-
-
 MetricName = Annotated[str, _name(r"[a-zA-Z_:][a-zA-Z0-9_:]*", "metric name")]
 
 
 LabelName = Annotated[str, _name(r"[a-zA-Z_][a-zA-Z0-9_]*", "label name")]
 
 
-Queries = Annotated[tuple[tuple[Version, str | None], ...], BeforeValidator(_queries)]
+FragmentName = Annotated[str, _name(r"[a-z][a-z0-9_]*", "fragment name")]
 
 
 STATEMENT_KEY = frozenset({"userid", "dbid", "queryid", "toplevel", "generation"})
@@ -123,7 +100,8 @@ class Collector(_Fact):
     name: Annotated[str, _name(r"[a-z][a-z0-9_]*", "collector name")]
     help: str = Field(min_length=1)
     kind: Kind = "postgresql"
-    sql: Queries
+    sql: ByVersion
+    fragments: dict[FragmentName, ByVersion] = {}
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)]
     labels: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
     names: dict[LabelName, NameKind] = {}
@@ -137,7 +115,7 @@ class Collector(_Fact):
     cache: Annotated[float, Field(ge=0, strict=False)] = 0
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
-    details: Queries | None = None
+    details: ByVersion | None = None
     ledger: LedgerKey | None = None
     statements: bool = False
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
@@ -147,11 +125,25 @@ class Collector(_Fact):
     @classmethod
     def _extension_versions_are_quoted(cls, data: Any) -> Any:
         """An extension's `1.10` and `1.1` differ only between quotes, so numbers are refused as its keys."""
-        if isinstance(data, dict) and data.get("extension") and isinstance(data.get("sql"), dict):
-            bare = [key for key in data["sql"] if not isinstance(key, str)]
-            if bare:
-                raise ValueError(f'sql: version {bare[0]} of an extension must be quoted: "{bare[0]}"')
+        if isinstance(data, dict) and data.get("extension"):
+            fragments = data.get("fragments")
+            maps = {key: data.get(key) for key in ("sql", "details")}
+            if isinstance(fragments, dict):
+                maps |= {f"fragments.{name}": texts for name, texts in fragments.items()}
+            for place, texts in maps.items():
+                bare = [key for key in texts if not isinstance(key, str)] if isinstance(texts, dict) else []
+                if bare:
+                    raise ValueError(f'{place}: version {bare[0]} of an extension must be quoted: "{bare[0]}"')
         return data
+
+    @model_validator(mode="after")
+    def _fragments_fit(self) -> Self:
+        oldest = (OLDEST,) if self.kind == "postgresql" and not self.extension else (0,)
+        start = next((max(first, oldest) for first, sql in self.sql.items() if sql is not None), oldest)
+        queries = {"sql": self.sql} | ({"details": self.details} if self.details else {})
+        if fault := next(faults(queries, self.fragments, start, with_schema=bool(self.extension)), None):
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -213,20 +205,25 @@ class Collector(_Fact):
 
     def sql_for(self, version: Version) -> str | None:
         """Choose the newest query that is not newer than this version; None where there is none."""
-        return _newest(self.sql, version)
+        return self._query(self.sql, version)
 
     def details_for(self, version: Version) -> str | None:
         """Choose the query for what only the rows that are kept need; None where there is none."""
-        return _newest(self.details or (), version)
+        return self._query(self.details or {}, version)
+
+    def _query(self, queries: ByVersion, version: Version) -> str | None:
+        sql = newest(queries, version)
+        return sql and expanded(sql, self.fragments, version)
+
+    def queries(self) -> Iterator[str]:
+        """List what `sql` and `details` become, version by version."""
+        texts = (self.sql, self.details or {}, *self.fragments.values())
+        for version in sorted({first for each in texts for first in each}):
+            yield from filter(None, (self.sql_for(version), self.details_for(version)))
 
     def metrics_for(self, version: Version) -> tuple[Metric, ...]:
         """List the metrics that this version has."""
         return tuple(metric for metric in self.metrics if metric.exists_in(version))
-
-
-def _newest(queries: Iterable[tuple[Version, str | None]], version: Version) -> str | None:
-    fitting = [sql for first, sql in queries if first <= version]
-    return fitting[-1] if fitting else None
 
 
 @dataclass(frozen=True)

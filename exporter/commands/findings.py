@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
+from exporter.catalog.by_version import OLDEST
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]
 
-OLDEST, NEWEST = 13, 18
-"""The majors that the tests run on."""
+NEWEST = 18
+"""Newest major version of PostgreSQL that the tests run on."""
 
 STATEMENTS = "pg_stat_statements"
 

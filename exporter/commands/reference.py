@@ -96,7 +96,7 @@ _FUNCTION = re.compile(r"\b((?:pg_stat|pg_ls|pg_lock|pg_control|pg_show|pg_prepa
 
 def _sources(collector: Collector) -> str:
     """Name the catalogs, the views and the statistics functions that the queries read."""
-    text = "\n".join(re.sub(r"--.*", "", query or "") for _, query in (*collector.sql, *(collector.details or ())))
+    text = "\n".join(re.sub(r"--.*", "", query) for query in collector.queries())
     found = {f"`{name}`" for name in _RELATION.findall(text)} | {f"`{name}()`" for name in _FUNCTION.findall(text)}
     found |= {f"`SHOW {name.upper()}`" for name in _SHOWN.findall(text)}
     return f"Reads {', '.join(sorted(found))}." if found else ""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric, Version
+from exporter.catalog.by_version import Version
+from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed, without_end
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exporter.catalog.model import Version
+from exporter.catalog.by_version import Version
 
 
 @dataclass(frozen=True)

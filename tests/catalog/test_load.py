@@ -115,7 +115,7 @@ BAD = [
     ),
     (
         GOOD.replace("sql: SELECT 1 AS seconds", "sql: {}"),
-        "bad.yaml: sql: expected a query, or a map of first version to query",
+        "bad.yaml: sql: expected SQL, or a map of first version to SQL",
     ),
     (GOOD.replace("sql: SELECT 1 AS seconds", "sql: {13.1: a}"), "bad.yaml: sql: version 13.1 must be quoted"),
     (GOOD.replace("sql: SELECT 1 AS seconds", "sql: {x: a}"), "bad.yaml: sql: 'x' is no version: write 17 or \"1.11\""),
@@ -123,7 +123,7 @@ BAD = [
         GOOD.replace("sql: SELECT 1 AS seconds", "sql: {1.10: a}\nextension: e"),
         "bad.yaml: sql: version 1.1 of an extension must be quoted",
     ),
-    (GOOD.replace("sql: SELECT 1 AS seconds", "sql: {13: 5}"), "bad.yaml: sql.0.1: Input should be a valid string"),
+    (GOOD.replace("sql: SELECT 1 AS seconds", "sql: {13: 5}"), "bad.yaml: sql.13: Input should be a valid string"),
     (GOOD + "labels: datname\n", "bad.yaml: labels: Input should be a valid tuple"),
     (GOOD + "labels: [1]\n", "bad.yaml: labels.0: Input should be a valid string"),
     (GOOD + "labels: [datname]\nscope: database\n", "bad.yaml: labels: datname comes by itself with scope: database"),

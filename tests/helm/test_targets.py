@@ -247,7 +247,7 @@ def test_own_collectors_load(tmp_path: Path) -> None:
     assert found["data"].keys() == {"own.yaml", "text.yaml"}
     (tmp_path / "own.yaml").write_text(found["data"]["own.yaml"])
     [collector] = load(tmp_path)
-    assert collector.sql[0][0] == (13,)
+    assert list(collector.sql) == [(13,)]
 
 
 def test_rendered_values_make_a_working_exporter(server18: Cluster, tmp_path: Path) -> None:
