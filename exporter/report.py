@@ -25,7 +25,7 @@ Why = Literal["new", "running", "cached", "throttled", "backoff", "suspended"]
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How one collector fares in one database."""
+    """The state of one collector in one database."""
 
     collector: str
     datname: str
@@ -49,7 +49,7 @@ class JobStatus:
     returned_rows: int = 0
     """Rows that all its runs returned."""
     interval: float = 0.0
-    """Seconds that the budget of cost puts between two runs; 0 when it does not hold it back."""
+    """Seconds that the cost budget imposes between two runs; 0 when it is not throttled."""
     next_run_seconds: float | None = None
     """Seconds until its next run, 0 when it is due; None for a loop of its own, such as the wait sampler."""
     next_run_why: Why | None = None

@@ -20,7 +20,7 @@ from exporter.planning.server import Extension
 from exporter.sql import signed
 
 PINNED = "pg_catalog"
-"""The search_path of all but queries that ask for the role's own, so that nobody can redirect them."""
+"""The search_path of all but queries that ask for the role's own, so that they cannot be redirected."""
 
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 

@@ -13,7 +13,7 @@ class Choice:
     exclude: tuple[str, ...] = ()
 
     def takes(self, database: str) -> bool:
-        """Tell whether a database is looked into."""
+        """Return whether a database is looked into."""
         included = not self.include or any(fnmatchcase(database, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(database, pattern) for pattern in self.exclude)
 

@@ -27,6 +27,6 @@ class Server:
     extensions: Mapping[str, Mapping[str, Extension]] = field(default_factory=dict)
     """Database -> extension name -> extension; a database not looked into yet is absent."""
     without_tables: frozenset[str] = frozenset()
-    """Databases in which nobody has made a table: they hold the server's own catalogs only."""
+    """Databases without user tables: they hold system catalogs only."""
     own: bool = True
     """Whether collectors of scope `database` run in the database of the DSN as well."""

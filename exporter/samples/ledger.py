@@ -41,7 +41,7 @@ class Ledger:
     A row whose counters fell was reset and counts from zero; a row that is gone was evicted and keeps what it had.
     A row that is there but cannot be read is not gone. So that nothing is counted twice, an absent row is remembered
     while it may be one of those: while an unreadable key agrees with its own in all that can be read.
-    Members are the parts that spent most of late: `rank` says which column is the spending.
+    Members are the parts that grew most in the last quarters of an hour: `rank` says in which column.
     """
 
     def __init__(self, size: int, width: int, rank: int) -> None:

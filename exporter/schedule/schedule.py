@@ -1,14 +1,14 @@
 """Decides which job runs when, and says why not earlier. No I/O; the clock is handed in."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from exporter.errors import DatabaseError
 from exporter.logs import TargetLog
 from exporter.planning.plan import Job, Plan
 from exporter.report import JobStatus, Rounds
-from exporter.schedule.cost_budget import Need, intervals, parts
+from exporter.schedule.cost_budget import Apart, Login, throttled
 from exporter.schedule.job_record import JobRecord, Outcome
 from exporter.schedule.job_state import NextRun, Spacing
 from exporter.schedule.rotation import Rotation
@@ -22,28 +22,12 @@ LONGEST_SCRAPE_INTERVAL = 300.0
 INTERVAL_WEIGHT = 0.3
 """Weight of the newest scrape interval in the moving average: five scrapes after a change it is four fifths there."""
 
-PLANNED_SHARE = 0.8
-"""Share of the cost budget that runs are planned for: some cost more than the last ones, and each visit a login."""
-
-LEAST_SHARE = 0.1
-"""Share of the cost budget that is left to the other jobs however much the vital ones cost."""
-
 LOOK_AHEAD = 0.8
 """Share of the time between two visits to a database by which a visit looks ahead: what is due later is left to the
 next one."""
 
 STALE_CONTENTS_SECONDS = 300.0
 """Seconds between two visits to a database that no job runs in, to learn whether that has changed."""
-
-
-@dataclass(frozen=True)
-class Login:
-    """Stands for the login of a visit where the cost budget is divided between jobs."""
-
-    database: str
-
-
-Cost = Mapping[tuple[str, str] | Login, Need]
 
 
 class Schedule:
@@ -110,43 +94,20 @@ class Schedule:
 
     def throttle(self) -> None:
         """Put the most expensive jobs further apart while all together cost more than the budget."""
-        if not self._cost_budget or not self.plan.jobs:
-            return
-        vital = sum(self._record(job).cost / self.scrape_interval for job in self.plan.jobs if job.collector.vital)
-        share = max(PLANNED_SHARE * self._cost_budget - vital, LEAST_SHARE * self._cost_budget)
-        here, elsewhere = self._needs()
-        for_here, for_elsewhere = parts(here.values(), elsewhere.values(), share)
-        self._space(intervals(here, for_here) | intervals(elsewhere, for_elsewhere))
+        if self._cost_budget and self.plan.jobs:
+            costs = {job.key: self._record(job).cost for job in self.plan.jobs}
+            logins = {database: self.rotation.turn(database).cost for database in self.plan.by_database}
+            apart = throttled(self.plan, self._home, costs, logins, self.scrape_interval, self._cost_budget)
+            self._space(apart)
 
-    def _needs(self) -> tuple[Cost, Cost]:
-        """Return what the jobs cost in the database of the DSN, and in the others, each with a login.
-
-        The two share the budget evenly, so that however many databases there are, what is asked once for the whole
-        server is not throttled by what is asked in each of them.
-        """
-        here: dict[tuple[str, str] | Login, Need] = {}
-        elsewhere: dict[tuple[str, str] | Login, Need] = {}
-        for database, jobs in self.plan.by_database.items():
-            needs: dict[tuple[str, str] | Login, Need] = {
-                job.key: Need(self._record(job).cost, max(job.cache, self.scrape_interval))
-                for job in jobs
-                if not job.collector.vital
-            }
-            if database == self._home:
-                here = needs
-            elif needs:
-                login = Need(self.rotation.turn(database).cost, min(need.period for need in needs.values()))
-                elsewhere |= {**needs, Login(database): login}
-        return here, elsewhere
-
-    def _space(self, throttled: Mapping[tuple[str, str] | Login, float]) -> None:
+    def _space(self, apart: Apart) -> None:
         """Keep the runs of each job apart, and log collectors, not each database, where throttling begins or ends."""
         for database in self.plan.by_database:
-            self.rotation.turn(database).interval = throttled.get(Login(database), 0.0)
+            self.rotation.turn(database).interval = apart.get(Login(database), 0.0)
         for job in self.plan.jobs:
             visit = self.rotation.turn(job.database).interval
-            self._record(job).space(Spacing(job.cache, throttled.get(job.key, 0.0), visit))
-        names = frozenset(key[0] for key in throttled if not isinstance(key, Login))
+            self._record(job).space(Spacing(job.cache, apart.get(job.key, 0.0), visit))
+        names = frozenset(key[0] for key in apart if not isinstance(key, Login))
         for name in names ^ self._throttled:
             event = "throttled" if name in names else "no longer throttled"
             self._log.debug("collector is %s", event, extra={"collector": name})

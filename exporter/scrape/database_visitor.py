@@ -17,7 +17,7 @@ SERVER_REFUSES = frozenset({"refused", "unreachable", "too_many_connections", "s
 
 
 class DatabaseVisitor:
-    """Takes databases out of the rotation until none is in line, or the server lets nobody in."""
+    """Takes databases out of the rotation until none is in line, or the server refuses logins."""
 
     def __init__(self, parts: Parts, runner: JobRunner, *, is_early: bool = False) -> None:
         self.visiting: str | None = None

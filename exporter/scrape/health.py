@@ -29,7 +29,7 @@ _NO_ANSWER = "no answer in time"
 
 
 class Health:
-    """The state of a server: asked anew by each scrape, up with any answer, else down for the latest reason."""
+    """The state of a server: asked by each scrape, up with any answer, else down for the latest reason."""
 
     def __init__(self, product: str, log: TargetLog) -> None:
         self.state: Unknown | Up | Down = Unknown()

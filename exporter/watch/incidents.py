@@ -62,7 +62,7 @@ class Snapshot:
     """UTC, ISO 8601."""
     summary: str
     sessions: Sequence[Mapping[str, Any]] = ()
-    """Idle sessions are counted in `idle_sessions` unless somebody waits for them."""
+    """Idle sessions are counted in `idle_sessions` unless a session waits for them."""
     idle_sessions: int = 0
     collectors: Sequence[Mapping[str, str]] = ()
     """Those that were late or failed, and why."""
@@ -128,7 +128,7 @@ class Recorder:
         return list(reversed(self._incidents))
 
     def wants(self, kind: IncidentKind) -> bool:
-        """Tell whether a snapshot is worth its cost now: at once, then at growing distances."""
+        """Return whether a snapshot is worth its cost now: at once, then at growing intervals."""
         incident = self._open.get(kind)
         if incident is None:
             return True

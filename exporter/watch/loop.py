@@ -37,7 +37,7 @@ class WatchOptions:
     lock_wait: float = 5.0
     """Seconds of waiting for a lock."""
     connections: float = 0.9
-    """Share of the connections that anybody may have: max_connections less those reserved."""
+    """Share of the unreserved connections (max_connections less those reserved) that is an incident."""
     literals: bool = False
     """Whether recorded query texts keep their literals."""
 
@@ -118,7 +118,7 @@ class Watch:
         if look.longest_wait >= self._options.lock_wait:
             wrong["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
         if look.slots and look.sessions >= self._options.connections * look.slots:
-            wrong["connections"] = f"{look.sessions} client sessions of {look.slots} that anybody may have"
+            wrong["connections"] = f"{look.sessions} client sessions of {look.slots} unreserved connections"
         if late:
             wrong["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
         return wrong
@@ -141,7 +141,7 @@ class Watch:
             self.recorder.wrong("down", str(error), snapshot)
 
     def status(self) -> JobStatus:
-        """Say how the sampling fares, as of any collector."""
+        """Describe the sampling as a collector for a report."""
         now = self._clock()
         age = now - self._looked_at if self._looked_at is not None else None
         success = age is not None and not self._message and age <= 2 * self.interval + _PATIENCE

@@ -77,7 +77,7 @@ class Look:
     sessions: int
     """Client sessions, our own connection left out."""
     slots: int
-    """Connections that anybody may have: max_connections less those reserved."""
+    """Unreserved connections: max_connections less those reserved."""
     lock_waiters: int
     seconds: float
     """What it took the server."""

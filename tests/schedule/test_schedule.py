@@ -9,8 +9,9 @@ from exporter.errors import QueryError
 from exporter.planning.plan import Job, plan
 from exporter.planning.server import Server
 from exporter.samples.model import Samples
+from exporter.schedule.cost_budget import PLANNED_SHARE
 from exporter.schedule.job_record import Outcome
-from exporter.schedule.schedule import PLANNED_SHARE, Schedule
+from exporter.schedule.schedule import Schedule
 
 HOME = "postgres"
 
