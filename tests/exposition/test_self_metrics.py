@@ -1,0 +1,36 @@
+"""The exporter's own metrics: each value, with its labels, as it stands on a page."""
+
+from pathlib import Path
+
+import pytest
+from exposition import reports
+
+from exporter.exposition.page import Pages
+from exporter.exposition.self_metrics import BUILD, COMPATIBLE, OWN, own_families
+from exporter.exposition.text_format import negotiate
+from exporter.report import Report
+
+GOLDEN = Path(__file__).with_name("golden")
+CASES = {
+    "few_databases": reports.FEW_DATABASES,
+    "many_databases": reports.MANY_DATABASES,
+    "console_down": reports.CONSOLE_DOWN,
+}
+
+
+def own_lines(report: Report) -> list[str]:
+    """The lines of a page that are about the exporter, but for the help texts: the reference has those."""
+    page = Pages(compatibility_names=True).page(report, own_families(report), negotiate(""), gzip=False).decode()
+    return [line for line in page.splitlines() if not line.startswith(("# HELP ", "# TYPE pg_values", "pg_values"))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_page_says_of_a_scrape_what_the_golden_one_says(case: str) -> None:
+    assert own_lines(CASES[case]) == (GOLDEN / f"{case}.txt").read_text("utf-8").splitlines()
+
+
+def test_every_own_metric_stands_on_a_golden_page() -> None:
+    """A new own metric needs its declaration and, here, the samples that it is to have."""
+    golden = "".join(file.read_text("utf-8") for file in GOLDEN.iterdir())
+    missing = {metric.name for metric in (*OWN, *COMPATIBLE) if f"# TYPE {metric.name} " not in golden}
+    assert missing == {BUILD.name}
