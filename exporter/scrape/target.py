@@ -13,7 +13,6 @@ from exporter.connections.discovery import CONTENTS_SECONDS, FACTS_TIMEOUT, Fact
 from exporter.connections.pool import KeptSession, Sessions
 from exporter.connections.session import Connector, Session, Vitals
 from exporter.errors import ConnectError, DatabaseError, QueryError
-from exporter.exposition.page_limit import bounded
 from exporter.planning.database_filter import Choice
 from exporter.planning.plan import UNKNOWN, Job, Plan
 from exporter.report import JobStatus, Report, Rounds
@@ -66,8 +65,6 @@ class Options:
     """Seconds that the last good result of a failing collector is served, beyond its cache."""
     cost_budget: float = 0.0
     """Share of a core that the collectors may cost the server; 0 for no limit."""
-    max_samples: int = 500_000
-    """Samples on a page at most."""
     databases: Choice = field(default_factory=Choice)
     """Which databases are looked into."""
     watch: WatchOptions | None = None
@@ -493,7 +490,7 @@ class Target:
         return Report(
             self._health.up,
             self._health.reason,
-            bounded(jobs, self._options.max_samples),
+            jobs,
             current.skipped,
             seconds,
             self._scrapes,

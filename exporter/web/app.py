@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from exporter import __version__
 from exporter.catalog.model import PRODUCTS
 from exporter.errors import DatabaseError
 from exporter.exposition.page import Pages, page_of
-from exporter.exposition.self_metrics import own_families, process_families, up_families
+from exporter.exposition.page_limit import limited
+from exporter.exposition.self_metrics import process_families, up_families
 from exporter.exposition.text_format import Format, gzip_accepted, negotiate
 from exporter.report import Report
 from exporter.samples.model import Family
@@ -61,7 +62,7 @@ class _Routes:
     def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
         self._targets = targets
         self._settings = settings
-        self._pages = {name: Pages(settings.compatibility_names) for name in targets}
+        self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
         self._writing: dict[str, float] = {}
         """Seconds that a page of each target takes after everything has been collected: at least as long as of late."""
 
@@ -78,7 +79,7 @@ class _Routes:
         target = request.query_params.get("target", "")
         if target not in self._targets:
             return _unknown(target, self._targets)
-        return await self._scraped(request, target, [])
+        return await self._scraped(request, target)
 
     async def statements(self, request: Request) -> Response:
         """Show the statements of the last scrape with their normalised texts, for people."""
@@ -97,9 +98,10 @@ class _Routes:
         return _html("statements.html", rows=rows, texts=texts, note=note, target=target)
 
     async def index(self, request: Request) -> Response:
-        """Say what this is and how each collector fares."""
+        """Show the state of each collector, and the samples that the page limit drops."""
         reports = await self._of_all(lambda target: target.scrape(self._seconds(request)))
-        return _html("index.html", version=__version__, reports=reports, products=PRODUCTS)
+        shown = {name: limited(report, self._settings.max_samples) for name, report in reports.items()}
+        return _html("index.html", version=__version__, reports=shown, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:
         """List what went wrong of late, for people; for programs as JSON."""
@@ -132,11 +134,11 @@ class _Routes:
         """Ask all targets at once."""
         return dict(zip(self._targets, await asyncio.gather(*map(ask, self._targets.values())), strict=True))
 
-    async def _scraped(self, request: Request, name: str, own: list[Family]) -> Response:
+    async def _scraped(self, request: Request, name: str, process: Iterable[Family] = ()) -> Response:
         started, seconds = time.monotonic(), self._seconds(request)
         report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
         pages = self._pages[name]
-        answer = _answer(request, lambda form, gzip: pages.page(report, [*own_families(report), *own], form, gzip))
+        answer = _answer(request, lambda form, gzip: pages.page(report, form, gzip, process))
         took = time.monotonic() - started - report.seconds
         self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
         return answer

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 from exposition import reports
+from pages import compatible
 
-from exporter.exposition.page import Pages
-from exporter.exposition.self_metrics import BUILD, COMPATIBLE, OWN, own_families
-from exporter.exposition.text_format import negotiate
+from exporter.exposition.self_metrics import BUILD, COMPATIBLE, OWN
 from exporter.report import Report
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -18,10 +17,12 @@ CASES = {
 }
 
 
+NOT_OURS = ("# HELP ", "# TYPE pg_values", "pg_values")
+"""Help texts are in the reference, and `pg_values` are the samples of a collector."""
+
+
 def own_lines(report: Report) -> list[str]:
-    """The lines of a page that are about the exporter, but for the help texts: the reference has those."""
-    page = Pages(compatibility_names=True).page(report, own_families(report), negotiate(""), gzip=False).decode()
-    return [line for line in page.splitlines() if not line.startswith(("# HELP ", "# TYPE pg_values", "pg_values"))]
+    return [line for line in compatible(report).splitlines() if not line.startswith(NOT_OURS)]
 
 
 @pytest.mark.parametrize("case", CASES)
