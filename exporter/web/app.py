@@ -16,7 +16,8 @@ from exporter.catalog.model import PRODUCTS
 from exporter.errors import DatabaseError
 from exporter.exposition.page import Pages, page_of
 from exporter.exposition.page_limit import limited
-from exporter.exposition.self_metrics import process_families, up_families
+from exporter.exposition.process_metrics import process_families
+from exporter.exposition.self_metrics import up_families
 from exporter.exposition.text_format import Format, gzip_accepted, negotiate
 from exporter.report import Report
 from exporter.samples.model import Family

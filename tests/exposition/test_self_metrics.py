@@ -6,7 +6,8 @@ import pytest
 from exposition import reports
 from pages import compatible
 
-from exporter.exposition.self_metrics import BUILD, COMPATIBLE, OWN
+from exporter.exposition.process_metrics import BUILD
+from exporter.exposition.self_metrics import COMPATIBLE, OWN, up_families
 from exporter.report import Report
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -35,3 +36,13 @@ def test_every_own_metric_stands_on_a_golden_page() -> None:
     golden = "".join(file.read_text("utf-8") for file in GOLDEN.iterdir())
     missing = {metric.name for metric in (*OWN, *COMPATIBLE) if f"# TYPE {metric.name} " not in golden}
     assert missing == {BUILD.name}
+
+
+def test_of_several_targets_each_says_whether_it_is_up_and_why_not() -> None:
+    found = [
+        (family.metric.name, labels)
+        for family in up_families(reports.CONSOLE_DOWN, {"target": "pool"})
+        for labels, value in zip(family.labels, family.values, strict=True)
+        if value == int(family.metric.name == "pgbouncer_up_reason")
+    ]
+    assert found == [("pgbouncer_up", 'target="pool"'), ("pgbouncer_up_reason", 'target="pool",reason="refused"')]
