@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from exporter.catalog.model import Kind
+from exporter.errors import ConnectReason, Reason
 from exporter.samples.model import Samples
 
 
@@ -37,8 +39,8 @@ class JobStatus:
     """Rows left out so far, by reason."""
     message: str = ""
     """What went wrong last, for people."""
-    reason: str = ""
-    """The same in one word: one of QUERY_REASONS, or `late`."""
+    reason: Reason | Literal["late", ""] = ""
+    """The same in one word."""
     seconds: float = 0.0
     """The server's time that all its runs took, as far as this side can tell."""
     returned_rows: int = 0
@@ -65,8 +67,8 @@ class Report:
     """One scrape of one target, whole: what is served, and what is said about it."""
 
     up: bool
-    down_reason: str
-    """One of CONNECT_REASONS when it is down, else empty."""
+    down_reason: ConnectReason | Literal[""]
+    """Empty when it is up."""
     jobs: tuple[JobStatus, ...]
     skipped: Mapping[str, str]
     seconds: float

@@ -4,8 +4,9 @@ import statistics
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Literal
 
-from exporter.errors import DatabaseError
+from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.ledger import Ledger
@@ -34,7 +35,7 @@ class Attempts:
     ok: bool = False
     pending: bool = False
     message: str = ""
-    reason: str = ""
+    reason: Reason | Literal[""] = ""
     took: float = 0.0
     """Seconds from the last start to its end, well or not."""
     cost: float = 0.0

@@ -1,8 +1,9 @@
 """Whether a server is up, and why not, as far as the attempts to reach it tell."""
 
 import logging
+from typing import Literal
 
-from exporter.errors import ConnectError
+from exporter.errors import ConnectError, ConnectReason
 
 _log = logging.getLogger(__name__)
 
@@ -12,8 +13,8 @@ class Health:
 
     def __init__(self, product: str) -> None:
         self.up = False
-        self.reason = "timeout"
-        """Why it is down, a word of `CONNECT_REASONS`; empty while it is up."""
+        self.reason: ConnectReason | Literal[""] = "timeout"
+        """Why it is down; empty while it is up."""
         self._product = product
         self._message = "no answer in time"
         self._logged = "nothing"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from exporter.errors import QueryError
+from exporter.errors import QueryError, QueryReason
 from exporter.samples.model import Samples
 from exporter.schedule.job_state import Attempts
 
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def failed(attempts: Attempts, clock: list[float], seconds: float, reason: str = "timeout") -> None:
+def failed(attempts: Attempts, clock: list[float], seconds: float, reason: QueryReason = "timeout") -> None:
     attempts.begin()
     clock[0] += seconds
     attempts.fail(QueryError(reason, "no"), ran=True)
