@@ -140,13 +140,13 @@ class Target:
             _log.debug("no answer within %s s", timeout)
         self._health.log()
         return Report(
-            self._health.up,
-            self._health.reason,
-            (),
-            {},
-            time.monotonic() - started,
-            self._scrapes,
-            self._sessions.count,
+            up=self._health.up,
+            down_reason=self._health.reason,
+            jobs=(),
+            skipped={},
+            seconds=time.monotonic() - started,
+            scrapes=self._scrapes,
+            sessions=self._sessions.count,
             kind=self._kind,
         )
 
@@ -488,17 +488,17 @@ class Target:
             jobs = (*jobs, self._watch.status())
         begun = self._watch.recorder.begun if self._watch else {}
         return Report(
-            self._health.up,
-            self._health.reason,
-            jobs,
-            current.skipped,
-            seconds,
-            self._scrapes,
-            self._sessions.count,
-            self._costs.all,
-            {str(kind): times for kind, times in begun.items()},
-            self._kind,
-            self._rounds(),
+            up=self._health.up,
+            down_reason=self._health.reason,
+            jobs=jobs,
+            skipped=current.skipped,
+            seconds=seconds,
+            scrapes=self._scrapes,
+            sessions=self._sessions.count,
+            costs=self._costs.all,
+            incidents={str(kind): times for kind, times in begun.items()},
+            kind=self._kind,
+            rounds=self._rounds(),
         )
 
     def _others(self) -> list[str]:
