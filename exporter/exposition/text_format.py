@@ -31,8 +31,11 @@ class Format:
 
 
 def negotiate(accept: str) -> Format:
-    """Choose the format by the client's Accept header."""
-    content_type = choose_encoder(accept)[1]
+    """Choose the format by the client's Accept header; an unreadable header counts as none."""
+    try:
+        content_type = choose_encoder(accept)[1]
+    except TypeError:  # a version that is no number
+        content_type = choose_encoder("")[1]
     return Format(content_type.startswith("application/openmetrics-text"), content_type)
 
 

@@ -87,6 +87,8 @@ def test_a_whole_page_in_the_format_that_the_client_accepts(accept: str, page: s
         ("", "text/plain; version=0.0.4; charset=utf-8"),
         ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
         ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=.", "text/plain; version=0.0.4; charset=utf-8"),
     ],
 )
 def test_the_content_type_is_what_prometheus_client_negotiates(accept: str, content_type: str) -> None:

@@ -51,6 +51,12 @@ def test_a_scraper_that_accepts_openmetrics_gets_it(exporter: Exporter) -> None:
     assert families["pg_up"].samples[0].value == 1
 
 
+def test_an_unreadable_accept_header_gets_the_text_format(exporter: Exporter) -> None:
+    answer = exporter.get(headers={"Accept": "application/openmetrics-text;version=x"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, negotiate("").content_type)
+    assert read(answer.text).value("pg_up") == 1
+
+
 def test_gzip_is_the_same_page(exporter: Exporter) -> None:
     with httpx.stream("GET", exporter.url + "/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
         assert answer.headers["Content-Encoding"] == "gzip"
