@@ -99,141 +99,142 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     *_UP,
     _JOB.one(
         "pgvigil_collector_success",
-        "1 when the collector's newest result is on this page, 0 when it failed or is late and the page has"
-        " its last good result or nothing. The exporter's start page (/) and its log say why.",
+        "1 when the page has the collector's newest result. 0 when the collector failed or is late: the page then has"
+        " its last good result, or none. The start page (/) and the log say why.",
         lambda job: int(job.success),
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_duration_seconds",
-        "Time the collector took when it last ended well, in seconds, query and rows together. A rise means that the"
-        " server is slow or has more to tell; at its time limit the collector fails.",
+        "Duration of the collector's last successful run in seconds, query and rows together. A rise means that the"
+        " server is slower or returns more; at its timeout the collector fails.",
         lambda job: job.duration,
     ),
     _JOB.one(
         "pgvigil_collector_age_seconds",
-        "Age in seconds of the collector's result on this page. Beyond its cache time and"
-        " pgvigil_collector_interval_seconds it means that newer ones failed or are late.",
+        "Age of the collector's result on this page in seconds. Above its cache time and"
+        " pgvigil_collector_interval_seconds, newer runs failed or are late.",
         lambda job: job.age,
     ),
     _JOB.each(
         "reason",
         "pgvigil_collector_errors_total",
-        "Failed attempts of the collector by reason: timeout, lock_timeout (somebody holds a lock that it needs),"
-        " permission (pgvigil check prints the grant), connection or query; of wait_sampler also the"
-        " reasons of pg_up_reason.",
+        "Failed runs of the collector by reason: timeout, lock_timeout (another session holds a lock that it needs),"
+        " permission (pgvigil check prints the grant), connection or query; for wait_sampler also the reasons of"
+        " pg_up_reason. A rise means that its data on the page is stale or missing.",
         lambda job: job.errors,
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_rows",
-        "Rows of the collector's last result, after its limit. Means nothing by itself.",
+        "Rows of the collector's last result, after its limit. A rise means more series.",
         lambda job: job.samples.rows if job.samples else None,
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_truncated_rows",
-        "Rows that the collector's limit cut off; raise the limit when they matter.",
+        "Rows that the collector's limit cut off. Above 0, raise the limit if those rows matter.",
         lambda job: job.samples.truncated_rows if job.samples else None,
     ),
     _JOINED_JOB.each(
         "metric",
         "pgvigil_collector_truncated_value",
-        "What the rows that the limit cut off add up to, for each additive metric.",
+        "Sum over the rows that the collector's limit cut off, for each additive metric. A rise means that the page"
+        " lacks more of the total.",
         lambda job: {rest.metric: rest.sum for rest in _rest(job)},
     ),
     _JOINED_JOB.each(
         "metric",
         "pgvigil_collector_truncated_ratio",
-        "Share, from 0 to 1, of the metric's total that the rows cut off by the limit carried. Near 1 the page shows"
-        " little of it: raise the limit.",
+        "Share of the metric's total in the rows that the collector's limit cut off, from 0 to 1. Near 1 the page"
+        " shows little of the total: raise the limit.",
         lambda job: {rest.metric: rest.ratio for rest in _rest(job)},
     ),
     _JOB.each(
         "reason",
         "pgvigil_collector_rejected_rows_total",
-        "Rows left off the page because their labels stood there already (duplicate), or because a value was no number"
-        " or an id could not be read (malformed). A rise is a fault in the collector's file; in that of statements, a"
-        " missing right (pgvigil check).",
+        "Rows left off the page because another row had the same labels (duplicate), or because a value was no number"
+        " or an id could not be read (malformed). A rise means a fault in the collector's file; for statements, a"
+        " missing privilege (pgvigil check).",
         lambda job: job.rejected,
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_dropped_samples",
-        "Samples of the collector left off this page because it would have had more than max_samples. Above 0 raise"
-        " that, or lower the collector's limit.",
+        "Samples of the collector left off this page, which would exceed max_samples with them. Above 0, raise"
+        " max_samples or lower the collector's limit.",
         lambda job: job.dropped,
     ),
     _JOB.one(
         "pgvigil_collector_seconds_total",
-        "Seconds that the collector's queries have taken, less the time of the way there and back. An upper bound of"
-        " what they cost the server; the budget of cost goes by it.",
+        "Time of the collector's queries in seconds, less the round trips: an upper bound on their cost to the server."
+        " The cost budget limits its rate.",
         lambda job: job.seconds,
     ),
     _JOB.one(
         "pgvigil_collector_returned_rows_total",
-        "Rows that the collector's queries have returned. Means nothing by itself.",
+        "Rows that the collector's queries returned. A faster rise means larger results.",
         lambda job: job.returned_rows,
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_interval_seconds",
-        "Seconds that lie between two runs of the collector because it would cost more than the cost_budget allows; 0"
-        " for one that is not held back. Above 0 what it shows is older; raise the budget if that matters.",
+        "Interval that the cost budget imposes between two runs of the collector, in seconds; 0 when it is not"
+        " throttled. Above 0 its data is older: raise cost_budget if that matters.",
         lambda job: job.interval,
     ),
     _JOINED_COST.one(
         "pgvigil_collector_server_seconds_total",
-        "Seconds that the server spent on the collector's statements, by pg_stat_statements; no series without it. Its"
-        " rate is the share of a core that the collector costs; when it is too much, lower its limit or switch it off.",
+        "Server time of the collector's statements in seconds, from pg_stat_statements; no series without it. Its rate"
+        " is the share of a core that the collector costs: if that is too much, lower its limit or disable it.",
         lambda cost: cost.seconds,
     ),
     _JOINED_COST.one(
         "pgvigil_collector_server_blocks_total",
-        "Blocks (8 kB) that the collector's statements read from shared buffers or disk, by pg_stat_statements.",
+        "Blocks (8 kB) that the collector's statements read from shared buffers or disk, from pg_stat_statements. A"
+        " faster rise means that the collector costs more.",
         lambda cost: cost.blocks,
     ),
     _JOINED_COST.one(
         "pgvigil_collector_server_rows_total",
-        "Rows that the collector's statements returned, by pg_stat_statements.",
+        "Rows that the collector's statements returned, from pg_stat_statements. A faster rise means larger results.",
         lambda cost: cost.rows,
     ),
     _TARGET.each(
         "kind",
         "pgvigil_incidents_total",
-        "Incidents recorded so far by kind: lock_wait, connections, down or late. A rise means that one has begun;"
+        "Incidents recorded by kind: lock_wait, connections, down or late. A rise means that an incident began;"
         " /incidents shows what sessions did then.",
         lambda report: report.incidents,
     ),
     _TARGET.one(
         "pgvigil_scrape_duration_seconds",
-        "Time this scrape took, in seconds, until the page was put together. Near the scraper's time limit, collectors"
-        " are late (pgvigil_collector_success).",
+        "Duration of this scrape in seconds, before the page was written. Near the scrape timeout, collectors are late"
+        " (pgvigil_collector_success).",
         lambda report: report.seconds,
         also="pg_exporter_last_scrape_duration_seconds",
     ),
     _TARGET.one(
         "pgvigil_scrapes_total",
-        "Scrapes answered so far. Faster than the scrape interval, there is more than one scraper.",
+        "Scrapes answered. Faster than one per scrape interval, more than one client scrapes.",
         lambda report: report.scrapes,
         also="pg_exporter_scrapes_total",
     ),
     _TARGET.one(
         "pgvigil_connections",
-        "Connections to the server that the exporter has, those of hung backends included that it no longer talks to."
-        " At max_connections_per_target for long, databases wait for their turn and their results grow old.",
+        "Connections of the exporter to the server, with those of hung backends that it abandoned. At"
+        " max_connections_per_target for long, databases wait for a connection and their results get stale.",
         lambda report: report.sessions,
     ),
     _TARGET.one(
         "pgvigil_database_visits_total",
-        "Logins to databases other than the DSN's so far.",
+        "Logins to databases other than the DSN's. A faster rise means more databases, or more frequent visits.",
         lambda report: report.rounds.visits,
     ),
     _TARGET.one(
         "pgvigil_database_login_seconds_total",
-        "Seconds that these logins took, less the time of the way there and back. The budget of cost goes by it as"
-        " well.",
+        "Time of logins to databases other than the DSN's in seconds, less the round trips. Part of the cost budget.",
         lambda report: report.rounds.login_seconds,
     ),
     _TARGET.one(
         "pgvigil_database_visit_interval_seconds",
-        "Seconds between two visits to the same database: its tables are looked at this often. With many databases the"
-        " cost_budget puts them apart, up to 240 s.",
+        "Longest interval between two visits to the same database, in seconds: collectors there run no more often."
+        " With many databases the cost budget raises it, up to 240 s.",
         lambda report: report.rounds.interval,
     ),
 )
@@ -241,13 +242,12 @@ _OWN: tuple[SelfMetric[Any], ...] = (
 _COMPATIBLE: tuple[SelfMetric[Any], ...] = (
     _TARGET.one(
         "pg_exporter_last_scrape_error",
-        "1 when PostgreSQL did not answer during this scrape or a collector's newest result is not on this page,"
-        " else 0.",
+        "1 when PostgreSQL did not answer during this scrape or the page lacks a collector's newest result, else 0.",
         lambda report: int(not report.up or not all(job.success for job in report.jobs)),
     ),
     _COLLECTOR.one(
         "pg_scrape_collector_success",
-        "The least pgvigil_collector_success of the collector.",
+        "Minimum of pgvigil_collector_success over the collector's databases.",
         lambda jobs: int(all(job.success for job in jobs)),
     ),
     _COLLECTOR.one(
