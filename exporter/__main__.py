@@ -19,7 +19,6 @@ from exporter.commands.reference import read_costs, reference
 from exporter.commands.rules import Values, built_in, read_values, rule_files, write_rules
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.page import Pages
-from exporter.exposition.self_metrics import own_families
 from exporter.exposition.text_format import negotiate
 from exporter.logs import configure
 from exporter.settings import Settings, load_settings
@@ -187,8 +186,8 @@ async def _one_page(settings: Settings, name: str) -> tuple[bytes, bool]:
         report = await targets[name].scrape(settings.scrape_timeout)
     finally:
         await targets[name].close()
-    page = Pages(settings.compatibility_names).page(report, own_families(report), negotiate(""), gzip=False)
-    return page, report.up
+    pages = Pages(settings.max_samples, settings.compatibility_names)
+    return pages.page(report, negotiate(""), gzip=False), report.up
 
 
 def _configured(targets: Collection[str]) -> str:

@@ -1,18 +1,21 @@
-"""Every exception this package raises.
+"""Every exception this package raises, and the words for why a server or a collector gives no answer.
 
 PgvigilError
 ├── SettingsError          a setting, a variable or the configuration file is wrong
 ├── CatalogError           a collector file is wrong
-├── ValuesError            the values that the alert rules are to have are wrong
-├── PortInUseError         somebody else listens where we should
-├── ClusterError           a server of our own (demo, tests) did not do as it was told
-└── DatabaseError          PostgreSQL did not do what was asked; `reason` says why in one word
-    ├── BusyError          all connections that we may use are in use
-    ├── ConnectError       no session: its reason is one of CONNECT_REASONS
-    └── QueryError         a session, but no rows: its reason is one of QUERY_REASONS
+├── ValuesError            the values file of the alert rules is wrong
+├── PortInUseError         another process listens on our address
+├── ProvisioningError      the files for a Grafana cannot be written
+├── ClusterError           a PostgreSQL server of the demo or the tests failed
+└── DatabaseError          a server did not do what was asked; `reason` says why in one word
+    ├── ConnectError       no session
+    ├── QueryError         a session, but no rows
+    └── BusyError          all connections that we may use are in use
 """
 
-CONNECT_REASONS = (
+from typing import Literal, get_args
+
+ConnectReason = Literal[
     "refused",
     "unreachable",
     "authentication",
@@ -23,15 +26,19 @@ CONNECT_REASONS = (
     "timeout",
     "hung",
     "other",
-)
-"""Why there is no session, as `pg_up_reason` says it."""
+]
+"""Why there is no session: the label `reason` of `pg_up_reason`."""
 
-QUERY_REASONS = ("timeout", "lock_timeout", "permission", "connection", "query")
-"""Why a collector has no rows, as `pgvigil_collector_errors_total` says it."""
+QueryReason = Literal["timeout", "lock_timeout", "permission", "connection", "query"]
+"""Why a collector has no rows: the label `reason` of `pgvigil_collector_errors_total`."""
+
+Reason = ConnectReason | QueryReason
+
+CONNECT_REASONS: tuple[ConnectReason, ...] = get_args(ConnectReason)
 
 
 class PgvigilError(Exception):
-    """The root: `str()` of it is a sentence for the person who runs the exporter."""
+    """The root: `str()` of it is a sentence for the operator."""
 
 
 class SettingsError(PgvigilError):
@@ -43,7 +50,7 @@ class CatalogError(PgvigilError):
 
 
 class ValuesError(PgvigilError):
-    """The values that the alert rules are to have are wrong: `file: place: what is wrong`."""
+    """The values file of the alert rules is wrong: `file: place: what is wrong`."""
 
 
 class PortInUseError(PgvigilError):
@@ -51,17 +58,17 @@ class PortInUseError(PgvigilError):
 
 
 class ProvisioningError(PgvigilError):
-    """What a Grafana is to read cannot be written."""
+    """The files for a Grafana cannot be written."""
 
 
 class ClusterError(PgvigilError):
-    """A server of our own did not do as it was told; the message ends with its log."""
+    """A PostgreSQL server of the demo or the tests failed; the message ends with its log."""
 
 
 class DatabaseError(PgvigilError):
-    """PostgreSQL did not do what was asked."""
+    """A server did not do what was asked."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -69,9 +76,19 @@ class DatabaseError(PgvigilError):
 class ConnectError(DatabaseError):
     """There is no session."""
 
+    reason: ConnectReason
+
+    def __init__(self, reason: ConnectReason, message: str) -> None:
+        super().__init__(reason, message)
+
 
 class QueryError(DatabaseError):
     """There are no rows."""
+
+    reason: QueryReason
+
+    def __init__(self, reason: QueryReason, message: str) -> None:
+        super().__init__(reason, message)
 
 
 class BusyError(DatabaseError):

@@ -1,21 +1,22 @@
-"""The frozen result of one scrape of one target: what is served, and how each collector did."""
+"""The frozen result of one scrape of one target: its samples, and the state of each collector."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from exporter.catalog.model import Kind
+from exporter.errors import ConnectReason, Reason
 from exporter.samples.model import Samples
 
 
 @dataclass(frozen=True)
 class ServerCost:
-    """What one collector has cost in one database since pg_stat_statements began to count."""
+    """Cost of one collector in one database since pg_stat_statements began to count."""
 
     seconds: float
     """Planning and execution."""
     blocks: int
-    """Blocks of shared buffers and of the disk that were read."""
+    """Blocks read from shared buffers or disk."""
     rows: int
 
 
@@ -25,15 +26,15 @@ Why = Literal["new", "running", "cached", "throttled", "backoff", "suspended"]
 
 @dataclass(frozen=True)
 class JobStatus:
-    """The state of one collector in one database."""
+    """State of one collector in one database."""
 
     collector: str
     datname: str
     success: bool
     samples: Samples | None
-    """What is served of it: the newest result, or the last good one; None for nothing."""
+    """The samples that are served: the newest result, or the last good one; None for nothing."""
     duration: float | None
-    """Seconds that its query and its rows took when it last ended well."""
+    """Seconds of query and rows at the last success."""
     age: float | None
     """Seconds since then."""
     errors: Mapping[str, int] = field(default_factory=dict)
@@ -41,51 +42,51 @@ class JobStatus:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rows left out so far, by reason."""
     message: str = ""
-    """What went wrong last, for people."""
-    reason: str = ""
-    """The same in one word: one of QUERY_REASONS, or `late`."""
+    """The last failure as a sentence."""
+    reason: Reason | Literal["late", ""] = ""
+    """The last failure in one word."""
     seconds: float = 0.0
-    """The server's time that all its runs took, as far as this side can tell."""
+    """Server time of all runs so far: the time of the queries less the round trips."""
     returned_rows: int = 0
-    """Rows that all its runs returned."""
+    """Rows that all runs returned so far."""
     interval: float = 0.0
-    """Seconds that the cost budget imposes between two runs; 0 when it is not throttled."""
+    """Seconds that the cost budget imposes between two runs; 0 when it does not throttle the collector."""
     next_run_seconds: float | None = None
     """Seconds until its next run, 0 when it is due; None for a loop of its own, such as the wait sampler."""
     next_run_why: Why | None = None
     """Why it does not run earlier."""
     dropped: int = 0
-    """Samples left off the page because it would have had too many."""
+    """Samples beyond `max_samples`, which the page leaves out."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """How the visits to databases other than the DSN's go."""
+    """Visits to databases other than the DSN's."""
 
     visits: int = 0
     login_seconds: float = 0.0
-    """The server's time that their logins took, as far as this side can tell."""
+    """Server time of their logins: the time they took less the round trips."""
     interval: float = 0.0
-    """Seconds between two visits to the same database, where they are furthest apart; 0 without other databases."""
+    """Longest interval between two visits to the same database, in seconds; 0 without other databases."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """One scrape of one target, whole: what is served, and what is said about it."""
+    """One scrape of one target."""
 
     up: bool
-    down_reason: str
-    """One of CONNECT_REASONS when it is down, else empty."""
+    down_reason: ConnectReason | Literal[""]
+    """Empty when it is up."""
     jobs: tuple[JobStatus, ...]
     skipped: Mapping[str, str]
+    """Collectors that do not run on this server, with the reason."""
     seconds: float
     scrapes: int
     sessions: int
-    """Connections to the server that the exporter has, those included that the server may still hold for it."""
+    """Connections of the exporter to the server, with those that the server may still hold after we left them."""
     costs: Mapping[tuple[str, str], ServerCost] = field(default_factory=dict)
-    """Collector and database -> what it cost the server, as pg_stat_statements counts it."""
+    """Server costs by collector and database, as pg_stat_statements counts them."""
     incidents: Mapping[str, int] = field(default_factory=dict)
     """Incidents recorded so far, by kind."""
     kind: Kind = "postgresql"
-    """What the target is."""
     rounds: Rounds = field(default_factory=Rounds)

@@ -15,13 +15,15 @@ from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
 from exporter.connections.postgres import Postgres
 from exporter.exposition.page import Pages
-from exporter.exposition.self_metrics import own_families
 from exporter.exposition.text_format import negotiate
 from exporter.report import Report
 from exporter.scrape.target import Options, Target
 
 MONITOR = "pgvigil"
 """The role that the exporter connects as in tests: a member of pg_monitor, nothing more."""
+
+MAX_SAMPLES = 500_000
+"""The limit of a page, as `max_samples` has it by default."""
 
 Labels = Mapping[str, str]
 
@@ -77,9 +79,14 @@ def uncached(*names: str) -> Catalog:
     )
 
 
-def written(report: Report) -> Page:
+def written(report: Report, max_samples: int = MAX_SAMPLES) -> Page:
     """The page of a report, with the exporter's own metrics of that target."""
-    return read(Pages().page(report, own_families(report), negotiate(""), gzip=False).decode())
+    return read(Pages(max_samples).page(report, negotiate(""), gzip=False).decode())
+
+
+def compatible(report: Report, accept: str = "") -> str:
+    """The text of a report's page with `compatibility_names`."""
+    return Pages(MAX_SAMPLES, compatibility_names=True).page(report, negotiate(accept), gzip=False).decode()
 
 
 async def scraped(of: Target, timeout: float = 9.0) -> Page:

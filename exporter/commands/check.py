@@ -229,7 +229,7 @@ async def _tried(checkup: Checkup, server: Connector, settings: Settings, target
     finally:
         await target.close()
     if not report.up:
-        raise ConnectError(report.down_reason, "the server was lost while its collectors were tried")
+        raise ConnectError(report.down_reason or "other", "the server was lost while its collectors were tried")
     lacking = await _lacking(target.plan.jobs, server) if isinstance(server, Postgres) else {}
     trials = tuple(_trial(status, lacking) for status in report.jobs)
     found = checkup.findings + _slow(report.seconds, settings.scrape_timeout)

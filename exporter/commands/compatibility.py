@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from exporter.catalog.load import COMPATIBILITY
 from exporter.catalog.model import Catalog, Metric
-from exporter.exposition.self_metrics import COMPATIBLE, OWN, process_families
+from exporter.exposition.process_metrics import process_families
+from exporter.exposition.self_metrics import COMPATIBLE, OWN
 
 TABLE = COMPATIBILITY / "postgres_exporter.tsv"
 """Every name of theirs: the one place where a difference, or why a name is not served, is written down."""

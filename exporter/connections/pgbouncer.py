@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from exporter.catalog.model import Kind
 from exporter.connections.console_sql import Shown, Value, commands, rows
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Stuck, Vitals, secret_in
-from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
+from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
@@ -37,7 +37,7 @@ _MOST_CHARACTERS = 500
 _NUMBERS = {20, 21, 23, 1700}
 """The oids of bigint, smallint, integer and numeric, which the console has whole numbers in."""
 
-_CONNECT_REASONS = {
+_CONNECT_REASONS: Mapping[ConnectReason, str] = {
     "too_many_connections": r"max_\w*client_conn|too many",
     "shutting_down": r"shutting down|shut down",
     "refused": r"connection refused|no such file or directory",
@@ -240,8 +240,8 @@ def _read(dsn: str) -> dict[str, str]:
     return parameters
 
 
-def _connect_reason(message: str) -> str:
-    """Put a failed login into one word of `CONNECT_REASONS`."""
+def _connect_reason(message: str) -> ConnectReason:
+    """Classify a failed login by its message."""
     for reason, pattern in _CONNECT_REASONS.items():
         if re.search(pattern, message, re.IGNORECASE):
             return reason

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from exporter.catalog.model import Kind
 from exporter.connections.dsn import address_of, asyncpg_dsn
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
-from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
+from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -293,7 +293,7 @@ def _utf8(name: bytes) -> str | None:
         return None  # made in a database of another encoding: no client of ours can ask for it
 
 
-_QUERY_REASONS = {
+_QUERY_REASONS: Mapping[str, QueryReason] = {
     "57014": "timeout",
     "55P03": "lock_timeout",
     "42501": "permission",
@@ -304,7 +304,7 @@ _QUERY_REASONS = {
     "57P05": "connection",
 }
 
-_CONNECT_REASONS = {
+_CONNECT_REASONS: Mapping[str, ConnectReason] = {
     "28000": "authentication",
     "28P01": "authentication",
     "42501": "authentication",
@@ -316,16 +316,16 @@ _CONNECT_REASONS = {
 }
 
 
-def _query_reason(error: Exception) -> str:
-    """Put a driver's error into one word of `QUERY_REASONS`."""
+def _query_reason(error: Exception) -> QueryReason:
+    """Classify a driver's error."""
     state = getattr(error, "sqlstate", None)
     if state is None:
         return "connection" if isinstance(error, OSError | EOFError | asyncpg.InterfaceError) else "query"
     return "connection" if state.startswith("08") else _QUERY_REASONS.get(state, "query")
 
 
-def _connect_reason(error: Exception) -> str:
-    """Put a driver's error into one word of `CONNECT_REASONS`."""
+def _connect_reason(error: Exception) -> ConnectReason:
+    """Classify a driver's error at login."""
     state = getattr(error, "sqlstate", None)
     if state == "57P03" and "shutting down" in str(error):
         return "shutting_down"

@@ -2,38 +2,49 @@
 
 from collections.abc import Iterable
 
-from exporter.exposition.self_metrics import compatibility_families
+from exporter.exposition.page_limit import limited
+from exporter.exposition.self_metrics import compatibility_families, own_families
 from exporter.exposition.text_format import Block, Format, block, gzipped, identity
 from exporter.report import JobStatus, Report
 from exporter.samples.model import Family, Samples
 
 
 class Pages:
-    """Puts pages together. Remembers the blocks of the last page of each format, and nothing else."""
+    """Writes the pages of one target. Remembers the blocks of the last page of each format, and nothing else."""
 
-    def __init__(self, compatibility_names: bool = False) -> None:
+    def __init__(self, max_samples: int, compatibility_names: bool = False) -> None:
+        self._max_samples = max_samples
         self._compatibility_names = compatibility_names
-        self._blocks: dict[tuple[str, bool], tuple[list[Samples], Block]] = {}
+        self._blocks: dict[bool, dict[str, tuple[list[Samples], Block]]] = {}
 
-    def page(self, report: Report, own: Iterable[Family], form: Format, gzip: bool) -> bytes:
-        """Write what a report serves, and the exporter's own families, as one page; what was rendered before leads."""
+    def page(self, report: Report, form: Format, gzip: bool, process: Iterable[Family] = ()) -> bytes:
+        """Write the samples of a report and the exporter's own metrics as one page; cached blocks come first.
+
+        Args:
+            report: the scrape.
+            form: the format that the client accepts.
+            gzip: whether the client accepts compression.
+            process: the families of the exporter's process, where this page carries them.
+
+        """
+        report = limited(report, self._max_samples)
+        before, after = self._blocks.get(form.openmetrics, {}), {}
         kept, fresh = [], []
         for name, results in _by_collector(report.jobs).items():
-            known = self._blocks.get((name, form.openmetrics))
+            known = before.get(name)
             if known and _same(known[0], results):
                 kept.append(known[1])
             else:
-                made = block(
-                    self._twinned(family for result in results for family in result.families), form.openmetrics
-                )
-                self._blocks[name, form.openmetrics] = (results, made)
-                fresh.append(made)
-        if self._compatibility_names:
-            own = [*own, *compatibility_families(report)]
+                families = (family for result in results for family in result.families)
+                known = results, block(self._twinned(families), form.openmetrics)
+                fresh.append(known[1])
+            after[name] = known
+        self._blocks[form.openmetrics] = after
+        own = [*own_families(report), *process, *(compatibility_families(report) if self._compatibility_names else ())]
         return _joined(kept, [*fresh, block(self._twinned(own), form.openmetrics)], form, gzip)
 
     def _twinned(self, families: Iterable[Family]) -> Iterable[Family]:
-        """Let each family be followed by the same one under postgres_exporter's name, where that is asked for."""
+        """Follow each family by its twin under postgres_exporter's name, with compatibility_names."""
         for family in families:
             yield family
             if self._compatibility_names and (twin := family.metric.twin()):

@@ -1,23 +1,28 @@
-"""Keeps a page within its bound: what does not fit is cut from the largest results, and counted. Pure."""
+"""Keeps a page within `max_samples`: what does not fit is cut from the largest results, and counted. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from exporter.report import JobStatus
+from exporter.report import JobStatus, Report
 from exporter.samples.model import Family, Samples
 
 
-def bounded(jobs: Sequence[JobStatus], most: int) -> tuple[JobStatus, ...]:
-    """Share the samples that a page may have evenly: who needs less than its part leaves the rest to the others."""
-    sizes = {i: _size(job.samples) for i, job in enumerate(jobs) if job.samples}
+def limited(report: Report, most: int) -> Report:
+    """Share the samples of a page evenly: a result that needs less than its share leaves the rest to the others."""
+    sizes = {i: _size(job.samples) for i, job in enumerate(report.jobs) if job.samples}
     if sum(sizes.values()) <= most:
-        return tuple(jobs)
+        return report
+    return replace(report, jobs=_cut(report.jobs, sizes, most))
+
+
+def _cut(jobs: Sequence[JobStatus], sizes: dict[int, int], most: int) -> tuple[JobStatus, ...]:
+    """Give every result its share, smallest first."""
     found, left = list(jobs), most
     for done, i in enumerate(sorted(sizes, key=sizes.__getitem__)):
-        part = left // (len(sizes) - done)
+        share = left // (len(sizes) - done)
         samples = jobs[i].samples
-        if samples and sizes[i] > part:
-            cut = _first(samples, part // max(len(samples.families), 1))
+        if samples and sizes[i] > share:
+            cut = _first(samples, share // max(len(samples.families), 1))
             found[i] = replace(jobs[i], samples=cut, dropped=sizes[i] - _size(cut))
         left -= _size(found[i].samples)
     return tuple(found)

@@ -1,389 +1,282 @@
-"""The exporter's own metrics, declared with the same `Metric` as everybody's."""
+"""The exporter's own metrics: each is declared, and its value read off a report, in one place."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.registry import Collector as PrometheusCollector
-from prometheus_client.registry import CollectorRegistry
-
-from exporter import __version__
-from exporter.catalog.model import Kind, Metric
+from exporter.catalog.model import Metric
 from exporter.errors import CONNECT_REASONS
-from exporter.planning.plan import FULL_LIMITS
+from exporter.exposition.process_metrics import BUILD
+from exporter.exposition.subjects import Rows, Scrape
 from exporter.report import JobStatus, Report, ServerCost
-from exporter.samples.model import Family, Number, Rest, Samples, label_text
+from exporter.samples.model import Family, Number, Rest
+
+T = TypeVar("T")
 
 
-@cache
-def _metric(name: str, kind: str, text: str, *labels: str, also: str | None = None) -> Metric:
+@dataclass(frozen=True)
+class SelfMetric(Generic[T]):
+    """An own metric: its declaration, and how to read the value of one subject; None is no sample."""
+
+    metric: Metric
+    rows_of: Callable[[Scrape], Rows[T]]
+    value_of: Callable[[T], Number | None]
+
+    def family(self, scrape: Scrape) -> Family:
+        """Read all samples of a scrape."""
+        rows = self.rows_of(scrape)
+        return Family(self.metric, rows.labels, [*map(self.value_of, rows.subjects)])
+
+
+@dataclass(frozen=True)
+class _Per(Generic[T]):
+    """Declares the metrics that have one series per subject, or several."""
+
+    labels: tuple[str, ...]
+    rows_of: Callable[[Scrape], Rows[T]]
+
+    def one(
+        self, name: str, text: str, value_of: Callable[[T], Number | None], also: str | None = None
+    ) -> SelfMetric[T]:
+        """Declare a metric with one series per subject."""
+        return SelfMetric(_metric(name, text, self.labels, also), self.rows_of, value_of)
+
+    def each(
+        self, label: str, name: str, text: str, values_of: Callable[[T], Mapping[str, Number]]
+    ) -> SelfMetric[Number]:
+        """Declare a metric with one series per subject and key of `values_of`; the key is the last label."""
+        metric = _metric(name, text, (*self.labels, label), None)
+        return SelfMetric(metric, lambda scrape: self.rows_of(scrape).split(label, values_of), lambda value: value)
+
+
+def _metric(name: str, text: str, labels: tuple[str, ...], also: str | None) -> Metric:
+    kind = "counter" if name.endswith("_total") else "gauge"
     return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels, "also": also})
 
 
-_JOB = ("collector", "datname")
+_OF_JOB = ("collector", "datname")
 
-UP = _metric("pg_up", "gauge", "1 when PostgreSQL answered during this scrape, else 0; pg_up_reason says why.")
-UP_REASON = _metric("pg_up_reason", "gauge", "Why pg_up is 0: 1 for the reason that holds, 0 for the others.", "reason")
-BOUNCER_UP = _metric(
-    "pgbouncer_up", "gauge", "1 when PgBouncer answered during this scrape, else 0; pgbouncer_up_reason says why."
-)
-BOUNCER_UP_REASON = _metric(
-    "pgbouncer_up_reason", "gauge", "Why pgbouncer_up is 0: 1 for the reason that holds, 0 for the others.", "reason"
-)
-SUCCESS = _metric(
-    "pgvigil_collector_success",
-    "gauge",
-    "1 when the collector's newest result is on this page, 0 when it failed or is late and the page has"
-    " its last good result or nothing. The exporter's start page (/) and its log say why.",
-    *_JOB,
-)
-DURATION = _metric(
-    "pgvigil_collector_duration_seconds",
-    "gauge",
-    "Time the collector took when it last ended well, in seconds, query and rows together. A rise means that the server"
-    " is slow or has more to tell; at its time limit the collector fails.",
-    *_JOB,
-)
-AGE = _metric(
-    "pgvigil_collector_age_seconds",
-    "gauge",
-    "Age in seconds of the collector's result on this page. Beyond its cache time and"
-    " pgvigil_collector_interval_seconds it means that newer ones failed or are late.",
-    *_JOB,
-)
-ERRORS = _metric(
-    "pgvigil_collector_errors_total",
-    "counter",
-    "Failed attempts of the collector by reason: timeout, lock_timeout (somebody holds a lock that it needs),"
-    " permission (pgvigil check prints the grant), connection or query; of wait_sampler also the"
-    " reasons of pg_up_reason.",
-    *_JOB,
-    "reason",
-)
-ROWS = _metric(
-    "pgvigil_collector_rows",
-    "gauge",
-    "Rows of the collector's last result, after its limit. Means nothing by itself.",
-    *_JOB,
-)
-TRUNCATED = _metric(
-    "pgvigil_collector_truncated_rows",
-    "gauge",
-    "Rows that the collector's limit cut off; raise the limit when they matter.",
-    *_JOB,
-)
-TRUNCATED_VALUE = _metric(
-    "pgvigil_collector_truncated_value",
-    "gauge",
-    "What the rows that the limit cut off add up to, for each additive metric.",
-    *_JOB,
-    "metric",
-)
-TRUNCATED_RATIO = _metric(
-    "pgvigil_collector_truncated_ratio",
-    "gauge",
-    "Share, from 0 to 1, of the metric's total that the rows cut off by the limit carried. Near 1 the page shows little"
-    " of it: raise the limit.",
-    *_JOB,
-    "metric",
-)
-REJECTED = _metric(
-    "pgvigil_collector_rejected_rows_total",
-    "counter",
-    "Rows left off the page because their labels stood there already (duplicate), or because a value was no number or"
-    " an id could not be read (malformed). A rise is a fault in the collector's file; in that of statements, a missing"
-    " right (pgvigil check).",
-    *_JOB,
-    "reason",
-)
-DROPPED = _metric(
-    "pgvigil_collector_dropped_samples",
-    "gauge",
-    "Samples of the collector left off this page because it would have had more than max_samples. Above 0 raise that,"
-    " or lower the collector's limit.",
-    *_JOB,
-)
-SECONDS = _metric(
-    "pgvigil_collector_seconds_total",
-    "counter",
-    "Seconds that the collector's queries have taken, less the time of the way there and back. An upper bound of what"
-    " they cost the server; the budget of cost goes by it.",
-    *_JOB,
-)
-RETURNED = _metric(
-    "pgvigil_collector_returned_rows_total",
-    "counter",
-    "Rows that the collector's queries have returned. Means nothing by itself.",
-    *_JOB,
-)
-INTERVAL = _metric(
-    "pgvigil_collector_interval_seconds",
-    "gauge",
-    "Seconds that lie between two runs of the collector because it would cost more than the cost_budget allows; 0 for"
-    " one that is not held back. Above 0 what it shows is older; raise the budget if that matters.",
-    *_JOB,
-)
-SERVER_SECONDS = _metric(
-    "pgvigil_collector_server_seconds_total",
-    "counter",
-    "Seconds that the server spent on the collector's statements, by pg_stat_statements; no series without it. Its rate"
-    " is the share of a core that the collector costs; when it is too much, lower its limit or switch it off.",
-    *_JOB,
-)
-SERVER_BLOCKS = _metric(
-    "pgvigil_collector_server_blocks_total",
-    "counter",
-    "Blocks (8 kB) that the collector's statements read from shared buffers or disk, by pg_stat_statements.",
-    *_JOB,
-)
-SERVER_ROWS = _metric(
-    "pgvigil_collector_server_rows_total",
-    "counter",
-    "Rows that the collector's statements returned, by pg_stat_statements.",
-    *_JOB,
-)
-INCIDENTS = _metric(
-    "pgvigil_incidents_total",
-    "counter",
-    "Incidents recorded so far by kind: lock_wait, connections, down or late. A rise means that one has begun;"
-    " /incidents shows what sessions did then.",
-    "kind",
-)
-SCRAPE_SECONDS = _metric(
-    "pgvigil_scrape_duration_seconds",
-    "gauge",
-    "Time this scrape took, in seconds, until the page was put together. Near the scraper's time limit, collectors are"
-    " late (pgvigil_collector_success).",
-    also="pg_exporter_last_scrape_duration_seconds",
-)
-SCRAPES = _metric(
-    "pgvigil_scrapes_total",
-    "counter",
-    "Scrapes answered so far. Faster than the scrape interval, there is more than one scraper.",
-    also="pg_exporter_scrapes_total",
-)
-SESSIONS = _metric(
-    "pgvigil_connections",
-    "gauge",
-    "Connections to the server that the exporter has, those of hung backends included that it no longer talks to. At"
-    " max_connections_per_target for long, databases wait for their turn and their results grow old.",
-)
-VISITS = _metric("pgvigil_database_visits_total", "counter", "Logins to databases other than the DSN's so far.")
-LOGIN_SECONDS = _metric(
-    "pgvigil_database_login_seconds_total",
-    "counter",
-    "Seconds that these logins took, less the time of the way there and back. The budget of cost goes by it as well.",
-)
-VISIT_INTERVAL = _metric(
-    "pgvigil_database_visit_interval_seconds",
-    "gauge",
-    "Seconds between two visits to the same database: its tables are looked at this often. With many databases the"
-    " cost_budget puts them apart, up to 240 s.",
-)
-BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
-
-OWN = (
-    UP,
-    UP_REASON,
-    BOUNCER_UP,
-    BOUNCER_UP_REASON,
-    SUCCESS,
-    DURATION,
-    AGE,
-    ERRORS,
-    ROWS,
-    TRUNCATED,
-    TRUNCATED_VALUE,
-    TRUNCATED_RATIO,
-    REJECTED,
-    DROPPED,
-    SECONDS,
-    RETURNED,
-    INTERVAL,
-    SERVER_SECONDS,
-    SERVER_BLOCKS,
-    SERVER_ROWS,
-    INCIDENTS,
-    SCRAPE_SECONDS,
-    SCRAPES,
-    SESSIONS,
-    VISITS,
-    LOGIN_SECONDS,
-    VISIT_INTERVAL,
-    BUILD,
-)
-
-LAST_ERROR = _metric(
-    "pg_exporter_last_scrape_error",
-    "gauge",
-    "1 when PostgreSQL did not answer during this scrape or a collector's newest result is not on this page, else 0.",
-)
-THEIR_SUCCESS = _metric(
-    "pg_scrape_collector_success", "gauge", "The least pgvigil_collector_success of the collector.", "collector"
-)
-THEIR_DURATION = _metric(
-    "pg_scrape_collector_duration_seconds",
-    "gauge",
-    "Sum of pgvigil_collector_duration_seconds over the collector's databases.",
-    "collector",
-)
-
-COMPATIBLE = (LAST_ERROR, THEIR_SUCCESS, THEIR_DURATION)
-"""What postgres_exporter says of itself under names that fit none of ours; only with compatibility_names."""
+_POSTGRESQL = _Per[Report]((), lambda scrape: scrape.whole("postgresql"))
+_PGBOUNCER = _Per[Report]((), lambda scrape: scrape.whole("pgbouncer"))
+_TARGET = _Per[Report]((), lambda scrape: scrape.whole())
+_JOB = _Per[JobStatus](_OF_JOB, lambda scrape: scrape.jobs)
+_JOINED_JOB = _Per[JobStatus](_OF_JOB, lambda scrape: scrape.joined_jobs)
+_JOINED_COST = _Per[ServerCost](_OF_JOB, lambda scrape: scrape.joined_costs)
+_COLLECTOR = _Per[Sequence[JobStatus]](("collector",), lambda scrape: scrape.collectors)
 
 
-_UP: Mapping[Kind, tuple[Metric, Metric]] = {
-    "postgresql": (UP, UP_REASON),
-    "pgbouncer": (BOUNCER_UP, BOUNCER_UP_REASON),
-}
+def _down_reasons(report: Report) -> Mapping[str, int]:
+    return {reason: int(not report.up and reason == report.down_reason) for reason in CONNECT_REASONS}
+
+
+def _rest(job: JobStatus) -> tuple[Rest, ...]:
+    return job.samples.rest if job.samples else ()
+
+
+_UP: tuple[SelfMetric[Any], ...] = (
+    _POSTGRESQL.one(
+        "pg_up",
+        "1 when PostgreSQL answered during this scrape, else 0; pg_up_reason says why.",
+        lambda report: int(report.up),
+    ),
+    _POSTGRESQL.each(
+        "reason", "pg_up_reason", "Why pg_up is 0: 1 for the reason that holds, 0 for the others.", _down_reasons
+    ),
+    _PGBOUNCER.one(
+        "pgbouncer_up",
+        "1 when PgBouncer answered during this scrape, else 0; pgbouncer_up_reason says why.",
+        lambda report: int(report.up),
+    ),
+    _PGBOUNCER.each(
+        "reason",
+        "pgbouncer_up_reason",
+        "Why pgbouncer_up is 0: 1 for the reason that holds, 0 for the others.",
+        _down_reasons,
+    ),
+)
+
+_OWN: tuple[SelfMetric[Any], ...] = (
+    *_UP,
+    _JOB.one(
+        "pgvigil_collector_success",
+        "1 when the page has the collector's newest result. 0 when the collector failed or is late: the page then has"
+        " its last good result, or none. The start page (/) and the log say why.",
+        lambda job: int(job.success),
+    ),
+    _JOINED_JOB.one(
+        "pgvigil_collector_duration_seconds",
+        "Duration of the collector's last successful run in seconds, query and rows together. A rise means that the"
+        " server is slower or returns more; at its timeout the collector fails.",
+        lambda job: job.duration,
+    ),
+    _JOB.one(
+        "pgvigil_collector_age_seconds",
+        "Age of the collector's result on this page in seconds. Above its cache time and"
+        " pgvigil_collector_interval_seconds, newer runs failed or are late.",
+        lambda job: job.age,
+    ),
+    _JOB.each(
+        "reason",
+        "pgvigil_collector_errors_total",
+        "Failed runs of the collector by reason: timeout, lock_timeout (another session holds a lock that it needs),"
+        " permission (pgvigil check prints the grant), connection or query; for wait_sampler also the reasons of"
+        " pg_up_reason. A rise means that its data on the page is stale or missing.",
+        lambda job: job.errors,
+    ),
+    _JOINED_JOB.one(
+        "pgvigil_collector_rows",
+        "Rows of the collector's last result, after its limit. A rise means more series.",
+        lambda job: job.samples.rows if job.samples else None,
+    ),
+    _JOINED_JOB.one(
+        "pgvigil_collector_truncated_rows",
+        "Rows that the collector's limit cut off. Above 0, raise the limit if those rows matter.",
+        lambda job: job.samples.truncated_rows if job.samples else None,
+    ),
+    _JOINED_JOB.each(
+        "metric",
+        "pgvigil_collector_truncated_value",
+        "Sum over the rows that the collector's limit cut off, for each additive metric. A rise means that the page"
+        " lacks more of the total.",
+        lambda job: {rest.metric: rest.sum for rest in _rest(job)},
+    ),
+    _JOINED_JOB.each(
+        "metric",
+        "pgvigil_collector_truncated_ratio",
+        "Share of the metric's total in the rows that the collector's limit cut off, from 0 to 1. Near 1 the page"
+        " shows little of the total: raise the limit.",
+        lambda job: {rest.metric: rest.ratio for rest in _rest(job)},
+    ),
+    _JOB.each(
+        "reason",
+        "pgvigil_collector_rejected_rows_total",
+        "Rows left off the page because another row had the same labels (duplicate), or because a value was no number"
+        " or an id could not be read (malformed). A rise means a fault in the collector's file; for statements, a"
+        " missing privilege (pgvigil check).",
+        lambda job: job.rejected,
+    ),
+    _JOINED_JOB.one(
+        "pgvigil_collector_dropped_samples",
+        "Samples of the collector left off this page, which would exceed max_samples with them. Above 0, raise"
+        " max_samples or lower the collector's limit.",
+        lambda job: job.dropped,
+    ),
+    _JOB.one(
+        "pgvigil_collector_seconds_total",
+        "Time of the collector's queries in seconds, less the round trips: an upper bound on their cost to the server."
+        " The cost budget limits its rate.",
+        lambda job: job.seconds,
+    ),
+    _JOB.one(
+        "pgvigil_collector_returned_rows_total",
+        "Rows that the collector's queries returned. A faster rise means larger results.",
+        lambda job: job.returned_rows,
+    ),
+    _JOINED_JOB.one(
+        "pgvigil_collector_interval_seconds",
+        "Interval that the cost budget imposes between two runs of the collector, in seconds; 0 when it is not"
+        " throttled. Above 0 its data is older: raise cost_budget if that matters.",
+        lambda job: job.interval,
+    ),
+    _JOINED_COST.one(
+        "pgvigil_collector_server_seconds_total",
+        "Server time of the collector's statements in seconds, from pg_stat_statements; no series without it. Its rate"
+        " is the share of a core that the collector costs: if that is too much, lower its limit or disable it.",
+        lambda cost: cost.seconds,
+    ),
+    _JOINED_COST.one(
+        "pgvigil_collector_server_blocks_total",
+        "Blocks (8 kB) that the collector's statements read from shared buffers or disk, from pg_stat_statements. A"
+        " faster rise means that the collector costs more.",
+        lambda cost: cost.blocks,
+    ),
+    _JOINED_COST.one(
+        "pgvigil_collector_server_rows_total",
+        "Rows that the collector's statements returned, from pg_stat_statements. A faster rise means larger results.",
+        lambda cost: cost.rows,
+    ),
+    _TARGET.each(
+        "kind",
+        "pgvigil_incidents_total",
+        "Incidents recorded by kind: lock_wait, connections, down or late. A rise means that an incident began;"
+        " /incidents shows what sessions did then.",
+        lambda report: report.incidents,
+    ),
+    _TARGET.one(
+        "pgvigil_scrape_duration_seconds",
+        "Duration of this scrape in seconds, before the page was written. Near the scrape timeout, collectors are late"
+        " (pgvigil_collector_success).",
+        lambda report: report.seconds,
+        also="pg_exporter_last_scrape_duration_seconds",
+    ),
+    _TARGET.one(
+        "pgvigil_scrapes_total",
+        "Scrapes answered. Faster than one per scrape interval, more than one client scrapes.",
+        lambda report: report.scrapes,
+        also="pg_exporter_scrapes_total",
+    ),
+    _TARGET.one(
+        "pgvigil_connections",
+        "Connections of the exporter to the server, with those of hung backends that it abandoned. At"
+        " max_connections_per_target for long, databases wait for a connection and their results get stale.",
+        lambda report: report.sessions,
+    ),
+    _TARGET.one(
+        "pgvigil_database_visits_total",
+        "Logins to databases other than the DSN's. A faster rise means more databases, or more frequent visits.",
+        lambda report: report.rounds.visits,
+    ),
+    _TARGET.one(
+        "pgvigil_database_login_seconds_total",
+        "Time of logins to databases other than the DSN's in seconds, less the round trips. Part of the cost budget.",
+        lambda report: report.rounds.login_seconds,
+    ),
+    _TARGET.one(
+        "pgvigil_database_visit_interval_seconds",
+        "Longest interval between two visits to the same database, in seconds: collectors there run no more often."
+        " With many databases the cost budget raises it, up to 240 s.",
+        lambda report: report.rounds.interval,
+    ),
+)
+
+_COMPATIBLE: tuple[SelfMetric[Any], ...] = (
+    _TARGET.one(
+        "pg_exporter_last_scrape_error",
+        "1 when PostgreSQL did not answer during this scrape or the page lacks a collector's newest result, else 0.",
+        lambda report: int(not report.up or not all(job.success for job in report.jobs)),
+    ),
+    _COLLECTOR.one(
+        "pg_scrape_collector_success",
+        "Minimum of pgvigil_collector_success over the collector's databases.",
+        lambda jobs: int(all(job.success for job in jobs)),
+    ),
+    _COLLECTOR.one(
+        "pg_scrape_collector_duration_seconds",
+        "Sum of pgvigil_collector_duration_seconds over the collector's databases.",
+        lambda jobs: sum((job.duration or 0.0 for job in jobs), 0.0),
+    ),
+)
+
+OWN = (*(each.metric for each in _OWN), BUILD)
+"""Every metric of the exporter itself, but those that any Python process has."""
+
+COMPATIBLE = tuple(each.metric for each in _COMPATIBLE)
+"""What postgres_exporter says of itself under names that fit none of ours; only with `compatibility_names`."""
 
 
 def own_families(report: Report) -> list[Family]:
-    """Say how the scrape went."""
-    labels = _labels(report.jobs)
-    shown = _in_brief(report.jobs)
-    briefly = labels if shown is report.jobs else _labels(shown)
-    served = [job.samples or Samples() for job in shown]
-    return [
-        *up_families(report, {}),
-        Family(SUCCESS, labels, [int(job.success) for job in report.jobs]),
-        Family(DURATION, briefly, [job.duration for job in shown]),
-        Family(AGE, labels, [job.age for job in report.jobs]),
-        _by_reason(ERRORS, labels, [job.errors for job in report.jobs]),
-        Family(ROWS, briefly, [job.samples.rows if job.samples else None for job in shown]),
-        Family(TRUNCATED, briefly, [job.samples.truncated_rows if job.samples else None for job in shown]),
-        _rest(TRUNCATED_VALUE, briefly, [{rest.metric: rest.sum for rest in samples.rest} for samples in served]),
-        _rest(TRUNCATED_RATIO, briefly, [{rest.metric: rest.ratio for rest in samples.rest} for samples in served]),
-        _by_reason(REJECTED, labels, [job.rejected for job in report.jobs]),
-        Family(DROPPED, briefly, [job.dropped for job in shown]),
-        Family(SECONDS, labels, [job.seconds for job in report.jobs]),
-        Family(RETURNED, labels, [job.returned_rows for job in report.jobs]),
-        Family(INTERVAL, briefly, [job.interval for job in shown]),
-        *_server_costs(report.costs if shown is report.jobs else _of_all_databases(report.costs)),
-        Family(INCIDENTS, [label_text({"kind": kind}) for kind in report.incidents], [*report.incidents.values()]),
-        Family(SCRAPE_SECONDS, [""], [report.seconds]),
-        Family(SCRAPES, [""], [report.scrapes]),
-        Family(SESSIONS, [""], [report.sessions]),
-        Family(VISITS, [""], [report.rounds.visits]),
-        Family(LOGIN_SECONDS, [""], [report.rounds.login_seconds]),
-        Family(VISIT_INTERVAL, [""], [report.rounds.interval]),
-    ]
-
-
-def _labels(jobs: Sequence[JobStatus]) -> list[str]:
-    return [label_text({"collector": job.collector, "datname": job.datname}) for job in jobs]
-
-
-def _in_brief(jobs: Sequence[JobStatus]) -> Sequence[JobStatus]:
-    """Join the databases of each collector where there are many, so that a page is not mostly about the exporter.
-
-    How each fares in each database, and what it has cost, is said all the same: counters whose parts come and go do not
-    add up.
-    """
-    if len({job.datname for job in jobs}) <= FULL_LIMITS:
-        return jobs
-    by_collector: dict[str, list[JobStatus]] = {}
-    for job in jobs:
-        by_collector.setdefault(job.collector, []).append(job)
-    return [_joined(group) for group in by_collector.values()]
-
-
-def _joined(jobs: Sequence[JobStatus]) -> JobStatus:
-    """Say of all databases together what was cut, and of the slowest one how long it took."""
-    served = [job.samples for job in jobs if job.samples]
-    return replace(
-        jobs[0],
-        datname="",
-        duration=max((job.duration for job in jobs if job.duration is not None), default=None),
-        dropped=sum(job.dropped for job in jobs),
-        interval=max(job.interval for job in jobs),
-        samples=_added_up(served) if served else None,
-    )
-
-
-def _added_up(served: Sequence[Samples]) -> Samples:
-    sums: dict[str, Rest] = {}
-    for rest in (rest for samples in served for rest in samples.rest):
-        known = sums.get(rest.metric, Rest(rest.metric, 0.0, 0.0))
-        sums[rest.metric] = Rest(rest.metric, known.sum + rest.sum, known.total + rest.total)
-    rows, truncated = (sum(counts) for counts in zip(*((s.rows, s.truncated_rows) for s in served), strict=True))
-    return Samples((), rows, truncated, tuple(sums.values()))
-
-
-def _of_all_databases(costs: Mapping[tuple[str, str], ServerCost]) -> dict[tuple[str, str], ServerCost]:
-    sums: dict[tuple[str, str], ServerCost] = {}
-    for (collector, _), cost in costs.items():
-        known = sums.get((collector, ""), ServerCost(0.0, 0, 0))
-        together = ServerCost(known.seconds + cost.seconds, known.blocks + cost.blocks, known.rows + cost.rows)
-        sums[collector, ""] = together
-    return sums
-
-
-def compatibility_families(report: Report) -> list[Family]:
-    """Say how the scrape went as postgres_exporter does, which knows no databases in it."""
-    success: dict[str, int] = {}
-    seconds: dict[str, float] = {}
-    for job in report.jobs:
-        success[job.collector] = min(success.get(job.collector, 1), int(job.success))
-        seconds[job.collector] = seconds.get(job.collector, 0.0) + (job.duration or 0.0)
-    labels = [label_text({"collector": collector}) for collector in success]
-    return [
-        Family(LAST_ERROR, [""], [int(not report.up or not all(success.values()))]),
-        Family(THEIR_SUCCESS, labels, [*success.values()]),
-        Family(THEIR_DURATION, labels, [*seconds.values()]),
-    ]
-
-
-def _server_costs(costs: Mapping[tuple[str, str], ServerCost]) -> list[Family]:
-    labels = [label_text({"collector": collector, "datname": datname}) for collector, datname in costs]
-    return [
-        Family(SERVER_SECONDS, labels, [cost.seconds for cost in costs.values()]),
-        Family(SERVER_BLOCKS, labels, [cost.blocks for cost in costs.values()]),
-        Family(SERVER_ROWS, labels, [cost.rows for cost in costs.values()]),
-    ]
+    """Describe a scrape."""
+    scrape = Scrape(report, {})
+    return [each.family(scrape) for each in _OWN]
 
 
 def up_families(report: Report, labels: Mapping[str, str]) -> list[Family]:
-    """Say whether the server is up, and if not, why."""
-    reasons = [label_text({**labels, "reason": reason}) for reason in CONNECT_REASONS]
-    states = [int(not report.up and reason == report.down_reason) for reason in CONNECT_REASONS]
-    up, reason = _UP[report.kind]
-    return [Family(up, [label_text(labels)], [int(report.up)]), Family(reason, reasons, states)]
+    """Describe only whether the server is up, with labels that name it."""
+    scrape = Scrape(report, labels)
+    return [each.family(scrape) for each in _UP]
 
 
-def _labelled(metric: Metric, label: str, labels: Sequence[str], by_row: Sequence[Mapping[str, Number]]) -> Family:
-    pairs = [(text, key, value) for text, row in zip(labels, by_row, strict=True) for key, value in row.items()]
-    return Family(
-        metric, [f"{text},{label_text({label: key})}" for text, key, _ in pairs], [value for *_, value in pairs]
-    )
-
-
-def _by_reason(metric: Metric, labels: Sequence[str], counts: Sequence[Mapping[str, int]]) -> Family:
-    return _labelled(metric, "reason", labels, counts)
-
-
-def _rest(metric: Metric, labels: Sequence[str], values: Sequence[Mapping[str, float]]) -> Family:
-    return _labelled(metric, "metric", labels, values)
-
-
-def process_families() -> list[Family]:
-    """Describe this process as every Prometheus client in Python does: CPU, memory, files, garbage collection."""
-    registry = CollectorRegistry()
-    collectors: Iterable[PrometheusCollector] = (
-        ProcessCollector(registry=None),
-        PlatformCollector(registry),
-        GCCollector(registry),
-    )
-    return [_build_family(), *(family for collector in collectors for family in _families(collector))]
-
-
-def _families(collector: PrometheusCollector) -> Iterable[Family]:
-    for family in collector.collect():
-        if family.samples:
-            metric = _metric(family.samples[0].name, family.type, family.documentation)
-            yield Family(metric, [label_text(s.labels) for s in family.samples], [s.value for s in family.samples])
-
-
-def _build_family() -> Family:
-    return Family(BUILD, [label_text({"version": __version__})], [1])
+def compatibility_families(report: Report) -> list[Family]:
+    """Describe a scrape as postgres_exporter does, which knows no databases in it."""
+    scrape = Scrape(report, {})
+    return [each.family(scrape) for each in _COMPATIBLE]

@@ -7,7 +7,7 @@ parsers read from our pages is what went in, sample by sample.
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -31,28 +31,30 @@ class Format:
 
 
 def negotiate(accept: str) -> Format:
-    """Choose the format by the client's Accept header."""
-    content_type = choose_encoder(accept)[1]
+    """Choose the format by the client's Accept header; an unreadable header counts as none."""
+    try:
+        content_type = choose_encoder(accept)[1]
+    except TypeError:  # a version that is no number
+        content_type = choose_encoder("")[1]
     return Format(content_type.startswith("application/openmetrics-text"), content_type)
 
 
-@dataclass(frozen=True)
 class Block:
-    """Some whole families as text, and the same as a piece of a gzip stream."""
+    """Some whole families as text. Caches what a gzip stream needs of it."""
 
-    text: bytes
-    _sums: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._checksum: tuple[int, int] | None = None
 
     def checksum(self, before: int) -> int:
-        """Carry on a CRC-32; on a page that begins like the last one it is known."""
-        if before not in self._sums:
-            self._sums.clear()
-            self._sums[before] = zlib.crc32(self.text, before)
-        return self._sums[before]
+        """Continue a CRC-32; cached for as long as the blocks before this one stay."""
+        if self._checksum is None or self._checksum[0] != before:
+            self._checksum = before, zlib.crc32(self.text, before)
+        return self._checksum[1]
 
     @cached_property
     def deflated(self) -> bytes:
-        """The text compressed so that pieces can be strung together: each ends on a byte and refers to no other."""
+        """The text as a piece of a gzip stream: it ends on a byte and refers to no other piece."""
         squeeze = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         return squeeze.compress(self.text) + squeeze.flush(zlib.Z_FULL_FLUSH)
 

@@ -3,9 +3,10 @@
 import statistics
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 from exporter.backoff import Backoff
-from exporter.errors import DatabaseError
+from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.model import Samples
@@ -60,7 +61,7 @@ class JobRecord:
     succeeded_at: float = NEVER
     message: str = ""
     """Why the last run failed."""
-    reason: str = ""
+    reason: Reason | Literal[""] = ""
     took: float = 0.0
     """Seconds of the last run, whatever came of it."""
     duration: float | None = None
@@ -169,7 +170,7 @@ class JobRecord:
         age = now - self.succeeded_at
         success = self.is_good and not is_expected
         is_young = age <= max(job.cache, self.spacing.throttle) + last_good
-        why_not = "" if success else "late"
+        why_not: Literal["late", ""] = "" if success else "late"
         return JobStatus(
             collector=job.collector.name,
             datname=job.datname,

@@ -1,8 +1,9 @@
 """Whether a server is up, and why not."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from exporter.errors import ConnectError
+from exporter.errors import ConnectError, ConnectReason
 from exporter.logs import TargetLog
 
 
@@ -20,8 +21,7 @@ class Up:
 class Down:
     """The server has not answered."""
 
-    reason: str
-    """One of CONNECT_REASONS."""
+    reason: ConnectReason
     message: str
 
 
@@ -43,8 +43,8 @@ class Health:
         return isinstance(self.state, Up)
 
     @property
-    def reason(self) -> str:
-        """Why it is down, one of CONNECT_REASONS; empty while it is up, `timeout` before it was asked."""
+    def reason(self) -> ConnectReason | Literal[""]:
+        """Why it is down; empty while it is up, `timeout` before it was asked."""
         match self.state:
             case Up():
                 return ""
@@ -66,7 +66,7 @@ class Health:
         """Note why there is no connection, unless another one found the server up."""
         if not self.is_up:
             is_known_as_hung = (self.reason, error.reason) == ("hung", "timeout")
-            self.state = Down(self.reason if is_known_as_hung else error.reason, str(error))
+            self.state = Down("hung" if is_known_as_hung else error.reason, str(error))
 
     def log_transition(self) -> None:
         """Log when the server has come or gone since the last line, not at every scrape."""

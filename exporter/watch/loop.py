@@ -152,7 +152,7 @@ class Watch:
             samples=self._sampler.samples(self._names, now) if age is not None else Samples(),
             duration=self._cost if age is not None else None,
             age=age,
-            errors=self._errors,
+            errors=dict(self._errors),
             message=self._message or ("" if success else "late"),
             seconds=self._seconds,
             interval=self.interval if self.interval > self._options.interval else 0.0,

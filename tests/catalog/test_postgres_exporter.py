@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from bench.exporters import PROGRAM, running, theirs
-from pages import MONITOR, Page, page, target
+from pages import MONITOR, Page, compatible, page, target
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from serving import run, serving
 
@@ -19,9 +19,6 @@ from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.demo.cluster import HOST, Cluster
 from exporter.errors import CatalogError
-from exporter.exposition.page import Pages
-from exporter.exposition.self_metrics import own_families
-from exporter.exposition.text_format import negotiate
 from exporter.planning.plan import plan
 from exporter.planning.server import Server
 
@@ -314,8 +311,7 @@ async def test_openmetrics_has_no_quarrel_with_their_names(server18: Cluster, tm
         watched = target(server18.dsn(user=MONITOR), loaded(tmp_path, FILE.read_text("utf-8"), *folders))
         report = await watched.scrape(20)
         await watched.close()
-        form = negotiate("application/openmetrics-text; version=1.0.0")
-        text = Pages(compatibility_names=True).page(report, own_families(report), form, gzip=False).decode()
+        text = compatible(report, "application/openmetrics-text; version=1.0.0")
         families = {family.name: family.type for family in text_string_to_metric_families(text)}
         assert (families["spread_size_bucket"], families["odd_values_left_total"]) == ("unknown", "unknown")
         assert families["odd_values_done"] == "counter"

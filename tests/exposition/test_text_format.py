@@ -87,6 +87,8 @@ def test_a_whole_page_in_the_format_that_the_client_accepts(accept: str, page: s
         ("", "text/plain; version=0.0.4; charset=utf-8"),
         ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
         ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=.", "text/plain; version=0.0.4; charset=utf-8"),
     ],
 )
 def test_the_content_type_is_what_prometheus_client_negotiates(accept: str, content_type: str) -> None:
@@ -127,3 +129,15 @@ def test_blocks_compressed_apart_are_one_gzip_stream(parts: list[bytes]) -> None
     assert decompress.decompress(stream) == b"".join(parts)
     assert decompress.eof
     assert decompress.unused_data == b""
+
+
+@given(
+    st.lists(st.binary(max_size=3000), max_size=8).flatmap(
+        lambda parts: st.tuples(st.just(parts), st.permutations(parts))
+    )
+)
+def test_a_block_may_stand_elsewhere_on_the_next_page(pages: tuple[list[bytes], list[bytes]]) -> None:
+    """Its cached checksum is of another beginning then; gzip refuses a wrong one."""
+    blocks = {part: Block(part) for part in pages[0]}
+    for page in (*pages, pages[0]):
+        assert gzip.decompress(gzipped([blocks[part] for part in page])) == b"".join(page)

@@ -6,7 +6,7 @@ import pytest
 from clock import Clock
 from fake_session import collector
 
-from exporter.errors import QueryError
+from exporter.errors import QueryError, QueryReason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.model import Samples
@@ -21,7 +21,7 @@ def run(record: JobRecord, clock: Clock, seconds: float = 0.0, error: QueryError
     record.record(Outcome(seconds, samples=None if error else Samples(), error=error, **more), clock())
 
 
-def failed(record: JobRecord, clock: Clock, seconds: float = 0.0, reason: str = "timeout") -> None:
+def failed(record: JobRecord, clock: Clock, seconds: float = 0.0, reason: QueryReason = "timeout") -> None:
     run(record, clock, seconds, QueryError(reason, "no"))
 
 

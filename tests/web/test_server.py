@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -48,6 +49,12 @@ def test_a_scraper_that_accepts_openmetrics_gets_it(exporter: Exporter) -> None:
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(answer.text)}
     assert families["pg_xid_consumed"].type == "counter"
     assert families["pg_up"].samples[0].value == 1
+
+
+def test_an_unreadable_accept_header_gets_the_text_format(exporter: Exporter) -> None:
+    answer = exporter.get(headers={"Accept": "application/openmetrics-text;version=x"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, negotiate("").content_type)
+    assert read(answer.text).value("pg_up") == 1
 
 
 def test_gzip_is_the_same_page(exporter: Exporter) -> None:
@@ -101,6 +108,21 @@ def test_the_scrapers_time_limit_is_kept(server18: Cluster, tmp_path: Path) -> N
         assert 1.0 < time.monotonic() - started < 2.0
     assert found.value("pg_up") == 1
     assert found.value("pgvigil_collector_success", collector="slow") == 0
+
+
+def test_metrics_and_the_start_page_drop_the_samples_beyond_the_limit(server18: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "many.yaml").write_text(
+        "name: many\nhelp: Many.\nsql: SELECT n, 1 AS value FROM generate_series(1, 5000) AS n\nlabels: [n]\n"
+        "metrics:\n  - {name: pg_many, type: gauge, help: Many., column: value}\n"
+    )
+    with serving(dsn=server18.dsn(user=MONITOR), collectors_dir=str(tmp_path), max_samples="1000") as running:
+        found = read(running.get().text)
+        start_page = running.get("/").text
+    dropped = found.value("pgvigil_collector_dropped_samples", collector="many")
+    assert dropped > 4000
+    assert len(found.series("pg_many")) == 5000 - dropped
+    said = re.findall(r"<code>many</code>.*?(\d+) samples dropped", start_page, re.DOTALL)
+    assert [int(number) > 4000 for number in said] == [True]
 
 
 def test_a_collector_is_one_new_file(server: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""The metrics of the exporter's own process, as every Prometheus client in Python has them, and its version."""
+
+from collections.abc import Iterable
+from functools import cache
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.registry import Collector as PrometheusCollector
+from prometheus_client.registry import CollectorRegistry
+
+from exporter import __version__
+from exporter.catalog.model import Metric
+from exporter.samples.model import Family, label_text
+
+
+@cache
+def _metric(name: str, kind: str, text: str, *labels: str) -> Metric:
+    return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels})
+
+
+BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
+
+
+def process_families() -> list[Family]:
+    """Read CPU, memory, files and garbage collection of this process."""
+    registry = CollectorRegistry()
+    collectors: Iterable[PrometheusCollector] = (
+        ProcessCollector(registry=None),
+        PlatformCollector(registry),
+        GCCollector(registry),
+    )
+    build = Family(BUILD, [label_text({"version": __version__})], [1])
+    return [build, *(family for collector in collectors for family in _families(collector))]
+
+
+def _families(collector: PrometheusCollector) -> Iterable[Family]:
+    for family in collector.collect():
+        if family.samples:
+            metric = _metric(family.samples[0].name, family.type, family.documentation)
+            yield Family(metric, [label_text(s.labels) for s in family.samples], [s.value for s in family.samples])
