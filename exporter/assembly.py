@@ -1,8 +1,9 @@
 """Builds the parts as the settings say: catalog, targets and their connectors."""
 
+from typing import TYPE_CHECKING
+
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
-from exporter.connections.pgbouncer import PgBouncer
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
@@ -10,6 +11,9 @@ from exporter.planning.database_filter import Choice
 from exporter.scrape.target import Options, Target
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
+
+if TYPE_CHECKING:
+    from exporter.connections.pgbouncer import PgBouncer
 
 _CONSOLES = 2
 """Connections to the console of a PgBouncer at most, each of which counts there as a client."""
@@ -64,7 +68,7 @@ def server_of(connection: Connection, settings: Settings) -> Connector:
 
 
 def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
-    """Address one PgBouncer; its driver is loaded only here, so that nobody else needs it."""
+    """Address one PgBouncer. Its driver, an extra, is imported here only."""
     try:
         from exporter.connections.pgbouncer import PgBouncer
     except ImportError as error:

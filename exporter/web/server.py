@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -15,9 +14,6 @@ from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
 from exporter.web.app import create_app
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 
