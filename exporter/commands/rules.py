@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from exporter import strict_yaml
 from exporter.catalog.model import LabelName
 from exporter.errors import ValuesError
-from exporter.strict_yaml import StrictLoader, explain
 
 RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
@@ -31,7 +30,6 @@ MARK = "# Written by `pgvigil rules`, which overwrites or removes this file when
 ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
 THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
 NAME = "[a-z][a-z0-9_]*"
-_RULE = re.compile(r"^ {6}- ", re.MULTILINE)
 _HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
 _LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
 _SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
@@ -132,14 +130,12 @@ class Values(BaseModel):
 
 
 def read_values(file: Path) -> Values:
-    """Read a file of values; what is wrong with it is a ValuesError that names file and place."""
+    """Read a file of values; ValuesError names file and place of a fault."""
+    data = strict_yaml.load(file, ValuesError, file.name)
     try:
-        data = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
         return Values.model_validate({} if data is None else data)
     except ValidationError as error:
-        raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValuesError(f"{file.name}: cannot be read: {error}") from error
+        raise ValuesError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error
 
 
 def built_in() -> Path:

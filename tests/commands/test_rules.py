@@ -148,7 +148,7 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
             "my.yml: override: no such key; there are: dashboardBaseUrl, disable, labels, overrides, runbookBaseUrl",
         ),
         ("[disable]", "my.yml: Input should be a valid dictionary"),
-        ("disable: [A]\ndisable: [B]", "my.yml: cannot be read: key 'disable' is written twice"),
+        ("disable: [A]\ndisable: [B]", "my.yml: line 2: key 'disable' is written twice. Keep one of them."),
         ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
         ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
         ("labels: {datname: x}", "datname: our alerts say with this label"),
