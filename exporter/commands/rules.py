@@ -24,9 +24,6 @@ RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
 """What links begin with as long as nobody says otherwise."""
 
-MARK = "# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
-"""The first line of what the command wrote, by which a later run tells its files from those of others."""
-
 ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
 THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
 NAME = "[a-z][a-z0-9_]*"
@@ -158,18 +155,6 @@ def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str
     return {
         name: text.rstrip("\n") + "\n" for name, text in changed.items() if re.search("^ {6}- ", text, re.MULTILINE)
     }
-
-
-def write_rules(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Write the files under the line that says whose they are, and name those of an earlier run, which are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(MARK + text, "utf-8")
-    others = (file for file in sorted(folder.glob("*.yml")) if file.name not in files and file.is_file())
-    removed = [file for file in others if file.read_bytes().startswith(MARK.encode())]
-    for file in removed:
-        file.unlink()
-    return [file.name for file in removed]
 
 
 def thresholds(alert: str) -> list[str]:
