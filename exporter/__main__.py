@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import click
@@ -13,10 +12,11 @@ from exporter.assembly import catalog_of, targets_of
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import PRODUCTS
 from exporter.commands.dashboards import built_in as built_in_dashboards
-from exporter.commands.dashboards import dashboard_files, write_dashboards
+from exporter.commands.dashboards import dashboard_files
 from exporter.commands.grants import ROLE, console_grants, grants
+from exporter.commands.owned_files import write_owned
 from exporter.commands.reference import read_costs, reference
-from exporter.commands.rules import Values, built_in, read_values, rule_files, write_rules
+from exporter.commands.rules import Values, built_in, read_values, rule_files
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.page import Pages
 from exporter.exposition.text_format import negotiate
@@ -133,12 +133,10 @@ def reference_command(check: bool, diff: str | None) -> None:
 def rules_command(folder: Path, values: Path | None) -> None:
     """Write the alert rules for Prometheus to FOLDER, with your own values in them.
 
-    Files there that an earlier run wrote and that have no rule any more are removed; other files stay.
+    Files that an earlier run wrote and that have no alert left are removed; other files stay.
     """
     files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
-    with _said_in_a_line(folder):
-        removed = write_rules(files, folder)
-    _tell(files, folder, removed, "and no rule of it is left")
+    _write("rules", files, folder, "no alert left")
 
 
 @cli.command("dashboards")
@@ -147,29 +145,24 @@ def rules_command(folder: Path, values: Path | None) -> None:
 def dashboards_command(folder: Path, values: Path | None) -> None:
     """Write the Grafana dashboards to FOLDER, with links to your runbooks (runbookBaseUrl) in them.
 
-    Files there that an earlier run wrote and that we no longer have are removed; other files stay.
+    Files that an earlier run wrote and that are no longer shipped are removed; other files stay.
     """
     files = dashboard_files(read_values(values) if values else Values(), built_in_dashboards())
     if not files:
-        raise click.ClickException(f"{built_in_dashboards()}: there are no dashboards: this installation is not whole")
-    with _said_in_a_line(folder):
-        removed = write_dashboards(files, folder)
-    _tell(files, folder, removed, "and we have it no more")
+        raise click.ClickException(f"{built_in_dashboards()}: holds no dashboards. Install pgvigil again.")
+    _write("dashboards", files, folder, "no longer shipped")
 
 
-@contextmanager
-def _said_in_a_line(folder: Path) -> Iterator[None]:
-    """What keeps us from writing is a line that names the file."""
+def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> None:
+    """Write the files of a command, and name those that an earlier run wrote and this one removed."""
     try:
-        yield
+        removed = write_owned(command, files, folder)
     except OSError as error:
-        raise click.ClickException(f"{error.filename or folder}: {error.strerror}") from error
-
-
-def _tell(files: Mapping[str, str], folder: Path, removed: Iterable[str], why: str) -> None:
+        place = error.filename or folder
+        raise click.ClickException(f"{place}: {error.strerror}. Choose a folder that can be written.") from error
     click.echo(f"wrote {len(files)} files to {folder}")
     for name in removed:
-        click.echo(f"removed {name}: an earlier run wrote it, {why}")
+        click.echo(f"{name}: {why}; removed")
 
 
 def _settings(config: Path | None) -> Settings:

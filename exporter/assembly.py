@@ -67,7 +67,7 @@ def server_of(connection: Connection, settings: Settings) -> Connector:
 
 
 def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
-    """Address one PgBouncer; its driver is loaded only here, so that nobody else needs it."""
+    """Address one PgBouncer. Its driver, an extra, is imported here only."""
     try:
         from exporter.connections.pgbouncer import PgBouncer
     except ImportError as error:

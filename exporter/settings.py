@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,9 +20,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
+from exporter import strict_yaml
 from exporter.catalog.model import Catalog, Collector, Kind
 from exporter.errors import SettingsError
-from exporter.strict_yaml import StrictLoader, explain
 
 PREFIX = "PGVIGIL_"
 
@@ -232,7 +231,7 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_placed(line, file) for line in explain(error))) from None
+        raise SettingsError("\n".join(_placed(line, file) for line in strict_yaml.explain(error))) from None
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
@@ -251,13 +250,7 @@ def _nearest(word: str, known: list[str]) -> str:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingsError(f"{file}: line {line}: {error.problem}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    content = strict_yaml.load(file, SettingsError, str(file))
     if content is not None and not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
         raise SettingsError(f"{file}: expected a mapping of settings")
     return content or {}

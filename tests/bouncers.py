@@ -15,7 +15,8 @@ from typing import Any, Self
 import psycopg
 from servers import program as installed
 
-from exporter.demo.cluster import HOST, Cluster, free_port, hand_over, run_as
+from exporter.demo.build import hand_over, run_as
+from exporter.demo.cluster import HOST, Cluster, free_port
 
 USERS = {"stats": "a-secret", "admin": "", "web": "", "postgres": ""}
 """Of auth_file: user -> password."""

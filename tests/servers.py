@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from exporter.demo.cluster import Build, can_run, copied, embedded
+from exporter.demo.build import Build, can_run, copied, embedded
 
 MAJORS = (13, 14, 15, 16, 17, 18)
 NEWEST = MAJORS[-1]

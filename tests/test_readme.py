@@ -7,11 +7,21 @@ from click import Command
 
 from exporter.__main__ import cli
 from exporter.catalog.model import Collector
-from exporter.commands.reference import settings_table
-from exporter.settings import load_settings
+from exporter.settings import PREFIX, Settings, load_settings
 from exporter.web.app import create_app
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+
+
+def settings_table() -> str:
+    """Describe every setting, as README.md has it."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if not default or "Secret" in type(default).__name__ else f"`{default}`"
+        shown = "`false`" if default is False else shown
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines)
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:

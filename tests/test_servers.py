@@ -12,14 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from standby import clone_standby, restart
 
-from exporter.demo.cluster import FAST, Cluster, copied, embedded
+from exporter.demo.build import copied, embedded
+from exporter.demo.cluster import FAST, Cluster
 from exporter.errors import ClusterError
 
 ABANDON = """
 import os, sys
 from pathlib import Path
-from exporter.demo.cluster import Cluster, embedded
+from exporter.demo.build import embedded
+from exporter.demo.cluster import Cluster
 server = Cluster(embedded(), Path(sys.argv[1]))
 server.init()
 server.start()
@@ -52,7 +55,7 @@ def test_a_server_never_runs_as_root(server: Cluster) -> None:
 def test_a_standby_streams_and_replays_on_every_version(server: Cluster) -> None:
     server.execute("CREATE DATABASE streamed")
     try:
-        with server.clone_standby(application_name="copy of it") as standby:
+        with clone_standby(server, application_name="copy of it") as standby:
             assert standby.value("SELECT pg_is_in_recovery()")
             server.execute("CREATE TABLE replayed AS SELECT 1", database="streamed")
             eventually(lambda: standby.value("SELECT to_regclass('replayed')", database="streamed"))
@@ -65,7 +68,7 @@ def test_a_standby_streams_and_replays_on_every_version(server: Cluster) -> None
 async def test_a_standby_with_password_and_slot_is_made_while_a_loop_runs(cluster: Callable[..., Cluster]) -> None:
     server = cluster(auth="scram-sha-256", password="it's \\ secret")
     server.execute("SELECT pg_create_physical_replication_slot('standby')")
-    with server.clone_standby(slot="standby") as standby:
+    with clone_standby(server, slot="standby") as standby:
         eventually(lambda: server.value("SELECT bool_or(active) FROM pg_replication_slots"))
         assert standby.value("SHOW primary_slot_name") == "standby"
 
@@ -76,7 +79,7 @@ def test_a_private_server_takes_settings_and_keeps_data_and_port_over_a_restart(
     server = cluster(settings={"max_connections": "7", "cluster_name": "it's"})
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     pid, dsn = server.pid, server.dsn()
-    server.restart()
+    restart(server)
     assert server.pid != pid
     assert server.dsn() == dsn
     assert server.value("SELECT answer FROM kept") == 42

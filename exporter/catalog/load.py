@@ -5,13 +5,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
+from exporter import strict_yaml
 from exporter.catalog import postgres_exporter as queries
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.errors import CatalogError
-from exporter.strict_yaml import StrictLoader, explain
 
 BUILT_IN = Path(__file__).parents[1] / "collectors"
 
@@ -173,19 +172,14 @@ class _File:
 
 
 def _read(file: Path) -> _File:
+    text = strict_yaml.read(file, CatalogError, file.name)
+    data = strict_yaml.parse(text, CatalogError, file.name)
     try:
-        text = file.read_text("utf-8")
-        data = yaml.load(text, StrictLoader)  # noqa: S506  # it is a SafeLoader
         if queries.recognised(data):
             made = queries.translated(file.name, text)
             return _File(file, tuple(map(Collector.model_validate, made.collectors)), True, made.notes)
         if not isinstance(data, dict):
             raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
         return _File(file, (Collector.model_validate(data),))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CatalogError(f"{file.name}: line {line}: {error.problem}") from error
     except ValidationError as error:
-        raise CatalogError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CatalogError(f"{file.name}: cannot be read: {error}") from error
+        raise CatalogError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error

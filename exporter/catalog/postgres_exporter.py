@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from exporter import strict_yaml
+from exporter.errors import CatalogError
 from exporter.sql import literal, quoted
-from exporter.strict_yaml import StrictLoader
 
 Document = dict[str, Any]
 """A collector file as YAML gives it."""
@@ -27,7 +27,7 @@ class Translation:
     notes: tuple[str, ...]
 
 
-class Words(StrictLoader):
+class Words(strict_yaml.StrictLoader):
     """YAML in which every scalar is text: `on: 1` maps the word on, as the Go reader of these files has it."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("<<"))]}  # noqa: RUF012  # so is theirs
@@ -129,7 +129,7 @@ def recognised(data: object) -> bool:
 
 def translated(file: str, text: str) -> Translation:
     """Translate a file; pydantic's ValidationError says what is wrong with it."""
-    queries = _FILE.validate_python(yaml.load(text, Words))  # noqa: S506  # it is a SafeLoader
+    queries = _FILE.validate_python(strict_yaml.parse(text, CatalogError, file, Words))
     collectors = tuple(made for name, query in queries.items() for made in _collectors(file, name, query))
     notes = (note for name, query in queries.items() for note in _notes(f"{file}: {name}", name, query))
     return Translation(collectors, (f"{file}: {_SUMMARY}", *notes))

@@ -1,16 +1,10 @@
 """The Grafana dashboards with links to a person's runbooks in them; what they read from is for Grafana to ask."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from exporter.commands.rules import RUNBOOKS, Values
-
-WRITTEN = ".pgvigil-dashboards"
-"""The file that names what the command wrote, by which a later run tells its files from those of others."""
-
-_MARK = "# Written by `pgvigil dashboards`, which overwrites or removes these files when it runs again."
 
 
 def built_in() -> Path:
@@ -24,25 +18,6 @@ def dashboard_files(values: Values, folder: Path) -> dict[str, str]:
     """Write the dashboards with these values: file name -> text."""
     texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.json"))}
     return {name: _linked(text, values.runbook_base_url.rstrip("/")) for name, text in texts.items()}
-
-
-def write_dashboards(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Write the files and whose they are, and name those of an earlier run, which are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = _written(folder / WRITTEN)
-    for name, text in files.items():
-        (folder / name).write_text(text, "utf-8")
-    removed = [folder / name for name in earlier if name not in files and (folder / name).is_file()]
-    for file in removed:
-        file.unlink()
-    (folder / WRITTEN).write_text("\n".join([_MARK, *files, ""]), "utf-8")
-    return [file.name for file in removed]
-
-
-def _written(file: Path) -> list[str]:
-    """The dashboards that this file names, and nothing outside its folder."""
-    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-    return sorted(name for name in lines if name.endswith(".json") and name == Path(name).name)
 
 
 def _linked(text: str, base: str) -> str:

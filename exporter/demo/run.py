@@ -7,8 +7,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -21,7 +21,8 @@ from rich.console import Console
 from exporter.assembly import catalog_of, targets_of
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
-from exporter.demo.incidents import BEGINS_AFTER, LASTS, Incident, incident_of, perform
+from exporter.demo.incidents.repertoire import incident_of
+from exporter.demo.incidents.scene import BEGINS_AFTER, LASTS, Incident, perform
 from exporter.demo.provisioning import provision
 from exporter.demo.screen import Finding, Page, findings, read
 from exporter.demo.shop import MONITOR, Shop, new_shop
@@ -112,19 +113,12 @@ def _address(listener: socket.socket) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104  # asked for by --listen
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to us: the exporter is not the last to end."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve from a thread: beside the main one, uvicorn leaves the signals to the demo, which ends it last."""
     app = create_app(targets_of(settings, catalog_of(settings)), settings)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(asyncio.to_thread(server.run, [listener]))
     try:
         yield
     finally:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.demo.cluster import FAST, Cluster, embedded
+from exporter.demo.build import embedded
+from exporter.demo.cluster import FAST, Cluster
 
 DATABASE = "shop"
 SLOT = "search"

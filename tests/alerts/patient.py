@@ -7,8 +7,10 @@ from typing import Any
 
 import asyncpg
 from alerts.runbook import Block
+from standby import clone_standby
 
-from exporter.demo.cluster import FAST, HOST, SUPERUSER, Build, Cluster
+from exporter.demo.build import Build
+from exporter.demo.cluster import FAST, HOST, SUPERUSER, Cluster
 
 MONITOR = "pgvigil"
 DATABASE = "shop"
@@ -80,7 +82,7 @@ class Patient:
         self._sql("CREATE PUBLICATION copy", database=UPSTREAM)
         self._sql("CREATE EXTENSION pg_stat_statements")
         self.make()
-        self.standby = undo.enter_context(self.server.clone_standby())
+        self.standby = undo.enter_context(clone_standby(self.server))
         undo.callback(self._part)
 
     def make(self) -> None:

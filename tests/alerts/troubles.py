@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 from servers import build
+from standby import clone_standby
 
 from exporter.demo.cluster import FAST, HOST, SUPERUSER, Cluster
 
@@ -147,7 +148,7 @@ class Shop:
 
     async def standby(self, name: str, slot: str | None = None) -> Cluster:
         """A standby that streams."""
-        made = self.server.clone_standby(application_name=name, slot=slot, settings=STANDBY)
+        made = clone_standby(self.server, application_name=name, slot=slot, settings=STANDBY)
         self._undo.callback(made.remove)
         made.start()
         await self.eventually(lambda: self._streams(name))

@@ -5,7 +5,7 @@ With names of collectors behind it, it writes their lines only.
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
@@ -16,7 +16,7 @@ from servers import NEWEST
 
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
-from exporter.commands.reference import RunCost, read_costs, written_costs
+from exporter.commands.reference import RunCost, read_costs
 from exporter.demo.cluster import Cluster
 
 RUNS = 20
@@ -35,6 +35,12 @@ def main() -> None:
     if asked := sys.argv[1:]:
         found = read_costs(COSTS.read_text()) | {name: found[name] for name in asked}
     COSTS.write_text(written_costs(found))
+
+
+def written_costs(costs: Mapping[str, RunCost]) -> str:
+    """Write the table of costs."""
+    rows = ["\t".join([name, *(f"{number:.2f}" for number in cost)]) for name, cost in sorted(costs.items())]
+    return "\n".join(["\t".join(("collector", *RunCost._fields)), *rows]) + "\n"
 
 
 def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float, float]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from clients import client
 from pages import MONITOR, Labels, Page, page
+from standby import clone_standby, restart
 
 from exporter.demo.cluster import HOST, Cluster
 
@@ -44,7 +45,7 @@ def primary(server: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def running_standby(primary: Cluster) -> Iterator[Cluster]:
-    with primary.clone_standby(application_name="the standby", settings=STANDBY) as standby:
+    with clone_standby(primary, application_name="the standby", settings=STANDBY) as standby:
         yield standby
 
 
@@ -231,7 +232,7 @@ def test_a_standby_started_without_its_primary_knows_how_old_it_is_at_most(prima
     checkpoint = standby.value("SELECT extract(epoch FROM checkpoint_time)::float8 FROM pg_control_checkpoint()")
     cut(standby)
     try:
-        standby.restart()
+        restart(standby)
         asked_at = time.time()
         found = page_of(standby)
         assert found.series("pg_replication_last_replay_timestamp_seconds") == []
@@ -425,7 +426,7 @@ async def test_a_large_transaction_spills(slots: Cluster, major: int) -> None:
 def test_lag_grows_while_a_link_that_looks_alive_is_silent(server18: Cluster) -> None:
     """A sender that is frozen closes nothing, and nothing arrives."""
     settings = {"wal_receiver_timeout": "20s", "wal_receiver_status_interval": "1s"}
-    with server18.clone_standby(application_name="silenced", settings=settings) as standby:
+    with clone_standby(server18, application_name="silenced", settings=settings) as standby:
         caught_up(server18, standby)
         sender = server18.value("SELECT pid FROM pg_stat_replication WHERE application_name = 'silenced'")
         os.kill(sender, signal.SIGSTOP)
@@ -442,7 +443,7 @@ def test_lag_grows_while_a_link_that_looks_alive_is_silent(server18: Cluster) ->
 
 def test_lag_grows_when_the_primary_is_gone(cluster: Callable[..., Cluster]) -> None:
     primary = cluster()
-    with primary.clone_standby(settings=STANDBY | {"primary_slot_name": ""}) as standby:
+    with clone_standby(primary, settings=STANDBY | {"primary_slot_name": ""}) as standby:
         write(primary)
         caught_up(primary, standby)
         primary.stop("immediate")
@@ -467,7 +468,7 @@ async def test_a_long_transaction_replayed_as_it_comes_is_no_lag(server18: Clust
                   PERFORM pg_sleep(0.02);
                 END LOOP;
               END $$"""
-    with server18.clone_standby() as standby:
+    with clone_standby(server18) as standby:
         write(server18)
         caught_up(server18, standby)
         await asyncio.sleep(1)
@@ -484,8 +485,8 @@ async def test_a_long_transaction_replayed_as_it_comes_is_no_lag(server18: Clust
 
 def test_two_standbys_of_one_name_are_two(server18: Cluster) -> None:
     with (
-        server18.clone_standby(application_name="twin") as first,
-        server18.clone_standby(application_name="twin") as second,
+        clone_standby(server18, application_name="twin") as first,
+        clone_standby(server18, application_name="twin") as second,
     ):
         caught_up(server18, first)
         caught_up(server18, second)
@@ -496,10 +497,10 @@ def test_two_standbys_of_one_name_are_two(server18: Cluster) -> None:
 
 
 def test_a_standby_shows_the_standbys_behind_it(server18: Cluster) -> None:
-    with server18.clone_standby() as standby:
+    with clone_standby(server18) as standby:
         upstream = {"primary_conninfo": f"host={HOST} port={standby.port} user=postgres application_name=cascaded"}
         caught_up(server18, standby)
-        with server18.clone_standby(settings=upstream) as cascaded:
+        with clone_standby(server18, settings=upstream) as cascaded:
             write(server18)
             caught_up(server18, cascaded)
             found = page_where(standby, lambda p: p.value("pg_replication_sender_replay_lag_bytes") < 1000)

@@ -3,6 +3,7 @@
 import time
 
 from pages import MONITOR, page
+from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
@@ -24,7 +25,7 @@ def test_a_server_tells_since_when_it_runs_and_when_it_read_its_configuration(se
 
 
 def test_a_standby_shares_the_identity_and_takes_a_new_timeline_when_promoted(server: Cluster) -> None:
-    with server.clone_standby() as standby:
+    with clone_standby(server) as standby:
         before = page(standby.dsn(user=MONITOR))
         standby.value("SELECT pg_promote(true)")
         after = page(standby.dsn(user=MONITOR))
@@ -36,8 +37,8 @@ def test_a_standby_shares_the_identity_and_takes_a_new_timeline_when_promoted(se
 
 
 def test_a_standby_follows_the_timeline_of_a_promoted_one(server18: Cluster) -> None:
-    with server18.clone_standby() as promoted:
+    with clone_standby(server18) as promoted:
         promoted.value("SELECT pg_promote(true)")
-        with promoted.clone_standby() as standby:
+        with clone_standby(promoted) as standby:
             promoted.execute("CREATE TABLE written_after_promotion ()")
             assert page(standby.dsn(user=MONITOR)).value("pg_server_timeline") == 2

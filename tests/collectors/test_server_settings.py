@@ -13,7 +13,8 @@ import pytest
 from module_database import DATABASE, eventually, own_database, page_of
 from pages import MONITOR, Page, page
 
-from exporter.demo.cluster import Cluster, hand_over
+from exporter.demo.build import hand_over
+from exporter.demo.cluster import Cluster
 
 database = pytest.fixture(own_database, scope="module")
 

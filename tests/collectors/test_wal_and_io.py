@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from module_database import DATABASE, eventually, own_database, session
 from pages import MONITOR, Page, page
+from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
@@ -105,7 +106,7 @@ async def test_a_standby_counts_restartpoints_and_blocks_read_ahead(
 ) -> None:
     primary = servers(major)
     primary.execute("CREATE TABLE ahead AS SELECT id FROM generate_series(1, 20000) AS id")
-    with primary.clone_standby() as standby:
+    with clone_standby(primary) as standby:
         primary.execute("UPDATE ahead SET id = id; CHECKPOINT")
         end = str(primary.value("SELECT pg_current_wal_lsn()::text"))
 

@@ -10,6 +10,7 @@ import pytest
 from module_database import DATABASE, eventually, own_database, page_of, session
 from pages import MONITOR, Page, page
 from servers import MAJORS
+from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
@@ -199,7 +200,7 @@ async def test_a_standby_with_feedback_holds_the_horizon_itself_or_through_its_s
         primary.execute(f"SELECT pg_create_physical_replication_slot('{slot}')")
     settings = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s"}
     labels = {"holder": holder, "name": slot or "reporting", "datname": ""}
-    with primary.clone_standby(application_name="reporting", slot=slot, settings=settings) as standby:
+    with clone_standby(primary, application_name="reporting", slot=slot, settings=settings) as standby:
         async with session(standby, "postgres") as reader, session(primary, "postgres") as writer:
             await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
 

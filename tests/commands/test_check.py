@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pages import MONITOR
+from standby import clone_standby, restart
 
 from exporter.demo.cluster import Cluster, free_port
 
@@ -98,7 +99,7 @@ def test_a_library_that_is_loaded_already_stays(major: int, cluster: Clusters) -
     assert any(line.startswith("statements ") for line in marked(before, "failed"))
     [statement] = mend(server, before)
     assert "'auto_explain', 'pg_stat_statements'" in statement
-    server.restart()
+    restart(server)
     assert server.value("SHOW shared_preload_libraries") == "auto_explain, pg_stat_statements"
     assert check(server.dsn(user=MONITOR)).returncode == 0
 
@@ -120,7 +121,7 @@ def test_a_superuser_works_and_is_warned(server18: Cluster) -> None:
 
 def test_a_standby_says_where_to_run_what(cluster: Clusters) -> None:
     primary = cluster(18, {"track_io_timing": "off"})
-    with primary.clone_standby() as standby:
+    with clone_standby(primary) as standby:
         run = check(standby.dsn(user=MONITOR))
     assert run.returncode == 0
     assert "a standby" in run.stdout

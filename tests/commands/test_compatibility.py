@@ -15,6 +15,7 @@ from bench.exporters import PROGRAM, Exporter, corrected_queries, running, their
 from clients import client
 from pages import MONITOR, Labels, page
 from serving import run, serving
+from standby import clone_standby
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.commands.compatibility import Theirs, names, our_name, served, served_compatibly
@@ -161,7 +162,7 @@ async def test_names_labels_and_values_agree_with_the_real_one(
     _prepare(primary)
     seen: dict[str, list[tuple[Labels, float]]] = {}
     wrong = []
-    with primary.clone_standby(application_name="twin", slot="repmgr_slot_1") as standby:
+    with clone_standby(primary, application_name="twin", slot="repmgr_slot_1") as standby:
         for server in (primary, standby):
             found = await _compared(primary, server, program, tmp_path)
             wrong += [f"on {server.dsn()}: {line}" for line in _complaints(found)]

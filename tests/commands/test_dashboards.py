@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from serving import run
 
-from exporter.commands.dashboards import WRITTEN, built_in, dashboard_files, write_dashboards
+from exporter.commands.dashboards import built_in, dashboard_files
 from exporter.commands.rules import RUNBOOKS, Values
 
 DASHBOARD = {
@@ -58,31 +58,22 @@ def test_a_link_that_leads_nowhere_is_left_out(folder: Path) -> None:
     }
 
 
-def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert write_dashboards({"a.json": "1", "b.json": "2"}, out) == []
-    (out / "mine.json").write_text("3")
-    assert write_dashboards({"b.json": "4"}, out) == ["a.json"]
-    assert {file.name: file.read_text() for file in out.glob("*.json")} == {"b.json": "4", "mine.json": "3"}
-
-
-def test_nothing_outside_the_folder_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "other.json").touch()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / WRITTEN).write_text(f"../other.json\n{tmp_path}/other.json\n")
-    assert write_dashboards({}, tmp_path / "out") == []
-    assert (tmp_path / "other.json").exists()
-
-
 def test_the_command_writes_our_dashboards_byte_by_byte(tmp_path: Path) -> None:
     ours = {file.name: file.read_bytes() for file in built_in().glob("*.json")}
     done = run("dashboards", str(tmp_path / "out"))
     if not ours:
         assert done.returncode == 1
-        assert done.stderr.startswith(f"Error: {built_in()}: there are no dashboards")
+        assert done.stderr.startswith(f"Error: {built_in()}: holds no dashboards")
         return
     assert (done.returncode, done.stdout) == (0, f"wrote {len(ours)} files to {tmp_path / 'out'}\n"), done.stderr
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.json")} == ours
+
+
+def test_the_command_says_what_it_removed(tmp_path: Path) -> None:
+    (tmp_path / "former.json").touch()
+    (tmp_path / ".pgvigil-dashboards").write_text("former.json\n")
+    done = run("dashboards", str(tmp_path))
+    assert done.stdout.splitlines()[1:] == ["former.json: no longer shipped; removed"]
 
 
 def test_a_folder_that_cannot_be_made_and_wrong_values_are_said_in_a_line(tmp_path: Path, folder: Path) -> None:
@@ -92,4 +83,7 @@ def test_a_folder_that_cannot_be_made_and_wrong_values_are_said_in_a_line(tmp_pa
     if list(built_in().glob("*.json")):
         (tmp_path / "file").touch()
         done = run("dashboards", str(tmp_path / "file" / "out"))
-        assert (done.returncode, done.stderr) == (1, f"Error: {tmp_path / 'file' / 'out'}: Not a directory\n")
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"Error: {tmp_path / 'file' / 'out'}: Not a directory. Choose a folder that can be written.\n",
+        )

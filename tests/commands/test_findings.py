@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from exporter.commands.findings import Answers, Finding, Offer, Setting, findings, libraries, sql_to_mend
+from exporter.commands.answers import Answers, Offer, Setting
+from exporter.commands.findings import Finding, findings, libraries, sql_to_mend
 
 WELL = Answers(
     version=(18, 1),

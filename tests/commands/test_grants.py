@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pages import page
+from standby import restart
 
 from exporter.commands.grants import grants
 from exporter.demo.cluster import Cluster
@@ -65,7 +66,7 @@ def test_without_the_library_it_says_how_to_load_it_and_creates_nothing(cluster:
     assert statement in done.stderr
     assert server.query("SELECT FROM pg_extension WHERE extname = 'pg_stat_statements'") == []
     server.execute(statement)
-    server.restart()
+    restart(server)
     server.execute(grants("pgvigil", 5))
     assert page(server.dsn(user="pgvigil")).value("pgvigil_collector_success", collector="statements") == 1
 

@@ -1,8 +1,10 @@
 """The generated metrics reference."""
 
+from bench.costs import written_costs
+
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
-from exporter.commands.reference import RunCost, read_costs, reference, written_costs
+from exporter.commands.reference import RunCost, read_costs, reference
 
 COSTS = BUILT_IN / "costs.tsv"
 

@@ -12,7 +12,6 @@ from serving import run
 from exporter.commands.rules import (
     ALERT,
     DASHBOARDS,
-    MARK,
     NAME,
     RUNBOOKS,
     THRESHOLD,
@@ -23,6 +22,8 @@ from exporter.commands.rules import (
     thresholds,
 )
 from exporter.errors import ValuesError
+
+MARK = "# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
 
 RULES = """\
 groups:
@@ -148,7 +149,7 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
             "my.yml: override: no such key; there are: dashboardBaseUrl, disable, labels, overrides, runbookBaseUrl",
         ),
         ("[disable]", "my.yml: Input should be a valid dictionary"),
-        ("disable: [A]\ndisable: [B]", "my.yml: cannot be read: key 'disable' is written twice"),
+        ("disable: [A]\ndisable: [B]", "my.yml: line 2: key 'disable' is written twice. Keep one of them."),
         ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
         ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
         ("labels: {datname: x}", "datname: our alerts say with this label"),
@@ -243,7 +244,7 @@ def test_the_command_writes_our_rules_byte_by_byte_under_its_mark(tmp_path: Path
     assert done.returncode == 0, done.stderr
     ours = {file.name: MARK.encode() + file.read_bytes() for file in built_in().glob("*.yml")}
     assert done.stdout == f"wrote {len(ours)} files to {tmp_path / 'out'}\n"
-    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == ours
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.yml")} == ours
 
 
 def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Path) -> None:
@@ -257,17 +258,17 @@ def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Pa
     done = run("rules", str(out), "--values", str(tmp_path / "my.yml"))
     assert done.returncode == 0, done.stderr
     ours = {file.name for file in built_in().glob("*.yml")}
-    assert {file.name for file in out.iterdir()} == ours - {"archiver.yml"} | {"mine.yml"}
+    assert {file.name for file in out.glob("*.yml")} == ours - {"archiver.yml"} | {"mine.yml"}
     wrote, *removed = done.stdout.splitlines()
     assert wrote == f"wrote {len(ours) - 1} files to {out}"
-    assert [line.partition(":")[0] for line in removed] == ["removed archiver.yml", "removed former.yml"]
+    assert removed == ["archiver.yml: no alert left; removed", "former.yml: no alert left; removed"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("rules", str(tmp_path / "file" / "out"))
     assert done.returncode == 1
-    assert done.stderr == f"Error: {tmp_path / 'file' / 'out'}: Not a directory\n"
+    assert done.stderr == f"Error: {tmp_path / 'file' / 'out'}: Not a directory. Choose a folder that can be written.\n"
 
 
 def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 import yaml
 from bouncers import PGBOUNCER, USERS, Bouncer
@@ -23,8 +24,9 @@ from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
 from exporter.commands.grants import console_grants
 from exporter.connections.pgbouncer import PgBouncer
+from exporter.connections.session import Stuck
 from exporter.demo.cluster import Cluster, free_port
-from exporter.errors import ConnectError, SettingsError
+from exporter.errors import ConnectError, QueryError, SettingsError
 from exporter.planning.plan import plan
 from exporter.planning.server import Server
 from exporter.scrape.target import Options, Target
@@ -319,6 +321,93 @@ async def test_it_reports_when_no_client_is_let_in_any_more(bouncers: Bouncers) 
             assert well(await scraped(late)), "and its console takes who comes late"
 
 
+def sockets(bouncer: Bouncer) -> int:
+    """How many connections this process has to it."""
+    connections = psutil.Process().net_connections("tcp")
+    return sum(bool(each.raddr) and each.raddr.port == bouncer.port for each in connections)
+
+
+@pytest.mark.parametrize("way", ["terminated", "cancelled"])
+async def test_a_hung_console_is_left_without_a_second_connection(bouncers: Bouncers, way: str) -> None:
+    """psycopg answers a cancelled wait with a request to cancel the query, which is a connection of its own."""
+    bouncer = bouncers()
+    session = await PgBouncer(SecretStr(bouncer.dsn())).connect()
+    assert (await session.show("version", 3)).rows
+    bouncer.freeze()
+    try:
+        with pytest.raises(QueryError, match="does not answer") as failed:
+            await session.show("pools", 0.1)
+        assert (failed.value.reason, session.is_stuck, session.is_usable) == ("connection", True, False)
+        with pytest.raises(QueryError, match="no answer for"):
+            await session.show("pools", 0.1)
+        assert sockets(bouncer) == 1
+        assert isinstance(session.state, Stuck)
+        waiting = session.state.answer
+        if way == "terminated":
+            session.terminate()
+        else:
+            waiting.cancel()  # as the event loop does when it ends
+        await asyncio.wait([waiting], timeout=1)
+        assert waiting.done()
+        assert sockets(bouncer) == (way == "cancelled")
+        session.terminate()
+        assert (session.is_lost, session.is_stuck, sockets(bouncer)) == (True, False, 0)
+    finally:
+        bouncer.thaw()
+
+
+async def test_who_waits_for_an_answer_learns_that_the_session_was_closed(bouncers: Bouncers) -> None:
+    bouncer = bouncers()
+    session = await PgBouncer(SecretStr(bouncer.dsn())).connect()
+    bouncer.freeze()
+    try:
+        asked = asyncio.create_task(session.show("pools", 30))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        session.terminate()
+        with pytest.raises(QueryError, match="closed on this side") as failed:
+            await asked
+        assert failed.value.reason == "connection"
+    finally:
+        bouncer.thaw()
+
+
+async def test_an_answer_that_comes_late_frees_the_session(bouncers: Bouncers) -> None:
+    bouncer = bouncers()
+    async with await PgBouncer(SecretStr(bouncer.dsn())).connect() as session:
+        bouncer.freeze()
+        with pytest.raises(QueryError):
+            await session.show("pools", 0.1)
+        bouncer.thaw()
+
+        async def again() -> bool:
+            return session.is_usable
+
+        await eventually(again)
+        assert (await session.show("version", 3)).columns[0] == "version"
+
+
+@pytest.mark.parametrize(("command", "reason"), [("RELOAD", "permission"), ("SHOW NOTHING", "query")])
+async def test_a_refused_command_is_told_from_one_that_does_not_exist(
+    bouncer: Bouncer, command: str, reason: str
+) -> None:
+    """Both have the SQLSTATE 08P01; the connection survives them."""
+    async with await PgBouncer(SecretStr(bouncer.dsn())).connect() as session:
+        with pytest.raises(QueryError) as failed:
+            await session._answered(command, session._ask(command), 3)
+        assert failed.value.reason == reason
+        assert (await session.vitals(3)).version == bouncer.version[:2]
+
+
+async def test_a_session_whose_pgbouncer_ended_says_so(bouncers: Bouncers) -> None:
+    bouncer = bouncers()
+    session = await PgBouncer(SecretStr(bouncer.dsn())).connect()
+    bouncer.stop()
+    with pytest.raises(QueryError) as failed:
+        await session.show("pools", 3)
+    assert (failed.value.reason, session.is_lost) == ("connection", True)
+
+
 @pytest.mark.parametrize(
     ("dsn", "reason"),
     [
@@ -328,6 +417,8 @@ async def test_it_reports_when_no_client_is_let_in_any_more(bouncers: Bouncers) 
         ("postgresql://web@127.0.0.1:{port}", "authentication"),
         ("postgresql://stranger@127.0.0.1:{port}", "authentication"),
         ("postgresql://stats@127.0.0.1:{port}/?sslmode=require", "authentication"),
+        ("postgresql://stats@127.0.0.1:{port}/", "authentication"),
+        ("host=/nowhere user=stats port={port}", "refused"),
     ],
 )
 async def test_why_there_is_no_session(bouncers: Bouncers, dsn: str, reason: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from clients import client
 from pages import MONITOR
 from pydantic import SecretStr
+from standby import clone_standby, launch
 
 from exporter.connections.postgres import GUARD_RAILS, Postgres, PostgresSession
 from exporter.demo.cluster import Cluster, free_port
@@ -131,8 +132,8 @@ async def test_too_many_connections(cluster: Callable[..., Cluster]) -> None:
 
 async def test_starting_up(server18: Cluster) -> None:
     """A standby that lets nobody in says the same as a server that is starting up."""
-    standby = server18.clone_standby(settings={"hot_standby": "off"})
-    standby.start(wait=False)
+    standby = clone_standby(server18, settings={"hot_standby": "off"})
+    launch(standby)
     try:
         while (found := await reason(standby.dsn(user=MONITOR))) == "refused":
             await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from pages import Page, read
 
-from exporter.demo.incidents import INCIDENTS
+from exporter.demo.incidents.repertoire import INCIDENTS
 from exporter.demo.run import LOOK_EVERY
 from exporter.demo.shop import SLOT
 
@@ -36,6 +36,13 @@ class Demo:
     def page(self) -> Page:
         with urlopen(f"{self.url}metrics", timeout=15) as answer:
             return read(answer.read().decode())
+
+    def rest(self) -> str:
+        """What else it says until it ends. `communicate` would lose the lines that were read with the last one."""
+        assert self.process.stdout
+        said = self.process.stdout.read()
+        self.process.wait(20)
+        return said
 
     def text(self, path: str) -> str:
         with urlopen(self.url + path, timeout=15) as answer:
@@ -110,7 +117,7 @@ def test_every_subject_is_in_trouble_within_half_a_minute_and_ctrl_c_leaves_noth
 
         for _ in range(3):  # an impatient person
             demo.process.send_signal(signal.SIGINT)
-        rest, _ = demo.process.communicate(timeout=20)
+        rest = demo.rest()
         assert demo.process.returncode == 0, rest
         _, alive = psutil.wait_procs(everybody, timeout=5)
         assert not alive
@@ -135,7 +142,7 @@ def test_a_taken_address_is_replaced_with_a_notice_and_the_time_ends_the_demo(te
         with running(temporary, "--listen", f"127.0.0.1:{port}", "--seconds", "4") as demo:
             assert f":{port}/" not in demo.url
             assert demo.page().value("pg_up") == 1
-            rest, _ = demo.process.communicate(timeout=20)
+            rest = demo.rest()
             assert demo.process.returncode == 0
             assert "connections" in rest
             with pytest.raises(URLError):
@@ -171,7 +178,7 @@ def test_an_incident_is_played_alone_and_told_of(temporary: Path) -> None:
         assert {labels["application_name"] for labels, _ in roots} == {"migration"}
         time.sleep(LOOK_EVERY + 1)  # the screen tells of it at its next look
         demo.process.send_signal(signal.SIGINT)
-        rest, _ = demo.process.communicate(timeout=20)
+        rest = demo.rest()
         assert "The one-shot migration" in rest
         assert "It has begun" in rest
         assert f"pid={roots[0][0]['pid']}" in rest

@@ -67,7 +67,7 @@ def test_the_demo_writes_the_address_at_which_it_serves_and_says_how_to_go_on(te
         scraped = yaml.safe_load((folder / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"]
         said = "".join(takewhile(lambda line: "What the page says" not in line, demo.process.stdout or ()))
         demo.process.send_signal(signal.SIGINT)
-        demo.process.communicate(timeout=20)
+        demo.rest()
 
     assert scraped == [{"targets": [place]}]
     assert f"--config.file={folder / 'prometheus.yml'}" in said.replace("\n", "")

@@ -15,6 +15,7 @@ from clients import client, until, waiting
 from faults.harness import VITAL, both, exporting, failing, timed, until_whole, witnessed
 from pages import MONITOR, Page, adds_up, read, uncached
 from serving import serving
+from standby import restart
 
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
@@ -254,7 +255,7 @@ async def test_pg_stat_statements_that_is_not_preloaded_costs_only_itself(
             assert found.series(ALL_CALLS) == []
             assert found.value("pg_connections_used") > 0
         server.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-        await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(restart, server)
         await asyncio.sleep(1)
         found = await until_whole(watched, apart=3)
         assert found.value(ALL_CALLS) > 0

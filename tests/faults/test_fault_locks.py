@@ -15,6 +15,7 @@ from clients import client, until, waiting
 from faults.harness import BUDGET, Witness, eventually, exporting, failing, reason, timed, until_whole, witnessed
 from pages import MONITOR, Page, read, uncached
 from serving import serving
+from standby import restart
 
 from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
@@ -131,9 +132,9 @@ async def test_a_prepared_transaction_left_behind_is_named_by_its_gid(
         alone = (await timed(old, 9.5)).page
         assert failing(alone) == set()
         assert alone.value("pg_xmin_horizon_seconds", holder="prepared_transaction") >= 0
-        for restart in (False, True):
-            if restart:
-                server.restart()
+        for restarted in (False, True):
+            if restarted:
+                restart(server)
             async with waiting(server, "app", INSERT):
                 found = await fully_answered(server, blocked=1)
             root = found.labels("pg_lock_blocker_blocked_sessions")

@@ -18,9 +18,11 @@ from clients import client, until
 from faults.harness import both, eventually, exporting, failing, reason, timed, until_whole, witnessed
 from pages import MONITOR, Page, read, uncached
 from serving import serving
+from standby import clone_standby, launch
 
 from exporter.catalog.load import BUILT_IN, load
-from exporter.demo.cluster import Cluster, run_as
+from exporter.demo.build import run_as
+from exporter.demo.cluster import Cluster
 
 DAY = 86400.0
 
@@ -142,9 +144,9 @@ async def test_a_fast_shutdown_that_waits_for_a_backend_is_shutting_down(
 async def test_a_standby_that_takes_no_connections_is_starting_up(cluster: Callable[..., Cluster], major: int) -> None:
     """By an exporter that has never seen it before: there is nothing to show but the reason."""
     primary = cluster(major)
-    standby = primary.clone_standby(settings={"hot_standby": "off"})
+    standby = clone_standby(primary, settings={"hot_standby": "off"})
     try:
-        standby.start(wait=False)
+        launch(standby)
         await until(lambda: "consistent recovery state reached" in standby.log)
         async with exporting(standby.dsn(user=MONITOR)) as target:
             for found in await both(target):
@@ -164,7 +166,7 @@ async def test_a_standby_that_takes_no_connections_is_starting_up(cluster: Calla
 async def test_a_promoted_standby_changes_over_without_a_restart(cluster: Callable[..., Cluster], major: int) -> None:
     primary = cluster(major)
     primary.execute("CREATE TABLE t ()")
-    with primary.clone_standby() as standby:
+    with clone_standby(primary) as standby:
         async with exporting(standby.dsn(user=MONITOR)) as target, witnessed(standby):
             before = await until_whole(target)
             standby.execute("SELECT pg_promote()")
@@ -185,13 +187,13 @@ async def test_a_primary_that_returns_as_a_standby_changes_over_without_a_restar
 ) -> None:
     """A failover and back: another server, the standby of the new primary, answers at the old one's address."""
     old = cluster()
-    with old.clone_standby() as new:
+    with clone_standby(old) as new:
         async with exporting(old.dsn(user=MONITOR)) as target:
             check_up((await timed(target, 9.5)).page)
             await asyncio.to_thread(old.stop)
             new.execute("SELECT pg_promote()")
             check_down((await timed(target, 1.5)).page, "refused")
-            with new.clone_standby(port=old.port) as demoted:
+            with clone_standby(new, port=old.port) as demoted:
                 async with witnessed(demoted):
                     found = await until_whole(target, apart=3)
     assert found.value("pg_replication_is_replica") == 1
@@ -246,7 +248,7 @@ async def test_a_query_of_ours_cancelled_by_replay_costs_only_its_collector_and_
     primary = cluster(major, {"hot_standby_feedback": "off"})
     primary.execute("CREATE TABLE conflict AS SELECT generate_series(1, 10); GRANT SELECT ON conflict TO pgvigil")
     settings = {"max_standby_streaming_delay": "0"}
-    with primary.clone_standby(settings=settings) as standby:
+    with clone_standby(primary, settings=settings) as standby:
         end = str(primary.value("SELECT pg_current_wal_lsn()::text"))
         await until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
         async with exporting(standby.dsn(user=MONITOR), load(BUILT_IN, tmp_path)) as target, witnessed(standby):

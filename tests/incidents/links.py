@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from faults.harness import network
 from incidents.play import Expected, Outcome, measured
 from incidents.stage import HEALTHY, PASSWORD, Stage, new_server
+from standby import clone_standby
 
 from exporter.demo.cluster import SUPERUSER, Cluster
-from exporter.demo.incidents import Culprit
+from exporter.demo.incidents.scene import Culprit
 from exporter.demo.shop import MONITOR
 
 ROLE = f"CREATE ROLE {MONITOR} LOGIN PASSWORD '{PASSWORD}'; GRANT pg_monitor TO {MONITOR}"
@@ -41,7 +42,7 @@ async def stale_replica(stage: Stage) -> list[Outcome]:
         await asyncio.to_thread(primary.execute, "CREATE TABLE writes (at timestamptz)")
         upstream = f"host=127.0.0.1 port={link.port} user={SUPERUSER} password='{PASSWORD}' application_name=replica"
         settings = {"primary_conninfo": upstream}
-        standby = await asyncio.to_thread(primary.clone_standby, stage.folder / "standby", settings=settings)
+        standby = await asyncio.to_thread(clone_standby, primary, stage.folder / "standby", settings=settings)
         async with (
             _started(standby),
             stage.watched(primary.dsn(user=MONITOR, password=PASSWORD)),

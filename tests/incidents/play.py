@@ -11,7 +11,7 @@ from typing import Protocol
 from alerting import Event
 from incidents.stage import Stage
 
-from exporter.demo.incidents import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Incident, Scene
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from incidents.play import Expected, Story
 from incidents.replay import DAY, HOUR, MINUTE, Replay
 from incidents.wraparound import drop_the_slot_and_freeze, forget_a_slot_for_years
 
-from exporter.demo.incidents import INCIDENTS
+from exporter.demo.incidents.repertoire import INCIDENTS
 
 _BY_NUMBER = {incident.number: incident for incident in INCIDENTS}
 

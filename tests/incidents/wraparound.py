@@ -5,8 +5,9 @@ import re
 import subprocess
 import time
 
-from exporter.demo.cluster import Cluster, hand_over
-from exporter.demo.incidents import Culprit, Scene
+from exporter.demo.build import hand_over
+from exporter.demo.cluster import Cluster
+from exporter.demo.incidents.scene import Culprit, Scene
 from exporter.demo.shop import Shop
 
 AGE = 1_650_000_000

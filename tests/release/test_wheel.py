@@ -18,6 +18,8 @@ from exporter import __version__
 from exporter.commands import dashboards, rules
 from exporter.demo.cluster import Cluster, free_port
 
+MARK = b"# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
+
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(300)  # what is installed may have to be downloaded first
@@ -85,7 +87,7 @@ def test_it_serves_plays_the_demo_and_writes_out_what_it_carries(
     installed: Installed, server18: Cluster, tmp_path: Path
 ) -> None:
     assert installed.run("--version") == f"pgvigil, version {__version__}\n"
-    assert _written(installed, "rules", rules.MARK.encode()) == _files(rules.built_in(), "*.yml")
+    assert _written(installed, "rules", MARK) == _files(rules.built_in(), "*.yml")
     if boards := _files(dashboards.built_in(), "*.json"):
         assert _written(installed, "dashboards") == boards
     assert (tmp_path / "venv/lib/systemd/system/pgvigil.service").is_file()

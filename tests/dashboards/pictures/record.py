@@ -19,6 +19,7 @@ from programs import running
 from prom import PROMETHEUS, prometheus
 from servers import NEWEST, build, program
 from serving import serving
+from standby import clone_standby
 
 from exporter.demo.cluster import FAST, HOST, SUPERUSER, Cluster, free_port
 from exporter.demo.shop import DATABASE, MONITOR, SETTINGS, Shop
@@ -89,7 +90,9 @@ def _shop(folder: Path) -> Iterator[Shop]:
 @contextmanager
 def _standby(shop: Shop, folder: Path) -> Iterator[Cluster]:
     settings = {"archive_mode": "off", "hot_standby_feedback": "on"}
-    made = shop.cluster.clone_standby(folder / "standby", application_name="replica", slot="replica", settings=settings)
+    made = clone_standby(
+        shop.cluster, folder / "standby", application_name="replica", slot="replica", settings=settings
+    )
     with made:
         yield made
 

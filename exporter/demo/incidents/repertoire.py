@@ -1,0 +1,29 @@
+"""The incidents that can be played, and how to find one."""
+
+from collections.abc import Sequence
+
+from exporter.demo.incidents import changes, neglect, statements
+from exporter.demo.incidents.scene import Incident
+from exporter.errors import SettingsError
+
+INCIDENTS: Sequence[Incident] = (
+    statements.FRIDAY_DEPLOY,
+    statements.BLACK_FRIDAY,
+    changes.MIGRATION,
+    changes.NIGHTLY_JOB,
+    neglect.PINNED_HORIZON,
+    neglect.FORGOTTEN_SLOT,
+    statements.STALE_STATISTICS,
+    neglect.NO_BACKUPS,
+    neglect.INTEGER_KEY,
+    changes.INDEX_DEBT,
+)
+
+
+def incident_of(name: str) -> Incident:
+    """The incident of that name."""
+    for incident in INCIDENTS:
+        if incident.name == name:
+            return incident
+    names = ", ".join(incident.name for incident in INCIDENTS)
+    raise SettingsError(f"--incident: no incident is named {name!r}; there are {names}")
