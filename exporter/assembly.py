@@ -7,7 +7,7 @@ from exporter.catalog.model import Catalog
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.scrape.target import Options, Target
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
@@ -34,9 +34,9 @@ def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     }
 
 
-def choice_of(connection: Connection, settings: Settings) -> Choice:
+def database_filter_of(connection: Connection, settings: Settings) -> DatabaseFilter:
     """Look into the databases that a target's own patterns choose, else those of all targets."""
-    return Choice(
+    return DatabaseFilter(
         connection.include_databases or settings.include_databases,
         connection.exclude_databases or settings.exclude_databases,
     )
@@ -55,7 +55,7 @@ def options_of(connection: Connection, settings: Settings) -> Options:
     return Options(
         max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
-        databases=choice_of(connection, settings) if kind == "postgresql" else Choice(),
+        databases=database_filter_of(connection, settings) if kind == "postgresql" else DatabaseFilter(),
         cost_budget=settings.cost_budget,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.assembly import choice_of
+from exporter.assembly import database_filter_of
 from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.settings import Settings, load_settings
 
 
@@ -59,8 +59,8 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         "  - {name: shops, dsn: host=b, include_databases: 'shop_*, blog', exclude_databases: [shop_9]}\n"
     )
     settings = loaded(environ, {}, file)
-    choices = [choice_of(target, settings) for target in settings.targets or ()]
-    assert choices == [Choice((), ("test_*", "odd,name")), Choice(("shop_*", "blog"), ("shop_9",))]
+    choices = [database_filter_of(target, settings) for target in settings.targets or ()]
+    assert choices == [DatabaseFilter((), ("test_*", "odd,name")), DatabaseFilter(("shop_*", "blog"), ("shop_9",))]
     assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
 
 

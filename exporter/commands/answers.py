@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.connections.postgres import Postgres, PostgresSession
 from exporter.errors import DatabaseError
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 
 if TYPE_CHECKING:  # its driver is an extra
     from exporter.connections.pgbouncer import PgBouncer
@@ -143,8 +143,8 @@ SELECT a.name::text AS name,
 """
 
 
-async def ask(postgres: Postgres, extensions: Collection[str], choice: Choice) -> Answers:
-    """Ask the DSN's database, then every other that the choice takes; ConnectError when the first lets nobody in."""
+async def ask(postgres: Postgres, extensions: Collection[str], database_filter: DatabaseFilter) -> Answers:
+    """Ask the DSN's database, then all others that the filter accepts; ConnectError without a session in the first."""
     async with await postgres.connect() as session:
         vitals = await session.vitals(_TIMEOUT)
         [role] = await session.rows(_ROLE, _TIMEOUT)
@@ -152,7 +152,7 @@ async def ask(postgres: Postgres, extensions: Collection[str], choice: Choice) -
         settings = await session.rows(_SETTINGS, _TIMEOUT, SETTINGS)
         present = await session.rows(_DATABASES, _TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
-    databases = [row for row in present if choice.takes(row["name"])]
+    databases = [row for row in present if database_filter.accepts(row["name"])]
     answers = Answers(
         version=vitals.version,
         database=vitals.database,
@@ -162,7 +162,7 @@ async def ask(postgres: Postgres, extensions: Collection[str], choice: Choice) -
         rights={row["name"] for row in memberships if row["inherited"]},
         settings={row["name"]: Setting(row["value"], row["source"], row["pending_restart"]) for row in settings},
         closed=tuple(row["name"] for row in databases if not row["open"]),
-        idle_patterns=choice.idle(row["name"] for row in present),
+        idle_patterns=database_filter.unmatched(row["name"] for row in present),
         extensions=offers,
     )
     others = [row["name"] for row in databases if row["open"] and row["name"] != vitals.database]

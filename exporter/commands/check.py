@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from exporter.assembly import catalog_of, choice_of, pgbouncer_of, postgres_of
+from exporter.assembly import catalog_of, database_filter_of, pgbouncer_of, postgres_of
 from exporter.catalog.model import Catalog
 from exporter.commands.answers import ask, ask_console
 from exporter.commands.findings import (
@@ -81,14 +81,14 @@ async def _checkup(name: str, connection: Connection, settings: Settings, catalo
 async def _postgres(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
     extensions = {c.extension for c in catalog if c.extension and c.enabled and not c.optional}
     postgres = postgres_of(connection, settings)
-    choice = choice_of(connection, settings)
-    answers = await ask(postgres, extensions, choice)
+    database_filter = database_filter_of(connection, settings)
+    answers = await ask(postgres, extensions, database_filter)
     queries = sum(c.enabled and c.scope == "database" for c in catalog.of_kind(connection.kind))
     found = findings(answers, extensions, settings.max_connections_per_target, queries)
     state = "standby" if answers.in_recovery else "primary"
     version = ".".join(map(str, answers.version))
     server = f"PostgreSQL {version}, a {state}; database {answers.database}, role {answers.role}"
-    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=choice))
+    target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=database_filter))
     return await _tried(Checkup("", server, answers.in_recovery, found), postgres, settings, target)
 
 

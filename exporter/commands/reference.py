@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
-from exporter.watch.loop import NAME
+from exporter.watch.loop import COLLECTOR
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 
 _HEAD = """# Metrics reference
@@ -52,7 +52,7 @@ def reference(catalog: Catalog, costs: Mapping[str, RunCost]) -> str:
         _collector(collector, costs.get(collector.name))
         for collector in sorted(catalog, key=lambda collector: collector.name)
     ]
-    parts.append(f"## {NAME}\n\n{_SAMPLER}\n\n" + _table((metric, metric.labels) for metric in SAMPLED))
+    parts.append(f"## {COLLECTOR}\n\n{_SAMPLER}\n\n" + _table((metric, metric.labels) for metric in SAMPLED))
     parts.append("## The exporter itself\n\n" + _table((metric, metric.labels) for metric in OWN))
     return "\n".join(parts)
 

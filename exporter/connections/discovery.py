@@ -11,7 +11,7 @@ from exporter.connections.pool import Pool
 from exporter.connections.session import Directory, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, plan
 from exporter.planning.server import Extension, Server
@@ -39,7 +39,7 @@ class Discovery:
     def __init__(
         self,
         catalog: Catalog,
-        choice: Choice,
+        database_filter: DatabaseFilter,
         pool: Pool,
         clock: Callable[[], float],
         log: TargetLog,
@@ -54,7 +54,7 @@ class Discovery:
         self.learning = asyncio.Lock()
         """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
-        self._choice = choice
+        self._databases = database_filter
         self._pool = pool
         self._clock = clock
         self._log = log
@@ -92,7 +92,7 @@ class Discovery:
             version=vitals.version,
             in_recovery=vitals.in_recovery,
             database=vitals.database,
-            own=self._choice.takes(vitals.database),
+            own=self._databases.accepts(vitals.database),
         )
         if is_another := seen.version != known.version:
             self._learned_at = {}
@@ -130,11 +130,11 @@ class Discovery:
 
     def _chosen(self, directory: Directory) -> tuple[str, ...]:
         """Choose the databases to look into, and log patterns that match none when that is news."""
-        idle = self._choice.idle(directory.databases.values())
+        idle = self._databases.unmatched(directory.databases.values())
         if new := set(idle) - set(self._idle_patterns):
             self._log.warning("no database matches %s", ", ".join(sorted(new)))
         self._idle_patterns = idle
-        return tuple(name for name in directory.connectable if self._choice.takes(name))
+        return tuple(name for name in directory.connectable if self._databases.accepts(name))
 
     @property
     def stale(self) -> set[str]:

@@ -9,13 +9,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from exporter.demo.screen import Finding
+from exporter.demo.screen import Line
 
 
 class Show(Protocol):
     """Takes the newest findings."""
 
-    def __call__(self, found: Sequence[Finding]) -> None:
+    def __call__(self, found: Sequence[Line]) -> None:
         """Put them before the person."""
 
 
@@ -35,11 +35,11 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Line) -> str:
     return f"{'!' if finding.bad else ' '} {finding.subject:<12} {finding.text}"
 
 
-def _table(found: Sequence[Finding]) -> Table:
+def _table(found: Sequence[Line]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in found:
         colour = "red" if finding.bad else "green"

@@ -21,10 +21,10 @@ from rich.console import Console
 from exporter.assembly import catalog_of, targets_of
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
-from exporter.demo.incidents.repertoire import incident_of
-from exporter.demo.incidents.scene import BEGINS_AFTER, LASTS, Incident, perform
+from exporter.demo.incidents.repertoire import scenario_of
+from exporter.demo.incidents.scene import BEGINS_AFTER, LASTS, Scenario, perform
 from exporter.demo.provisioning import provision
-from exporter.demo.screen import Finding, Page, findings, read
+from exporter.demo.screen import Line, Page, lines, read
 from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual
 from exporter.errors import PortInUseError, ProvisioningError
@@ -53,10 +53,10 @@ class Grafana:
 
 def demo(listen: str, seconds: float | None, incident: str | None = None, grafana: Grafana | None = None) -> None:
     """Run until Ctrl-C, or for some seconds, and leave nothing behind but what was asked for Grafana."""
-    asyncio.run(_demo(listen, seconds, incident_of(incident) if incident else None, grafana))
+    asyncio.run(_demo(listen, seconds, scenario_of(incident) if incident else None, grafana))
 
 
-async def _demo(listen: str, seconds: float | None, incident: Incident | None, grafana: Grafana | None) -> None:
+async def _demo(listen: str, seconds: float | None, incident: Scenario | None, grafana: Grafana | None) -> None:
     stop, console = _told_to_stop(), Console()
     with tempfile.TemporaryDirectory(prefix="pgvigil-demo-") as folder:
         shop = new_shop(Path(folder), free_port())
@@ -126,14 +126,14 @@ async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterato
         await serving
 
 
-def _work(shop: Shop, incident: Incident | None, console: Console) -> list[Coroutine[Any, Any, None]]:
+def _work(shop: Shop, incident: Scenario | None, console: Console) -> list[Coroutine[Any, Any, None]]:
     """What goes on: the usual trouble, or the one incident that was asked for."""
     if not incident:
         return everybody(shop)
     return [*usual(shop), perform(incident, shop, partial(say, console))]
 
 
-def _what_is_played(incident: Incident | None) -> list[str]:
+def _what_is_played(incident: Scenario | None) -> list[str]:
     if not incident:
         return []
     plan = f"It begins in {BEGINS_AFTER:.0f} seconds and is cured {LASTS:.0f} seconds later. Look for:"
@@ -190,7 +190,7 @@ async def _watch(address: tuple[str, int], console: Console, stop: asyncio.Event
         async with asyncio.timeout(seconds):
             while not stop.is_set():
                 page = await asyncio.to_thread(_page, address)
-                show(findings(page, before) if page else [Finding("exporter", True, "does not answer")])
+                show(lines(page, before) if page else [Line("exporter", True, "does not answer")])
                 before = page or before
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LOOK_EVERY)

@@ -40,7 +40,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Line:
     """How one subject stands."""
 
     subject: str
@@ -57,21 +57,21 @@ def read(text: str, seconds: float) -> Page:
     return Page(seconds, metrics)
 
 
-def findings(page: Page, before: Page | None = None) -> list[Finding]:
+def lines(page: Page, before: Page | None = None) -> list[Line]:
     """What is to be said of each subject; `before` is the page read last, for rates."""
     if not page.value("pg_up"):
         reasons = [series.labels["reason"] for series in page.series("pg_up_reason") if series.value]
-        return [Finding("PostgreSQL", True, f"is down: {', '.join(reasons)}")]
+        return [Line("PostgreSQL", True, f"is down: {', '.join(reasons)}")]
     return [subject(page, before) for subject in SUBJECTS]
 
 
-def _locks(page: Page, _: Page | None) -> Finding:
+def _locks(page: Page, _: Page | None) -> Line:
     waiting = page.value("pg_lock_waiters")
     roots = page.series("pg_lock_blocker_blocked_sessions")
     if not roots:
-        return Finding("locks", waiting > 0, f"{waiting:.0f} sessions wait" if waiting else "nobody waits")
+        return Line("locks", waiting > 0, f"{waiting:.0f} sessions wait" if waiting else "nobody waits")
     root, blocked = roots[0].labels, roots[0].value
-    return Finding(
+    return Line(
         "locks",
         True,
         f"pid {root['pid']} ({root['usename']}, {root['application_name']}, {root['state']}) holds up {blocked:.0f} "
@@ -79,68 +79,68 @@ def _locks(page: Page, _: Page | None) -> Finding:
     )
 
 
-def _vacuum(page: Page, _: Page | None) -> Finding:
+def _vacuum(page: Page, _: Page | None) -> Line:
     debts = [_debt(page, table) for table in page.series("pg_table_dead_tuples")]
     ratio, table = max(debts, key=lambda debt: debt[0], default=(0.0, None))
     if table is None or ratio < 1:
-        return Finding("vacuum", False, "no table is past its threshold")
+        return Line("vacuum", False, "no table is past its threshold")
     name = f"{table.labels['schemaname']}.{table.labels['relname']}"
     off = "; autovacuum is off for it" if page.value("pg_table_autovacuum_disabled", table.labels) else ""
-    return Finding("vacuum", True, f"{name} has {table.value:,.0f} dead rows, {ratio:.1f} times its threshold{off}")
+    return Line("vacuum", True, f"{name} has {table.value:,.0f} dead rows, {ratio:.1f} times its threshold{off}")
 
 
 def _debt(page: Page, table: Series) -> tuple[float, Series]:
     return table.value / (page.value("pg_table_vacuum_threshold_tuples", table.labels) + 1), table
 
 
-def _slots(page: Page, _: Page | None) -> Finding:
+def _slots(page: Page, _: Page | None) -> Line:
     lost = [
         slot.labels["slot_name"]
         for slot in page.series("pg_replication_slots_wal_status", wal_status="lost")
         if slot.value
     ]
     if lost:
-        return Finding("slots", True, f"{', '.join(lost)} has lost WAL that it needs")
+        return Line("slots", True, f"{', '.join(lost)} has lost WAL that it needs")
     slots = page.series("pg_replication_slots_retained_bytes")
     if not slots:
-        return Finding("slots", False, "no slot holds back WAL")
+        return Line("slots", False, "no slot holds back WAL")
     slot, held = slots[0].labels, slots[0].value
     reader = "" if page.value("pg_replication_slots_active", slot) else ", and nobody reads it"
-    return Finding(
+    return Line(
         "slots", held > HELD_BACK_BYTES, f"{slot['slot_name']} holds back {held / 2**20:,.1f} MiB of WAL{reader}"
     )
 
 
-def _statements(page: Page, _: Page | None) -> Finding:
+def _statements(page: Page, _: Page | None) -> Line:
     statements = page.series("pg_statements_exec_seconds_total")
     total = sum(statement.value for statement in statements)
     if not total:
-        return Finding("statements", False, "none were executed yet")
+        return Line("statements", False, "none were executed yet")
     worst = next((one for one in statements if one.labels["queryid"] != "other"), statements[0])
     share, who = worst.value / total, worst.labels
     calls = page.value("pg_statements_calls_total", who)
     each = f", {1000 * worst.value / calls:.1f} ms a call" if calls else ""
-    return Finding(
+    return Line(
         "statements",
         share > PART_OF_TIME,
         f"{who['queryid']} of {who['usename']} takes {share:.0%} of all execution time{each}",
     )
 
 
-def _connections(page: Page, _: Page | None) -> Finding:
+def _connections(page: Page, _: Page | None) -> Line:
     used, most = page.value("pg_connections_used"), page.value("pg_connections_max")
-    return Finding("connections", used > PART_OF_CONNECTIONS * most, f"{used:.0f} of {most:.0f} are in use")
+    return Line("connections", used > PART_OF_CONNECTIONS * most, f"{used:.0f} of {most:.0f} are in use")
 
 
-def _wraparound(page: Page, before: Page | None) -> Finding:
+def _wraparound(page: Page, before: Page | None) -> Line:
     oldest = page.series("pg_database_xid_age")
     if not oldest:
-        return Finding("wraparound", False, "no age is known yet")
+        return Line("wraparound", False, "no age is known yet")
     name, age = oldest[0].labels["datname"], oldest[0].value
     rate = _rate(page, before, "pg_xid_consumed_total")
     left = f"; {rate:,.0f} more a second, {(WRAPAROUND - age) / rate / DAY:,.0f} days to the end" if rate else ""
     freeze_at = page.value("pg_wraparound_freeze_max_age") or WRAPAROUND
-    return Finding("wraparound", age > freeze_at, f"{name} is {age:,.0f} transactions old{left}")
+    return Line("wraparound", age > freeze_at, f"{name} is {age:,.0f} transactions old{left}")
 
 
 def _rate(page: Page, before: Page | None, name: str) -> float:
@@ -149,7 +149,7 @@ def _rate(page: Page, before: Page | None, name: str) -> float:
     return max(page.value(name) - before.value(name), 0.0) / (page.seconds - before.seconds)
 
 
-SUBJECTS: Sequence[Callable[[Page, Page | None], Finding]] = (
+SUBJECTS: Sequence[Callable[[Page, Page | None], Line]] = (
     _locks,
     _wraparound,
     _vacuum,

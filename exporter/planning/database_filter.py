@@ -6,18 +6,18 @@ from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True)
-class Choice:
+class DatabaseFilter:
     """Those that match a pattern to include, all where there is none, less those that match one to exclude."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def takes(self, database: str) -> bool:
+    def accepts(self, database: str) -> bool:
         """Return whether a database is looked into."""
         included = not self.include or any(fnmatchcase(database, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(database, pattern) for pattern in self.exclude)
 
-    def idle(self, databases: Iterable[str]) -> tuple[str, ...]:
-        """List the patterns that match none of these."""
+    def unmatched(self, databases: Iterable[str]) -> tuple[str, ...]:
+        """Return the patterns that match none of these databases."""
         names = tuple(databases)
         return tuple(p for p in (*self.include, *self.exclude) if not any(fnmatchcase(name, p) for name in names))

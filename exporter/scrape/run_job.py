@@ -8,7 +8,7 @@ from exporter.samples.ledger import Ledger, new_ledger, update_ledger
 from exporter.samples.model import Columns, Samples
 from exporter.schedule.job_record import Outcome
 from exporter.scrape.parts import Parts
-from exporter.scrape.server_cost import TEXTS
+from exporter.scrape.server_cost import OUR_TEXTS
 
 
 class JobRunner:
@@ -79,7 +79,7 @@ class JobRunner:
         costs, discovery, now = self._parts.costs, self._parts.discovery, self._clock()
         schema = discovery.schema(job)
         if schema and (missing := costs.missing(table, discovery.role, now)):
-            sql = TEXTS.replace("{schema}", schema)
+            sql = OUR_TEXTS.replace("{schema}", schema)
             try:
                 answer = await session.fetch(sql, job.collector.timeout, discovery.role, [*map(str, missing)])
             except DatabaseError as error:  # the statements themselves have been collected

@@ -9,7 +9,7 @@ from exporter.report import ServerCost
 from exporter.samples.ledger import Key, Ledger, Row
 from exporter.samples.model import Columns
 
-TEXTS = """
+OUR_TEXTS = """
 SELECT queryid,
        right(query, 100) AS query
   FROM {schema}.pg_stat_statements(true)

@@ -11,7 +11,7 @@ from exporter.samples.model import Samples
 from exporter.scrape.parts import Parts
 from exporter.sql import normalised
 
-TEXTS = """
+STATEMENT_TEXTS = """
 SELECT DISTINCT ON (queryid)
        queryid,
        left(query, 20000) AS query
@@ -105,5 +105,5 @@ class StatementReader:
         schema = self._parts.discovery.schema(job)
         if missing and schema:
             async with self._parts.pool.borrowed(job.database, timeout=TIMEOUT) as session:
-                rows = await session.rows(TEXTS.replace("{schema}", schema), TIMEOUT, [*map(str, missing)])
+                rows = await session.rows(STATEMENT_TEXTS.replace("{schema}", schema), TIMEOUT, [*map(str, missing)])
             self._texts.learn({row["queryid"]: row["query"] for row in rows})

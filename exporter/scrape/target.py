@@ -12,7 +12,7 @@ from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, QueryError
 from exporter.logs import TargetLog
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
 from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import Schedule
@@ -40,7 +40,7 @@ class Options:
     """Seconds that the last good result of a failing collector is served, beyond its cache."""
     cost_budget: float = 0.0
     """Share of a core that the collectors may cost the server; 0 for no limit."""
-    databases: Choice = field(default_factory=Choice)
+    databases: DatabaseFilter = field(default_factory=DatabaseFilter)
     """Which databases are looked into."""
     watch: WatchOptions | None = None
     """How to look between scrapes; None for not at all."""

@@ -16,7 +16,7 @@ from exporter.samples.model import Samples
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot
 from exporter.watch.wait_sampler import SAMPLE, Look, Sampler
 
-NAME = "wait_sampler"
+COLLECTOR = "wait_sampler"
 """What it is called among the collectors."""
 
 _TIMEOUT = 5.0
@@ -146,7 +146,7 @@ class Watch:
         age = now - self._looked_at if self._looked_at is not None else None
         success = age is not None and not self._message and age <= 2 * self.interval + _PATIENCE
         return JobStatus(
-            collector=NAME,
+            collector=COLLECTOR,
             datname="",
             success=success,
             samples=self._sampler.samples(self._names, now) if age is not None else Samples(),

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from pages import Page, read
 
-from exporter.demo.incidents.repertoire import INCIDENTS
+from exporter.demo.incidents.repertoire import SCENARIOS
 from exporter.demo.run import LOOK_EVERY
 from exporter.demo.shop import SLOT
 
@@ -194,5 +194,5 @@ def test_a_wrong_name_lists_the_incidents() -> None:
 
 
 def test_incidents_are_told_apart() -> None:
-    assert len({incident.name for incident in INCIDENTS}) == len(INCIDENTS)
-    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", incident.name) for incident in INCIDENTS)
+    assert len({incident.name for incident in SCENARIOS}) == len(SCENARIOS)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", incident.name) for incident in SCENARIOS)

@@ -11,7 +11,7 @@ from typing import Protocol
 from alerting import Event
 from incidents.stage import Stage
 
-from exporter.demo.incidents.scene import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Scenario, Scene
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Titled(Protocol):
 class Story:
     """An incident of the demo's, and what has to come of it."""
 
-    incident: Incident
+    incident: Scenario
     expected: Sequence[Expected]
     settings: Mapping[str, str] = field(default_factory=dict)
     scrapes: int = 3

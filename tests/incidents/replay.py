@@ -20,7 +20,7 @@ from incidents.stage import HEALTHY, PASSWORD, Stage, new_server, promtool, watc
 from incidents.tape import Phase, Recorder, Tape, openmetrics
 from prom import JOB, Prometheus
 
-from exporter.demo.incidents.scene import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR, Shop
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -43,7 +43,7 @@ PATIENCE = 120.0
 class Replay:
     """An incident of the demo's, played from recorded pages."""
 
-    incident: Incident
+    incident: Scenario
     expected: Sequence[Expected]
     before: float
     """Seconds of the healthy state."""

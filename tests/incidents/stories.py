@@ -6,9 +6,9 @@ from incidents.play import Expected, Story
 from incidents.replay import DAY, HOUR, MINUTE, Replay
 from incidents.wraparound import drop_the_slot_and_freeze, forget_a_slot_for_years
 
-from exporter.demo.incidents.repertoire import INCIDENTS
+from exporter.demo.incidents.repertoire import SCENARIOS
 
-_BY_NUMBER = {incident.number: incident for incident in INCIDENTS}
+_BY_NUMBER = {incident.number: incident for incident in SCENARIOS}
 
 QUICK: Sequence[Story] = (
     Story(

@@ -6,7 +6,7 @@ import pytest
 from pages import MONITOR, page
 
 from exporter.demo.cluster import Cluster
-from exporter.planning.database_filter import Choice
+from exporter.planning.database_filter import DatabaseFilter
 
 NAMES = ("postgres", "shop_1", "shop_2", "Shop_3", "blog", "a.b")
 
@@ -26,12 +26,12 @@ NAMES = ("postgres", "shop_1", "shop_2", "Shop_3", "blog", "a.b")
 def test_patterns_are_those_of_the_shell(
     include: tuple[str, ...], exclude: tuple[str, ...], taken: tuple[str, ...]
 ) -> None:
-    choice = Choice(include, exclude)
-    assert tuple(name for name in NAMES if choice.takes(name)) == taken
+    choice = DatabaseFilter(include, exclude)
+    assert tuple(name for name in NAMES if choice.accepts(name)) == taken
 
 
 def test_patterns_that_match_nothing_are_told() -> None:
-    assert Choice(("shop_*", "shop"), ("SHOP*",)).idle(NAMES) == ("shop", "SHOP*")
+    assert DatabaseFilter(("shop_*", "shop"), ("SHOP*",)).unmatched(NAMES) == ("shop", "SHOP*")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def shops(server: Cluster) -> Iterator[Cluster]:
 
 def test_what_is_kept_in_each_database_comes_from_those_that_were_chosen(shops: Cluster) -> None:
     """Also where the DSN's is not among them; what counts for the whole server is all there."""
-    found = page(shops.dsn(user=MONITOR), databases=Choice(("*",), ("blog", "postgres")))
+    found = page(shops.dsn(user=MONITOR), databases=DatabaseFilter(("*",), ("blog", "postgres")))
     assert {had["datname"] for had, _ in found.series("pg_table_live_tuples")} == {"shop_1", "shop_2"}
     assert {had["datname"] for had, _ in found.series("pg_database_xid_age")} >= {"postgres", "blog", "shop_1"}
     assert found.series("pg_statements_calls_total") != []
@@ -58,7 +58,7 @@ def test_what_is_kept_in_each_database_comes_from_those_that_were_chosen(shops: 
 
 
 def test_a_choice_of_none_is_no_error(shops: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    found = page(shops.dsn(user=MONITOR), databases=Choice(("nobody_*",)))
+    found = page(shops.dsn(user=MONITOR), databases=DatabaseFilter(("nobody_*",)))
     assert found.value("pg_up") == 1
     assert found.series("pg_table_live_tuples") == []
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}

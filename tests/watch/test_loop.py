@@ -10,7 +10,7 @@ from pages import MONITOR, Page, read, scraped, target
 from serving import serving
 
 from exporter.demo.cluster import Cluster
-from exporter.watch.loop import NAME, WatchOptions
+from exporter.watch.loop import COLLECTOR, WatchOptions
 
 
 @pytest.mark.timeout(180)
@@ -72,8 +72,8 @@ async def _watched(server: Cluster, seconds: float, **options: Any) -> Page:
 async def test_sampling_says_how_it_fares_as_any_collector(server: Cluster) -> None:
     async with client(server, "idler"):
         found = await _watched(server, 2.0, interval=0.2)
-    assert found.value("pgvigil_collector_success", collector=NAME) == 1
-    assert 0 < found.value("pgvigil_collector_seconds_total", collector=NAME) < 1
+    assert found.value("pgvigil_collector_success", collector=COLLECTOR) == 1
+    assert 0 < found.value("pgvigil_collector_seconds_total", collector=COLLECTOR) < 1
     sampled = found.value("pg_session_sampling_seconds_total")
     assert 1 < sampled < 2.5
     idle = sum(value for _, value in found.series("pg_session_sampled_seconds_total", state="idle"))
@@ -83,8 +83,8 @@ async def test_sampling_says_how_it_fares_as_any_collector(server: Cluster) -> N
 async def test_sampling_slows_down_when_it_costs_more_than_its_share(server18: Cluster) -> None:
     async with client(server18, "idler"):
         found = await _watched(server18, 1.5, interval=0.1, cost_budget=1e-6)
-    assert found.value("pgvigil_collector_interval_seconds", collector=NAME) > 1
-    assert found.value("pgvigil_collector_age_seconds", collector=NAME) > 0.5
+    assert found.value("pgvigil_collector_interval_seconds", collector=COLLECTOR) > 1
+    assert found.value("pgvigil_collector_age_seconds", collector=COLLECTOR) > 0.5
 
 
 async def test_without_sampling_there_are_no_such_series(server18: Cluster) -> None:
@@ -93,7 +93,7 @@ async def test_without_sampling_there_are_no_such_series(server18: Cluster) -> N
     found = await scraped(plain)
     await plain.close()
     assert found.series("pg_session_sampling_seconds_total") == []
-    assert found.series("pgvigil_collector_success", collector=NAME) == []
+    assert found.series("pgvigil_collector_success", collector=COLLECTOR) == []
 
 
 async def test_few_connections_left_are_an_incident(server18: Cluster) -> None:

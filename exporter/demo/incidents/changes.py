@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from exporter.demo.incidents.scene import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Scenario, Scene
 
 # 3. A migration that rewrites the table of users while nobody may touch it.
 
@@ -24,7 +24,7 @@ async def _cancel_the_migration(scene: Scene) -> None:
     await scene.owner("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'migration'")
 
 
-MIGRATION = Incident(
+MIGRATION = Scenario(
     3,
     "migration",
     "The one-shot migration: a table is rewritten, and everybody who wants to read it waits",
@@ -69,7 +69,7 @@ async def _terminate_the_job(scene: Scene) -> None:
     await scene.owner(f"DROP INDEX CONCURRENTLY IF EXISTS {NIGHTLY_INDEX}")
 
 
-NIGHTLY_JOB = Incident(
+NIGHTLY_JOB = Scenario(
     4,
     "nightly-job",
     "2:14 AM: a job left an invalid index; the night after it stops with a lock on orders",
@@ -104,7 +104,7 @@ async def _drop_the_indexes(scene: Scene) -> None:
         await scene.owner(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
 
 
-INDEX_DEBT = Incident(
+INDEX_DEBT = Scenario(
     11,
     "index-debt",
     "Index debt: an index that is there twice, and one that is invalid",

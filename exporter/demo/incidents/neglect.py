@@ -1,6 +1,6 @@
 """Incidents that grow for months because nobody looks."""
 
-from exporter.demo.incidents.scene import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR
 
 # 5. A notebook that somebody left open: VACUUM may remove nothing that has died since.
@@ -18,7 +18,7 @@ async def _close_the_notebook(scene: Scene) -> None:
     await scene.owner("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'notebook'")
 
 
-PINNED_HORIZON = Incident(
+PINNED_HORIZON = Scenario(
     5,
     "pinned-horizon",
     "The pinned horizon: a transaction is left open, and VACUUM frees nothing",
@@ -49,7 +49,7 @@ async def _drop_the_slot(scene: Scene) -> None:
     await scene.owner("SELECT pg_drop_replication_slot($1)", FEED)
 
 
-FORGOTTEN_SLOT = Incident(
+FORGOTTEN_SLOT = Scenario(
     6,
     "forgotten-slot",
     "The forgotten slot: its reader has gone, and WAL stays",
@@ -81,7 +81,7 @@ async def _archive_again(scene: Scene) -> None:
     await scene.owner("SELECT pg_switch_wal()")
 
 
-NO_BACKUPS = Incident(
+NO_BACKUPS = Scenario(
     9,
     "no-backups",
     "Backups that never were: archive_command fails",
@@ -116,7 +116,7 @@ async def _widen_the_key(scene: Scene) -> None:
     await scene.owner("ALTER SEQUENCE events_id_seq AS bigint")
 
 
-INTEGER_KEY = Incident(
+INTEGER_KEY = Scenario(
     10,
     "integer-key",
     "The table nobody purged: its integer key comes to an end",

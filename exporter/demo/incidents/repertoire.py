@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from exporter.demo.incidents import changes, neglect, statements
-from exporter.demo.incidents.scene import Incident
+from exporter.demo.incidents.scene import Scenario
 from exporter.errors import SettingsError
 
-INCIDENTS: Sequence[Incident] = (
+SCENARIOS: Sequence[Scenario] = (
     statements.FRIDAY_DEPLOY,
     statements.BLACK_FRIDAY,
     changes.MIGRATION,
@@ -20,10 +20,10 @@ INCIDENTS: Sequence[Incident] = (
 )
 
 
-def incident_of(name: str) -> Incident:
+def scenario_of(name: str) -> Scenario:
     """The incident of that name."""
-    for incident in INCIDENTS:
+    for incident in SCENARIOS:
         if incident.name == name:
             return incident
-    names = ", ".join(incident.name for incident in INCIDENTS)
+    names = ", ".join(incident.name for incident in SCENARIOS)
     raise SettingsError(f"--incident: no incident is named {name!r}; there are {names}")

@@ -91,7 +91,7 @@ async def _nothing(_: Scene) -> None:
 
 
 @dataclass(frozen=True)
-class Incident:
+class Scenario:
     """One incident. It can be played repeatedly, one at a time."""
 
     number: int
@@ -106,7 +106,7 @@ class Incident:
     """Runs before the cause, as if the day before."""
 
 
-async def perform(incident: Incident, shop: Shop, tell: Callable[..., None]) -> None:
+async def perform(incident: Scenario, shop: Shop, tell: Callable[..., None]) -> None:
     """Play an incident from its preparation to its cure; tell when it begins and ends."""
     scene = Scene(shop)
     try:

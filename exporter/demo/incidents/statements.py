@@ -2,7 +2,7 @@
 
 import asyncio
 
-from exporter.demo.incidents.scene import Culprit, Incident, Scene
+from exporter.demo.incidents.scene import Culprit, Scenario, Scene
 
 # 1. A dashboard's query that no index serves; who gets no answer asks three times more, until nobody can log in.
 
@@ -41,7 +41,7 @@ async def _roll_the_dashboard_back(scene: Scene) -> None:
     await scene.terminate("dashboard")
 
 
-FRIDAY_DEPLOY = Incident(
+FRIDAY_DEPLOY = Scenario(
     1,
     "friday-deploy",
     "The Friday deploy: a query without an index, and retries until nobody can log in",
@@ -88,7 +88,7 @@ async def _plan(scene: Scene, switch: str) -> None:
     await scene.owner("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'search'")
 
 
-BLACK_FRIDAY = Incident(
+BLACK_FRIDAY = Scenario(
     2,
     "black-friday",
     "Black Friday: a search reads the whole table where an index served it before",
@@ -119,7 +119,7 @@ async def _analyze(scene: Scene) -> None:
     await scene.owner("ANALYZE orders")
 
 
-STALE_STATISTICS = Incident(
+STALE_STATISTICS = Scenario(
     8,
     "stale-statistics",
     "Stale statistics: a table grew sixfold without ANALYZE",
