@@ -4,25 +4,21 @@ import asyncio
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from exporter import __version__
-from exporter.assembly import catalog_of, targets_of
-from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
-from exporter.catalog.model import PRODUCTS
-from exporter.commands.dashboards import built_in as built_in_dashboards
-from exporter.commands.dashboards import dashboard_files
-from exporter.commands.grants import ROLE, console_grants, grants
-from exporter.commands.owned_files import write_owned
-from exporter.commands.reference import read_costs, reference
-from exporter.commands.rules import Values, built_in, read_values, rule_files
 from exporter.errors import PgvigilError, SettingsError
-from exporter.exposition.page import Pages
-from exporter.exposition.text_format import negotiate
-from exporter.logs import configure
-from exporter.settings import Settings, load_settings
-from exporter.web.server import serve
+
+if TYPE_CHECKING:
+    from exporter.settings import Settings
+
+# Each command imports what it needs: a server that runs for months carries no other command, and those that ask no
+# server start without its libraries.
+
+KINDS = ["postgresql", "pgbouncer"]
+"""The kinds of target, as the catalog has them; not imported, since it takes pydantic to do so."""
 
 
 @click.group(invoke_without_command=True)
@@ -42,6 +38,8 @@ def cli(context: click.Context, config: Path | None) -> None:
 @click.pass_obj
 def serve_command(config: Path | None) -> None:
     """Serve /metrics until SIGTERM (the default)."""
+    from exporter.web.server import serve
+
     serve(_settings(config))
 
 
@@ -85,7 +83,9 @@ def check_command(config: Path | None) -> None:
     The exit code is 0 when nothing is missing, 1 when something is or a collector fails, and 2 when a server
     cannot be reached or a setting is wrong.
     """
-    from exporter.commands.check import check, written  # here, so that a server that runs for months does not carry it
+    from exporter.commands.check import check, written
+    from exporter.logs import configure
+    from exporter.settings import load_settings
 
     try:
         settings = load_settings(config)
@@ -99,11 +99,14 @@ def check_command(config: Path | None) -> None:
 
 
 @cli.command("grants")
-@click.option("--role", default=ROLE, show_default=True, help="What the role is called.")
-@click.option("--kind", type=click.Choice([*PRODUCTS]), help="Of target; PGVIGIL_KIND when not given.")
+@click.option("--role", default="pgvigil", show_default=True, help="Name of the role.")
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of target; PGVIGIL_KIND when not given.")
 @click.pass_obj
 def grants_command(config: Path | None, role: str, kind: str | None) -> None:
     """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""
+    from exporter.commands.grants import console_grants, grants
+    from exporter.settings import load_settings
+
     settings = load_settings(config)
     of_console = (kind or settings.kind) == "pgbouncer"
     click.echo(console_grants(role) if of_console else grants(role, settings.max_connections_per_target), nl=False)
@@ -114,11 +117,15 @@ def grants_command(config: Path | None, role: str, kind: str | None) -> None:
 @click.option("--diff", type=click.Choice(["postgres_exporter"]), help="Print its names with ours and how they differ.")
 def reference_command(check: bool, diff: str | None) -> None:
     """Write exporter/collectors/README.md from the built-in collectors, or print the names of another exporter."""
+    from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+
     if diff:
         from exporter.commands.compatibility import difference
 
         click.echo(difference(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY)), nl=False)
         return
+    from exporter.commands.reference import read_costs, reference
+
     costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
     file, text = BUILT_IN / "README.md", reference(load(BUILT_IN), costs)
     if check and (not file.is_file() or file.read_text("utf-8") != text):
@@ -135,6 +142,8 @@ def rules_command(folder: Path, values: Path | None) -> None:
 
     Files that an earlier run wrote and that have no alert left are removed; other files stay.
     """
+    from exporter.commands.rules import Values, built_in, read_values, rule_files
+
     files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
     _write("rules", files, folder, "no alert left")
 
@@ -147,14 +156,19 @@ def dashboards_command(folder: Path, values: Path | None) -> None:
 
     Files that an earlier run wrote and that are no longer shipped are removed; other files stay.
     """
-    files = dashboard_files(read_values(values) if values else Values(), built_in_dashboards())
+    from exporter.commands.dashboards import built_in, dashboard_files
+    from exporter.commands.rules import Values, read_values
+
+    files = dashboard_files(read_values(values) if values else Values(), built_in())
     if not files:
-        raise click.ClickException(f"{built_in_dashboards()}: holds no dashboards. Install pgvigil again.")
+        raise click.ClickException(f"{built_in()}: holds no dashboards. Install pgvigil again.")
     _write("dashboards", files, folder, "no longer shipped")
 
 
 def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> None:
     """Write the files of a command, and name those that an earlier run wrote and this one removed."""
+    from exporter.commands.owned_files import write_owned
+
     try:
         removed = write_owned(command, files, folder)
     except OSError as error:
@@ -165,13 +179,20 @@ def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> No
         click.echo(f"{name}: {why}; removed")
 
 
-def _settings(config: Path | None) -> Settings:
+def _settings(config: Path | None) -> "Settings":
+    from exporter.logs import configure
+    from exporter.settings import load_settings
+
     settings = load_settings(config)
     configure(settings.log_format, settings.log_level)
     return settings
 
 
-async def _one_page(settings: Settings, name: str) -> tuple[bytes, bool]:
+async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
+    from exporter.assembly import catalog_of, targets_of
+    from exporter.exposition.page import Pages
+    from exporter.exposition.text_format import negotiate
+
     targets = targets_of(settings, catalog_of(settings))
     if name not in targets:
         raise SettingsError(f"--target: no target is named {name!r}; configured: {_configured(targets)}")
@@ -188,7 +209,7 @@ def _configured(targets: Collection[str]) -> str:
 
 
 def main() -> None:
-    """Run the command line; what the person can mend is one line, not a traceback."""
+    """Run the command line. An error that the user can mend is a line, not a traceback."""
     try:
         cli(prog_name="pgvigil")
     except PgvigilError as error:

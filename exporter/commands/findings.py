@@ -9,6 +9,7 @@ from typing import Literal
 
 from exporter.catalog.by_version import OLDEST
 from exporter.commands.answers import MONITOR, RESERVED, Answers, ConsoleAnswers, Offer
+from exporter.commands.grants import PROVIDERS
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]
@@ -20,9 +21,6 @@ STATEMENTS = "pg_stat_statements"
 
 DEFAULT_MOST = 5000
 """The default of pg_stat_statements.max."""
-
-PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
-"""Databases that managed services keep to themselves: no user can be let in."""
 
 
 @dataclass(frozen=True)

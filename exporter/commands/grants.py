@@ -2,11 +2,11 @@
 
 import re
 
-from exporter.commands.findings import PROVIDERS
 from exporter.errors import SettingsError
 from exporter.sql import literal, quoted
 
-ROLE = "pgvigil"
+PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
+"""Databases that managed services keep to themselves: no user can be let in."""
 
 _LONGEST_NAME_BYTES = 63
 """PostgreSQL cuts longer names short."""

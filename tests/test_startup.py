@@ -1,0 +1,70 @@
+"""What a command imports: only what it needs, since each library costs start-up time, and memory for months."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.__main__ import KINDS
+from exporter.catalog.model import PRODUCTS
+
+PROGRAM = """
+import sys
+from exporter.__main__ import cli
+try:
+    cli({arguments!r}, standalone_mode=False)
+except SystemExit:
+    pass
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+SERVER = {"fastapi", "uvicorn", "uvloop", "httptools"}
+EXTRAS = {"psycopg", "sqlite3", "rich", "jinja2", "pythonjsonlogger", "exporter.demo"}
+"""What few need: other kinds of target, the demo, the pages for people, the log as JSON."""
+COMMANDS = {"exporter.commands.check", "exporter.commands.rules", "exporter.commands.grants"}
+
+
+def imported(arguments: list[str]) -> set[str]:
+    """The modules that a run of the command line has imported at its end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PGVIGIL"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(arguments=arguments)],
+        env=environment | {"PGVIGIL_DSN": "host=127.0.0.1 port=1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed", "absent"),
+    [
+        (["grants", "--help"], {"click"}, SERVER | EXTRAS | COMMANDS | {"pydantic", "yaml", "asyncpg"}),
+        (["grants"], {"pydantic_settings"}, SERVER | EXTRAS | {"asyncpg", "prometheus_client"}),
+        (["rules", "{folder}"], {"yaml"}, SERVER | EXTRAS | {"asyncpg", "prometheus_client", "pydantic_settings"}),
+        (["scrape"], {"asyncpg", "yaml"}, SERVER | EXTRAS | COMMANDS),
+    ],
+    ids=["help", "grants", "rules", "scrape"],
+)
+def test_a_command_imports_what_it_needs(
+    arguments: list[str], needed: set[str], absent: set[str], tmp_path: Path
+) -> None:
+    found = imported([each.format(folder=tmp_path) for each in arguments])
+    assert found & absent == set()
+    assert needed <= found
+
+
+def test_a_server_imports_nothing_of_other_commands_or_extras() -> None:
+    program = "import sys, exporter.__main__, exporter.web.server, exporter.logs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert found & (EXTRAS | COMMANDS) == set()
+    assert {"fastapi", "uvicorn", "asyncpg"} <= found
+
+
+def test_the_kinds_of_the_command_line_are_those_of_the_catalog() -> None:
+    assert [*PRODUCTS] == KINDS
