@@ -1,4 +1,6 @@
-"""How long to wait after each failure in a row before the next attempt."""
+"""How the pause after each failure in a row grows. The pauses in use stand with their users:
+`connections.kept_connection` (logins) and `schedule.job_record` (jobs).
+"""
 
 import random
 from dataclasses import dataclass

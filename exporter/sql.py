@@ -1,6 +1,4 @@
-"""Writes SQL as text: quotes, takes literals out, tags a statement with its collector's name. Pure."""
-
-import re
+"""Writes SQL as text: quotes names and values, tags a statement with its collector's name. Pure."""
 
 
 def quoted(identifier: str) -> str:
@@ -24,24 +22,3 @@ def without_end(sql: str) -> str:
 def literal(value: str) -> str:
     """Quote a value for SQL."""
     return "'" + value.replace("'", "''") + "'"
-
-
-_LITERAL = re.compile(
-    r"""
-    (?P<comment>--[^\n]*|/\*(?:(?!/\*).)*?\*/)
-    | (?P<nested>/\*.*)  # a comment within a comment, or one without an end: hide the rest
-    | (?P<string>
-          [eE]'(?:[^'\\]|''|\\.)*(?:'|$)
-        | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|$)  # \' ends it or not, by a setting: hide the rest
-        | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|$)
-      )
-    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [^\W\d]\w*)
-    | (?P<number>\d[\w.]*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def normalised(text: str) -> str:
-    """Replace every literal by `?`: pg_stat_statements leaves them in utility statements, passwords among them."""
-    return _LITERAL.sub(lambda found: found[0] if found["name"] else "" if found["comment"] else "?", text).strip()

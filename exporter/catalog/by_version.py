@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from exporter.sql import normalised
+from exporter.literals import without_literals
 
 Version = tuple[int, ...]
 """A server's or an extension's version, as numbers: (17,), (1, 11)."""
@@ -120,7 +120,7 @@ def _too_late(query: str, fragments: Mapping[str, ByVersion], start: Version) ->
 def _placeholders(sql: str, fragments: Mapping[str, ByVersion]) -> set[str]:
     """Find the names of fragments, and whatever else is in braces outside of strings, quoted names and comments."""
     anywhere = {name for name in _PLACEHOLDER.findall(sql) if name in fragments}
-    return anywhere | {name for name in _OUTSIDE_STRINGS.findall(normalised(sql)) if name}
+    return anywhere | {name for name in _OUTSIDE_STRINGS.findall(without_literals(sql)) if name}
 
 
 def _place(key: str, version: Version) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exporter import strict_yaml
-from exporter.catalog import postgres_exporter as queries
+from exporter.catalog import queries_yaml as queries
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.errors import CatalogError
 

@@ -7,13 +7,7 @@ from dataclasses import dataclass, field, replace
 from exporter.assembly import catalog_of, database_filter_of, pgbouncer_of, postgres_of
 from exporter.catalog.model import Catalog
 from exporter.commands.answers import ask, ask_console
-from exporter.commands.findings import (
-    Finding,
-    findings,
-    findings_of_console,
-    findings_of_scrape,
-    sql_to_mend,
-)
+from exporter.commands.findings import Finding, findings, findings_of_console, findings_of_scrape, sql_to_mend
 from exporter.commands.trials import Trial, try_collectors
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, PgvigilError

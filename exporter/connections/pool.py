@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from exporter.connections.budget import Budget
-from exporter.connections.kept import KeptConnection
+from exporter.connections.kept_connection import KeptConnection
 from exporter.connections.session import Connector, Session
 
 BORROW_SECONDS = 10.0

@@ -1,4 +1,6 @@
-"""One connection to a server of any kind: asks one question at a time, and knows when no answer comes."""
+"""The states of one connection to a server of any kind: idle, asked, stuck, lost. The drivers are in `postgres` and
+`pgbouncer`, the settings of a session in `guard_rails`.
+"""
 
 import asyncio
 import time

@@ -21,9 +21,9 @@ from rich.console import Console
 from exporter.assembly import catalog_of, targets_of
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
-from exporter.demo.incidents.repertoire import scenario_of
-from exporter.demo.incidents.scene import BEGINS_AFTER, LASTS, Scenario, perform
 from exporter.demo.provisioning import provision
+from exporter.demo.scenarios.repertoire import scenario_of
+from exporter.demo.scenarios.scene import BEGINS_AFTER, LASTS, Scenario, perform
 from exporter.demo.screen import Line, Page, lines, read
 from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual

@@ -151,9 +151,9 @@ def _query(
     if sql is None or not metrics:
         return None
     if limit and not collector.ledger:
-        sql = limited(sql, limit, metrics)
+        sql = with_limit(sql, limit, metrics)
     if details:
-        sql = detailed(sql, details)
+        sql = with_details(sql, details)
     if extension:
         sql = sql.replace("{schema}", quoted(extension.schema))
     return signed(sql, collector.name), metrics
@@ -176,7 +176,7 @@ def sum_column(metric: Metric) -> str:
     return f"pgvigil_sum_{metric.column}"
 
 
-def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
+def with_limit(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     """Keep the first rows of a query, and count and sum all of them in the same pass."""
     columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
     sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
@@ -186,7 +186,7 @@ def limited(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     )
 
 
-def detailed(sql: str, details: str) -> str:
+def with_details(sql: str, details: str) -> str:
     """Add to each row of a query what a second one says of it; the rows stay in their order."""
     return (
         "SELECT kept.*,\n       details.*\n"  # noqa: S608  # both come from files

@@ -10,7 +10,7 @@ from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.model import Samples
-from exporter.schedule.job_state import (
+from exporter.schedule.next_run import (
     NEVER,
     Failed,
     New,

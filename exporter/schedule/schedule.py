@@ -1,4 +1,4 @@
-"""Decides which job runs when, and says why not earlier. No I/O; the clock is handed in."""
+"""Holds the jobs of one target, and lists which are due; `next_run` decides when. No I/O; the clock is handed in."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +10,7 @@ from exporter.planning.plan import Job, Plan
 from exporter.report import JobStatus, Rounds
 from exporter.schedule.cost_budget import Apart, Login, throttled
 from exporter.schedule.job_record import JobRecord, Outcome
-from exporter.schedule.job_state import NextRun, Spacing
+from exporter.schedule.next_run import NextRun, Spacing
 from exporter.schedule.rotation import Rotation
 
 USUAL_SCRAPE_INTERVAL = 15.0

@@ -1,4 +1,4 @@
-"""Whether a server is up, and why not."""
+"""Whether a server is up, and why not; the drivers in `connections` name the reason of each failed login."""
 
 from dataclasses import dataclass
 from typing import Literal

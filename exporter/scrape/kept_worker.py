@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from exporter.connections.discovery import TIMEOUT
-from exporter.connections.kept import KeptConnection
+from exporter.connections.kept_connection import KeptConnection
 from exporter.connections.session import Session, Vitals
 from exporter.errors import ConnectError, QueryError
 from exporter.planning.plan import Job

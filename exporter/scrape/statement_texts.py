@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from exporter.catalog.model import Catalog
 from exporter.connections.discovery import TIMEOUT
 from exporter.errors import DatabaseError
+from exporter.literals import without_literals
 from exporter.planning.plan import Job
 from exporter.samples.model import Samples
 from exporter.scrape.parts import Parts
-from exporter.sql import normalised
 
 STATEMENT_TEXTS = """
 SELECT DISTINCT ON (queryid)
@@ -71,7 +71,7 @@ class Texts:
 
     def learn(self, texts: Mapping[int, str]) -> None:
         """Normalise and keep some texts."""
-        self._known.update({queryid: normalised(text) for queryid, text in texts.items() if text is not None})
+        self._known.update({queryid: without_literals(text) for queryid, text in texts.items() if text is not None})
 
     def text(self, queryid: str) -> str:
         """Return one statement's text; empty while it is not known."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from exporter.literals import without_literals
 from exporter.planning.oid_names import Names
-from exporter.sql import normalised
 
 IncidentKind = Literal["lock_wait", "connections", "down", "late"]
 
@@ -177,7 +177,7 @@ class Recorder:
         found["datname"] = names.text("database", [found.pop("datid")])[0]
         found["usename"] = names.text("role", [found.pop("usesysid")])[0]
         text = found.pop("query") or ""
-        found["query"] = (text if self._literals else normalised(text))[:_QUERY_CHARACTERS]
+        found["query"] = (text if self._literals else without_literals(text))[:_QUERY_CHARACTERS]
         return {name: round(v, 3) if isinstance(v, float) else v for name, v in found.items() if v not in (None, "")}
 
     def _new_id(self, kind: IncidentKind) -> str:

@@ -12,7 +12,7 @@ from pages import MONITOR
 from pydantic import SecretStr
 
 from exporter.connections.budget import Budget
-from exporter.connections.kept import KeptConnection
+from exporter.connections.kept_connection import KeptConnection
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Session
 from exporter.demo.cluster import Cluster, free_port
@@ -110,7 +110,7 @@ async def test_no_second_backend_joins_one_that_hangs_for_a_moment(kept: KeptCon
 async def test_a_backend_that_hangs_for_long_is_replaced_where_others_answer(
     kept: KeptConnection, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.connections.kept.GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr("exporter.connections.kept_connection.GIVE_UP_SECONDS", 0.1)
     session, _ = await kept.ready(5)
     with stopped(session):
         await hang(session)

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from pages import Page, read
 
-from exporter.demo.incidents.repertoire import SCENARIOS
 from exporter.demo.run import LOOK_EVERY
+from exporter.demo.scenarios.repertoire import SCENARIOS
 from exporter.demo.shop import SLOT
 
 SECONDS = 30

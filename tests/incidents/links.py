@@ -11,7 +11,7 @@ from incidents.stage import HEALTHY, PASSWORD, Stage, new_server
 from standby import clone_standby
 
 from exporter.demo.cluster import SUPERUSER, Cluster
-from exporter.demo.incidents.scene import Culprit
+from exporter.demo.scenarios.scene import Culprit
 from exporter.demo.shop import MONITOR
 
 ROLE = f"CREATE ROLE {MONITOR} LOGIN PASSWORD '{PASSWORD}'; GRANT pg_monitor TO {MONITOR}"

@@ -11,7 +11,7 @@ from typing import Protocol
 from alerting import Event
 from incidents.stage import Stage
 
-from exporter.demo.incidents.scene import Culprit, Scenario, Scene
+from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 
 
 @dataclass(frozen=True)

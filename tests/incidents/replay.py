@@ -20,7 +20,7 @@ from incidents.stage import HEALTHY, PASSWORD, Stage, new_server, promtool, watc
 from incidents.tape import Phase, Recorder, Tape, openmetrics
 from prom import JOB, Prometheus
 
-from exporter.demo.incidents.scene import Culprit, Scenario, Scene
+from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR, Shop
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

@@ -6,7 +6,7 @@ from incidents.play import Expected, Story
 from incidents.replay import DAY, HOUR, MINUTE, Replay
 from incidents.wraparound import drop_the_slot_and_freeze, forget_a_slot_for_years
 
-from exporter.demo.incidents.repertoire import SCENARIOS
+from exporter.demo.scenarios.repertoire import SCENARIOS
 
 _BY_NUMBER = {incident.number: incident for incident in SCENARIOS}
 

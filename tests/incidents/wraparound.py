@@ -7,7 +7,7 @@ import time
 
 from exporter.demo.build import hand_over
 from exporter.demo.cluster import Cluster
-from exporter.demo.incidents.scene import Culprit, Scene
+from exporter.demo.scenarios.scene import Culprit, Scene
 from exporter.demo.shop import Shop
 
 AGE = 1_650_000_000

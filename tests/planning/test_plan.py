@@ -6,7 +6,7 @@ import pytest
 from collector_files import collector
 
 from exporter.catalog.model import Catalog
-from exporter.planning.plan import limited, plan
+from exporter.planning.plan import plan, with_limit
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed
 
@@ -111,7 +111,7 @@ def test_a_limit_counts_and_sums_what_it_cuts() -> None:
     metrics = collector(
         metrics=[{"name": "a_total", "type": "counter", "help": "A.", "column": "a", "rest": True}]
     ).metrics
-    sql = limited("SELECT 1 AS a;", 7, metrics)
+    sql = with_limit("SELECT 1 AS a;", 7, metrics)
     assert 'CAST(sum("a") OVER () AS float8) AS "pgvigil_sum_a"' in sql
     assert "count(*) OVER () AS pgvigil_rows_in_all" in sql
     assert sql.endswith("LIMIT 7")

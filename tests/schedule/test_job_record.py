@@ -11,7 +11,7 @@ from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.model import Samples
 from exporter.schedule.job_record import JobRecord, Outcome
-from exporter.schedule.job_state import Failed, New, Running, Spacing, State, Suspended, Waiting
+from exporter.schedule.next_run import Failed, New, Running, Spacing, State, Suspended, Waiting
 
 
 def run(record: JobRecord, clock: Clock, seconds: float = 0.0, error: QueryError | None = None, **more: Any) -> None:

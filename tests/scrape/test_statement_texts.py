@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.literals import without_literals
 from exporter.scrape.statement_texts import Texts
-from exporter.sql import normalised
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,19 @@ from exporter.sql import normalised
     ],
 )
 def test_literals_become_question_marks(text: str, shown: str) -> None:
-    assert normalised(text) == shown
+    assert without_literals(text) == shown
 
 
 @given(st.text())
 def test_any_text_is_normalised_without_an_error(text: str) -> None:
-    assert isinstance(normalised(text), str)
+    assert isinstance(without_literals(text), str)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="'\\"), min_size=1))
 def test_no_string_literal_survives(secret: str) -> None:
-    assert normalised(f"ALTER ROLE a PASSWORD '{secret}' VALID UNTIL 'x'") == "ALTER ROLE a PASSWORD ? VALID UNTIL ?"
+    assert (
+        without_literals(f"ALTER ROLE a PASSWORD '{secret}' VALID UNTIL 'x'") == "ALTER ROLE a PASSWORD ? VALID UNTIL ?"
+    )
 
 
 def test_texts_are_read_once_and_forgotten_with_their_statement() -> None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from exporter.demo.incidents.scene import Culprit, Scenario, Scene
+from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 
 # 3. A migration that rewrites the table of users while nobody may touch it.
 

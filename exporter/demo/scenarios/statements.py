@@ -2,7 +2,7 @@
 
 import asyncio
 
-from exporter.demo.incidents.scene import Culprit, Scenario, Scene
+from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 
 # 1. A dashboard's query that no index serves; who gets no answer asks three times more, until nobody can log in.
 

@@ -9,7 +9,7 @@ from fake_session import FakeServer
 from virtual_time import in_virtual_time
 
 from exporter.connections.budget import LONGEST_LOGIN_SECONDS, Budget
-from exporter.connections.kept import LOGIN_SECONDS, BackingOff, Closed, KeptConnection, LoggingIn, Open
+from exporter.connections.kept_connection import LOGIN_SECONDS, BackingOff, Closed, KeptConnection, LoggingIn, Open
 from exporter.connections.pool import Pool
 from exporter.errors import BusyError, ConnectError, QueryError
 

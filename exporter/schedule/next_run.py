@@ -1,4 +1,4 @@
-"""The states of a job, and when a job in a state runs next. Pure."""
+"""Decides when a job runs next, and why not earlier, from the state it is in. Pure."""
 
 from dataclasses import dataclass
 

@@ -3,17 +3,7 @@
 import pytest
 
 from exporter.report import Why
-from exporter.schedule.job_state import (
-    NEVER,
-    Failed,
-    New,
-    Running,
-    Spacing,
-    State,
-    Suspended,
-    Waiting,
-    next_run,
-)
+from exporter.schedule.next_run import NEVER, Failed, New, Running, Spacing, State, Suspended, Waiting, next_run
 
 EVERY_SCRAPE = Spacing()
 CACHED = Spacing(cache=60)

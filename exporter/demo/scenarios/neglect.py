@@ -1,6 +1,6 @@
 """Incidents that grow for months because nobody looks."""
 
-from exporter.demo.incidents.scene import Culprit, Scenario, Scene
+from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR
 
 # 5. A notebook that somebody left open: VACUUM may remove nothing that has died since.

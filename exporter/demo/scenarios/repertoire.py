@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from exporter.demo.incidents import changes, neglect, statements
-from exporter.demo.incidents.scene import Scenario
+from exporter.demo.scenarios import changes, neglect, statements
+from exporter.demo.scenarios.scene import Scenario
 from exporter.errors import SettingsError
 
 SCENARIOS: Sequence[Scenario] = (
