@@ -48,7 +48,7 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDec
 
 
 class CollectorSettings(BaseModel):
-    """What may be set differently for one collector."""
+    """Overrides of one collector."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class CollectorSettings(BaseModel):
 
 
 class Connection(BaseModel):
-    """How to reach one server."""
+    """Connection to one server."""
 
     dsn: SecretStr = Field(
         SecretStr(""),
@@ -211,7 +211,7 @@ class Settings(Connection, BaseSettings):
         return replace(catalog, collectors=changed)
 
     def runs(self, collector: Collector) -> bool:
-        """Tell whether a collector is switched on."""
+        """Return whether a collector is switched on."""
         return bool(self._changes(collector.name).get("enabled", collector.enabled))
 
     def _changes(self, name: str) -> dict[str, object]:

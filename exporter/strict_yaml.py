@@ -74,7 +74,7 @@ class StrictLoader(_Loader):
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """What this module refuses, with its place and its remedy."""
+    """A fault that this module finds itself, with its place and remedy."""
 
     def __init__(self, where: Any, what: str) -> None:
         super().__init__(problem=what, problem_mark=where.start_mark)

@@ -1,1 +1,1 @@
-"""What the subcommands of `pgvigil` do, beside serving."""
+"""Subcommands of `pgvigil`, apart from serving."""

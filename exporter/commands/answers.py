@@ -53,7 +53,7 @@ class Offer:
     """Its version in one database; None where it is not installed."""
     schema: str = ""
     usable: bool = True
-    """Whether our role may use that schema."""
+    """True when our role has USAGE on that schema."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ async def _offers(session: PostgresSession, extensions: Collection[str]) -> dict
 
 
 async def ask_console(pgbouncer: "PgBouncer") -> ConsoleAnswers:
-    """Ask a PgBouncer; ConnectError when it lets nobody in."""
+    """Ask a PgBouncer; ConnectError says why there is no session."""
     async with await pgbouncer.connect() as console:
         [(version,)] = await console.rows("SELECT version FROM show_version", _TIMEOUT)
         [(admins,)] = await console.rows("SELECT value FROM show_config WHERE key = 'admin_users'", _TIMEOUT)

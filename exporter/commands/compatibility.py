@@ -1,4 +1,4 @@
-"""What postgres_exporter calls things, whether we serve that name, what we call it, and where the two differ."""
+"""Names of postgres_exporter: which of them pgvigil serves, its own name for each, and how the two differ."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ class Theirs:
     ours: str
     """Our name for it, where neither `also` nor the name itself tells."""
     difference: str
-    """What is not the same; of a name that is not served, why."""
+    """Difference between the two; the reason for a name that is not served."""
 
 
 Served = Mapping[str, tuple[Metric, tuple[str, ...]]]

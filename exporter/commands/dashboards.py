@@ -1,4 +1,4 @@
-"""The Grafana dashboards with links to a person's runbooks in them; what they read from is for Grafana to ask."""
+"""The Grafana dashboards, with links to the user's own runbooks. Grafana itself asks for the data source."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,20 @@ from exporter.commands.rules import RUNBOOKS, Values
 
 
 def built_in() -> Path:
-    """Find the dashboards that come with us: beside this module when installed, one folder up in a checkout."""
+    """Find the built-in dashboards: beside this package when installed, one folder up in a checkout."""
     here = Path(__file__).parents[1]
     installed = here / "grafana"
     return installed if installed.is_dir() else here.parent / "dashboards"
 
 
 def dashboard_files(values: Values, folder: Path) -> dict[str, str]:
-    """Write the dashboards with these values: file name -> text."""
+    """Return the dashboards with these values: file name -> text."""
     texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.json"))}
     return {name: _linked(text, values.runbook_base_url.rstrip("/")) for name, text in texts.items()}
 
 
 def _linked(text: str, base: str) -> str:
-    """The text with links to runbooks that begin as wanted, or without them."""
+    """Return the text with links to these runbooks, or without links."""
     if base:
         return text.replace(RUNBOOKS, json.dumps(base)[1:-1])
     return json.dumps(_without_runbooks(json.loads(text)), indent=2, ensure_ascii=False) + "\n"

@@ -30,11 +30,11 @@ class Finding:
     level: Level
     what: str
     sql: tuple[str, ...] = ()
-    """What a superuser runs to mend it."""
+    """SQL for a superuser that mends it."""
     advice: str = ""
-    """What SQL alone does not mend."""
+    """Advice where SQL alone is not enough."""
     database: str = ""
-    """Where the SQL has to run; empty for anywhere."""
+    """Database in which the SQL has to run; empty for any."""
 
 
 def findings(answers: Answers, extensions: Collection[str], connections: int, queries: int = 0) -> tuple[Finding, ...]:
@@ -177,7 +177,7 @@ def _databases(answers: Answers) -> Iterator[Finding]:
 
 
 def _statements(answers: Answers) -> Iterator[Finding]:
-    """Tell whether the library is loaded: only then do its settings exist."""
+    """Judge pg_stat_statements, whose settings exist only once its library is loaded."""
     track = answers.settings.get("pg_stat_statements.track")
     if track is None:
         yield _preload(answers)
@@ -190,7 +190,7 @@ def _statements(answers: Answers) -> Iterator[Finding]:
 
 
 def _crowded(answers: Answers, queries: int) -> Iterator[Finding]:
-    """Tell whether our own queries, each counted once a database, would push the applications' out of the list."""
+    """Judge whether our own queries, an entry each in every database, crowd out those of the applications."""
     most, ours = _number(answers, "pg_stat_statements.max"), queries * len(answers.extensions)
     if most and ours > most / 2:
         databases = len(answers.extensions)

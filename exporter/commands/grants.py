@@ -1,4 +1,4 @@
-"""What creates the exporter's role with what it needs and nothing more: SQL, or lines of PgBouncer's files. Pure."""
+"""Least privileges of the exporter's role: SQL that creates it, or lines of PgBouncer's files. Pure."""
 
 import re
 

@@ -31,7 +31,7 @@ _SAMPLER = (
 
 
 class RunCost(NamedTuple):
-    """What a run of a collector costs the server: milliseconds and blocks of 8 kB read, with 20 tables and 10 000."""
+    """Cost of one run of a collector with 20 and with 10 000 tables: milliseconds, and blocks of 8 kB that are read."""
 
     small_ms: float
     small_blocks: float

@@ -1,4 +1,4 @@
-"""The alert rules with a person's values in them, changed as text, so that comments, order and other lines stay.
+"""The alert rules with the user's own values. They are changed as text, so comments and all other lines stay.
 
 A rule file is written so that three regular expressions find all there is to change, here and in the Helm chart:
 
@@ -22,7 +22,7 @@ from exporter.errors import ValuesError
 
 RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
-"""What links begin with as long as nobody says otherwise."""
+"""Defaults of the two base URLs."""
 
 ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
 THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
@@ -80,13 +80,13 @@ TAKEN = frozenset(
         "wal_status",
     ]
 )
-"""What our alerts and the groups of Alertmanager tell culprits by, less `cluster`: adding one would hide who it is."""
+"""Labels by which alerts and Alertmanager's groups name the culprit, except `cluster`: an added one would hide it."""
 
 _SEVERITIES = ("critical", "warning", "info")
 _DURATION = re.compile(r"0|(?=.)" + "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 """As Prometheus reads one: each unit once, the longest first."""
 _PART = re.compile(r"(.*_)?(ratio|share)")
-"""What a threshold is called that is a part of a whole."""
+"""Names of thresholds that are a share of a whole."""
 
 
 def _added(name: str) -> str:
@@ -104,7 +104,7 @@ def _plain(value: str) -> str:
 
 
 class Values(BaseModel):
-    """What a person may say about the rules, in a file or as values of the Helm chart."""
+    """Values of the rules, from a file or from the Helm chart."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -136,16 +136,16 @@ def read_values(file: Path) -> Values:
 
 
 def built_in() -> Path:
-    """Find the rules that come with us: beside this module when installed, one folder up in a checkout."""
+    """Find the built-in rules: beside this package when installed, one folder up in a checkout."""
     here = Path(__file__).parents[1]
     installed = here / "alerts" / "rules"
     return installed if installed.is_dir() else here.parent / "alerts" / "rules"
 
 
 def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str, str]:
-    """Write the rules with these values: file name -> text. A file that is left without a rule is left out.
+    """Return the rules with these values: file name -> text. A file without a rule is left out.
 
-    Values that fit no rule are a ValuesError that says where they come from.
+    Raises ValuesError, with the source of the values, for those that fit no rule.
     """
     texts = {file.name: file.read_text("utf-8") for file in sorted(folder.glob("*.yml"))}
     found = {alert["name"]: alert[0] for text in texts.values() for alert in ALERT.finditer(text)}
@@ -195,7 +195,7 @@ def _unknown(what: str, known: Iterable[str]) -> str:
 
 
 def _changed(alert: re.Match[str], values: Values) -> str:
-    """The text of one alert as these values want it."""
+    """Return the text of one alert with these values."""
     if alert["name"] in values.disable:
         return ""
     text = _linked(alert[0], "runbook_url", RUNBOOKS, values.runbook_base_url)
@@ -208,7 +208,7 @@ def _changed(alert: re.Match[str], values: Values) -> str:
 
 
 def _linked(text: str, name: str, ours: str, wanted: str) -> str:
-    """The text with links that begin as wanted, or without them."""
+    """Return the text with links to this base URL, or without links."""
     if base := wanted.rstrip("/"):
         return text.replace(f"{ours}/", f"{base}/")
     return re.sub(rf"^ {{10}}{name}: .*\n", "", text, flags=re.MULTILINE)

@@ -39,7 +39,7 @@ def embedded() -> Build:
 
 
 def run_as() -> RunAs:
-    """PostgreSQL refuses to run as root, so root runs it as nobody."""
+    """Return the user to run PostgreSQL as: it refuses root, so root runs it as `nobody`."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -75,7 +75,7 @@ def copied(build: Build, folder: Path) -> Build:
 
 
 def can_run(build: Build) -> bool:
-    """Whether the user the server runs as can run the build."""
+    """Return whether the user the server runs as can run the build."""
     if not run_as():
         return True
     try:

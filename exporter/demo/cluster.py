@@ -21,7 +21,7 @@ from exporter.demo.build import Build, environment, hand_over, reachable, run_as
 from exporter.errors import ClusterError
 
 FAST: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
-"""Settings for a server whose data nobody will miss."""
+"""Settings for a server whose data is disposable."""
 
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
+    """Return a free TCP port of loopback."""
     for port in random.sample(PORTS, 100):
         with socket.socket() as attempt, suppress(OSError):
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -100,7 +100,7 @@ class Cluster:
 
     @property
     def running(self) -> bool:
-        """Whether the postmaster lives."""
+        """Return whether the postmaster lives."""
         return self._server is not None and self._server.poll() is None
 
     @property
@@ -202,7 +202,7 @@ class Cluster:
             time.sleep(0.01)
 
     def _ready(self) -> bool:
-        """Whether the lock file is of this process and says that it takes connections."""
+        """Return whether the lock file is of this process and says that it takes connections."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -210,7 +210,7 @@ class Cluster:
         return len(lines) > 7 and int(lines[0]) == self.pid and lines[7].strip() == "ready"
 
     def _ended_by(self, server: subprocess.Popen[bytes], force: signal.Signals) -> bool:
-        """Whether the server ended in time after a signal; a server that was frozen is woken for it."""
+        """Send a signal, and return whether the server ended in time. A server that was frozen is woken for it."""
         server.send_signal(force)
         server.send_signal(signal.SIGCONT)
         try:
@@ -220,7 +220,7 @@ class Cluster:
         return True
 
     def _reap(self) -> None:
-        """Forget a server that has ended, and end its watch before the watch can signal a process id used anew."""
+        """Forget a server that has ended, and end its watch before it can signal a process id that is used again."""
         if self._watch is not None:
             self._watch.kill()
             self._watch.communicate()

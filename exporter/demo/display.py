@@ -1,4 +1,4 @@
-"""Shows findings to a person: as a screen that is drawn anew, or as lines where there is no terminal."""
+"""Shows findings: as a screen that is redrawn, or as lines where there is no terminal."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ class Show(Protocol):
     """Takes the newest findings."""
 
     def __call__(self, found: Sequence[Line]) -> None:
-        """Put them before the person."""
+        """Show them."""
 
 
 @contextmanager

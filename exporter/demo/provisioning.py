@@ -1,4 +1,4 @@
-"""Writes what a Grafana and a Prometheus that a person has need, to show the dashboards of an exporter."""
+"""Writes configuration for the user's own Grafana and Prometheus, which then show the demo's exporter."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +58,7 @@ def written(document: Document, says: str) -> str:
 
 
 def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
-    """Write it all to a folder, and give the files for a person to look at."""
+    """Write it all to a folder, and return the files that a user may want to read."""
     folder = folder.resolve()
     boards = folder / "dashboards" / "pgvigil"
     write_owned("dashboards", dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)

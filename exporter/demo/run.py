@@ -36,8 +36,7 @@ LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0
 WHAT_GOES_WRONG = ("", "What the page says is going wrong just now (Ctrl-C ends it all and removes it):", "")
 
-# By default dead rows are counted once a minute, and what is wrong with indexes more seldom, which is long for somebody
-# who watches.
+# By default dead rows are counted once a minute and indexes judged less often, which is long for a user who watches.
 COLLECTORS = (
     '{"tables": {"cache": 10}, "statements": {"cache": 5}, "indexes": {"cache": 10}, "index_advice": {"cache": 10}}'
 )
@@ -45,7 +44,7 @@ COLLECTORS = (
 
 @dataclass(frozen=True)
 class Grafana:
-    """Where a Grafana looks for what it is to show, and the Prometheus that it asks."""
+    """The folder that a Grafana is provisioned from, and the Prometheus that it asks."""
 
     folder: Path
     prometheus: str
@@ -93,7 +92,7 @@ def _settings(listen: str, dsn: str) -> Settings:
 
 
 def _listener(settings: Settings, console: Console) -> socket.socket:
-    """Listen where we should, or, when somebody else does, on a free port of the same host."""
+    """Listen on the address of the settings or, when that is taken, on a free port of the same host."""
     host, port = settings.address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -108,7 +107,7 @@ def _listener(settings: Settings, console: Console) -> socket.socket:
 
 
 def _address(listener: socket.socket) -> tuple[str, int]:
-    """Where a person on this machine reaches it."""
+    """Return the address to reach it from this machine."""
     host, port = listener.getsockname()[:2]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104  # asked for by --listen
 
@@ -127,7 +126,7 @@ async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterato
 
 
 def _work(shop: Shop, incident: Scenario | None, console: Console) -> list[Coroutine[Any, Any, None]]:
-    """What goes on: the usual trouble, or the one incident that was asked for."""
+    """Return the work to run: the usual trouble, or the usual work and one incident."""
     if not incident:
         return everybody(shop)
     return [*usual(shop), perform(incident, shop, partial(say, console))]
@@ -169,7 +168,7 @@ def _place(address: tuple[str, int]) -> str:
 
 
 def _provisioned(grafana: Grafana | None, place: str) -> list[str]:
-    """Write what Grafana and Prometheus need, if somebody asked for it, and say how to start them."""
+    """Write what Grafana and Prometheus need, if asked to, and return how to start them."""
     if not grafana:
         return []
     try:

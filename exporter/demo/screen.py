@@ -41,7 +41,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Line:
-    """How one subject stands."""
+    """State of one subject."""
 
     subject: str
     bad: bool
@@ -58,7 +58,7 @@ def read(text: str, seconds: float) -> Page:
 
 
 def lines(page: Page, before: Page | None = None) -> list[Line]:
-    """What is to be said of each subject; `before` is the page read last, for rates."""
+    """Return a line for each subject; `before` is the previous page, for rates."""
     if not page.value("pg_up"):
         reasons = [series.labels["reason"] for series in page.series("pg_up_reason") if series.value]
         return [Line("PostgreSQL", True, f"is down: {', '.join(reasons)}")]

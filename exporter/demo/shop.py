@@ -18,9 +18,9 @@ SETTINGS: Mapping[str, str] = {
     "pg_stat_statements.track_utility": "off",  # a migration that waited long is not an expensive statement
     "track_io_timing": "on",
     "archive_mode": "on",
-    "archive_command": "true",  # backups are somebody else's matter
+    "archive_command": "true",  # the demo takes no backups
     "wal_level": "logical",
-    "max_slot_wal_keep_size": "512MB",  # all the WAL that the slot nobody reads may keep on the person's disk
+    "max_slot_wal_keep_size": "512MB",  # upper bound on the WAL that the abandoned slot keeps on the user's disk
     "max_wal_size": "128MB",
     "max_connections": "40",
     "shared_buffers": "64MB",
@@ -88,7 +88,7 @@ TABLES = f"""
     ANALYZE;
 """
 
-# What carts went through in that night, so that nobody has to wait for it to bloat.
+# The updates of carts in that night, so that the demo starts with its bloat.
 BUSY_NIGHT = "UPDATE carts SET touched_at = clock_timestamp()"
 
 

@@ -1,4 +1,4 @@
-"""The people and programs that use the shop, each one a coroutine that works until it is cancelled."""
+"""The clients of the shop, each a coroutine that works until it is cancelled."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ FORGOTTEN = 18.0
 """Seconds that the transaction behind it stays open."""
 MIGRATION_GIVES_UP = "15s"
 
-# The migration's lock timeout; and what a person may try: terminate the session to blame, stop the server.
+# The migration's lock timeout, and what a user may try: terminate the root blocker, stop the server.
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 AGAIN_AFTER = 1.0
 
@@ -45,7 +45,7 @@ def usual(shop: Shop) -> list[Coroutine[Any, Any, None]]:
 
 
 async def visits(web: Session) -> None:
-    """Somebody logs in, looks at their orders, fills a cart and at times buys it."""
+    """Log in, look at the orders, fill a cart, and at times buy it."""
     while True:
         user = random.randint(1, USERS)
         tenant = await web.fetchval("SELECT tenant_id FROM users WHERE id = $1", user)
@@ -57,7 +57,7 @@ async def visits(web: Session) -> None:
 
 
 async def open_orders(billing: Session) -> None:
-    """The bad query: it reads the orders of everybody for those of one tenant, since no index leads to them."""
+    """Run the bad query: it reads all orders for those of one tenant, since no index leads to them."""
     while True:
         tenant = random.randint(1, TENANTS)
         await billing.fetchrow(
@@ -74,7 +74,7 @@ async def price_import(billing: Session) -> None:
 
 
 async def pile_ups(shop: Shop) -> None:
-    """Now and then somebody forgets a transaction; a migration waits for that, and everybody else for the migration."""
+    """Leave a transaction open now and then; a migration waits for it, and all other sessions for the migration."""
     await asyncio.sleep(FIRST_PILE_UP)
     while True:
         await asyncio.gather(
@@ -92,7 +92,7 @@ async def forgotten_transaction(reporting: Session) -> None:
 
 
 async def migration(deploy: Session) -> None:
-    """It would take a millisecond, but waits for a lock that nobody may get past, not even those who only read."""
+    """Run a migration of a millisecond. It waits for an ACCESS EXCLUSIVE lock, behind which even readers queue."""
     await asyncio.sleep(1)
     await deploy.execute(f"SET lock_timeout = '{MIGRATION_GIVES_UP}'")
     await deploy.execute("ALTER TABLE users ADD COLUMN IF NOT EXISTS last_seen timestamptz")

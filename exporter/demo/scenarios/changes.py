@@ -6,7 +6,7 @@ import asyncpg
 
 from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 
-# 3. A migration that rewrites the table of users while nobody may touch it.
+# 3. A migration that rewrites the table of users under an ACCESS EXCLUSIVE lock.
 
 REWRITE = "ALTER TABLE users ADD COLUMN session_key text NOT NULL DEFAULT pg_sleep(0.1)::text"
 LOGIN = "SELECT tenant_id FROM users WHERE id = 7"

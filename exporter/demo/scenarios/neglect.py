@@ -1,9 +1,9 @@
-"""Incidents that grow for months because nobody looks."""
+"""Incidents that build up unnoticed."""
 
 from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR
 
-# 5. A notebook that somebody left open: VACUUM may remove nothing that has died since.
+# 5. A notebook left open: it holds back the xmin horizon, so VACUUM removes no row that has died since.
 
 
 async def _leave_the_notebook_open(scene: Scene) -> Culprit:
@@ -94,14 +94,16 @@ NO_BACKUPS = Scenario(
 )
 
 
-# 10. A table of events whose key is an integer, and which nobody purges.
+# 10. A table of events that is never purged and whose key is an integer.
 
 
 async def _keep_every_event(scene: Scene) -> None:
     await scene.owner("CREATE TABLE events (id serial PRIMARY KEY, happened_at timestamptz NOT NULL DEFAULT now())")
     await scene.owner("SELECT setval('events_id_seq', 1700000000)")
     await scene.owner("GRANT ALL ON events, events_id_seq TO web")
-    await scene.owner(f"GRANT SELECT ON events_id_seq TO {MONITOR}")  # without it nobody knows how far it is
+    await scene.owner(
+        f"GRANT SELECT ON events_id_seq TO {MONITOR}"
+    )  # without it the exporter cannot read how far it is
 
 
 async def _take_in_events(scene: Scene) -> Culprit:

@@ -4,7 +4,7 @@ import asyncio
 
 from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 
-# 1. A dashboard's query that no index serves; who gets no answer asks three times more, until nobody can log in.
+# 1. A dashboard's query that no index serves; clients retry three times over until no connection is left.
 
 # It reads all orders once for each tenant.
 DASHBOARD_QUERY = """
@@ -73,7 +73,7 @@ async def _search_well(scene: Scene) -> None:
 
 
 async def _plan_worse(scene: Scene) -> Culprit:
-    """What stale statistics do to a plan, done here by a setting: the search reads the whole table."""
+    """Make the search read the whole table. Settings stand in for stale statistics here."""
     await _plan(scene, "off")
     return {"usename": "web", "queryid": await _queryid(scene, "%FROM titles WHERE lower(name)%")}
 
@@ -103,7 +103,7 @@ BLACK_FRIDAY = Scenario(
 )
 
 
-# 8. A table that grew sixfold while nobody looked: what the planner knows of it is of another age.
+# 8. A table that grew sixfold without ANALYZE: the planner's statistics are stale.
 
 
 async def _grow_without_analyze(scene: Scene) -> Culprit:
