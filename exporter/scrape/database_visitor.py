@@ -20,12 +20,17 @@ class DatabaseVisitor:
     """Takes databases out of the rotation until none is in line, or the server refuses logins."""
 
     def __init__(self, parts: Parts, runner: JobRunner, *, is_early: bool = False) -> None:
+        self.name = "early visitor" if is_early else "visitor"
         self.visiting: str | None = None
         """The database that is being visited."""
         self._is_early = is_early
         """Whether it visits databases before they are due, which no page waits for."""
         self._parts = parts
         self._runner = runner
+
+    def due(self) -> list[Job]:
+        """List what is due in the database that is being visited."""
+        return self._parts.schedule.on_visit(self.visiting) if self.visiting else []
 
     async def run(self) -> None:
         """Visit what is in line."""
@@ -56,7 +61,7 @@ class DatabaseVisitor:
         except Exception as error:  # the boundary: one database never costs another
             self._parts.log.error("visit failed unexpectedly", exc_info=error, extra={"datname": database})
             failure = QueryError("query", f"{type(error).__name__}: {error}")
-            schedule.miss(schedule.on_visit(database), failure)
+            schedule.miss(self.due(), failure)
         return True
 
     async def _run_jobs(self, database: str, session: Session) -> None:

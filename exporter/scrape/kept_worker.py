@@ -16,6 +16,7 @@ class KeptWorker:
 
     def __init__(self, kept: KeptConnection, parts: Parts, runner: JobRunner) -> None:
         self.is_vital = kept is parts.pool.vital
+        self.name = "vital" if self.is_vital else "main"
         self._kept = kept
         self._parts = parts
         self._runner = runner

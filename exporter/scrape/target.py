@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.catalog.model import PRODUCTS, Catalog
@@ -177,27 +177,27 @@ class Target:
         schedule.forget()
         schedule.throttle()
         for worker in (self._vital, self._main):
-            if self._start(worker, lambda worker=worker: self._work(worker)):  # type: ignore[misc]
+            if self._start(worker):
                 schedule.expect(job for job in worker.due() if job.database not in self._visiting)
 
-    def _start(self, worker: KeptWorker | DatabaseVisitor, work: Callable[[], Awaitable[None]]) -> bool:
+    def _start(self, worker: KeptWorker | DatabaseVisitor) -> bool:
         """Start a worker unless it is still at work; return whether it was started."""
         if worker in self._tasks and not self._tasks[worker].done():
             return False
-        self._tasks[worker] = asyncio.create_task(work())  # type: ignore[arg-type]
+        self._tasks[worker] = asyncio.create_task(self._work(worker))
         return True
 
-    async def _work(self, worker: KeptWorker) -> None:
-        """Do a kept connection's share of a run; an unexpected error is booked to what is due there."""
+    async def _work(self, worker: KeptWorker | DatabaseVisitor) -> None:
+        """Do a worker's share of a run; an unexpected error is logged, and booked to what was due."""
         try:
-            session = await worker.discover()
-            if session and worker is self._main:
-                self._start_visitors()
-            if session:
+            if isinstance(worker, DatabaseVisitor):
+                await worker.run()
+            elif session := await worker.discover():
+                if worker is self._main:
+                    self._start_visitors()
                 await worker.run_due(session)
         except Exception as error:  # the boundary: nothing else retrieves it
-            kind = "vital" if worker.is_vital else "main"
-            self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"connection": kind})
+            self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"worker": worker.name})
             failure = QueryError("query", f"{type(error).__name__}: {error}")
             self._parts.schedule.miss(worker.due(), failure)
 
@@ -210,7 +210,7 @@ class Target:
         """Visit the other databases where something is due or unknown, and some of the rest ahead of time."""
         self._parts.schedule.line_up_visits(self._parts.discovery.stale, self._visiting)
         for visitor in (*self._visitors, self._early):
-            self._start(visitor, visitor.run)
+            self._start(visitor)
 
     def _report(self, seconds: float, *, with_jobs: bool = True) -> Report:
         """Describe the target as it is known at this moment."""

@@ -108,8 +108,22 @@ def test_an_unexpected_error_of_a_worker_is_booked_and_logged(caplog: pytest.Log
             assert job(await target.scrape(10), "a").success
 
     in_virtual_time(scenario())
-    found = {vars(r)["connection"]: vars(r)["target"] for r in caplog.records if r.levelno == logging.ERROR}
+    found = {vars(r)["worker"]: vars(r)["target"] for r in caplog.records if r.levelno == logging.ERROR}
     assert found == {"vital": "db1", "main": "db1"}
+
+
+def test_an_unexpected_error_in_one_database_costs_no_other() -> None:
+    """A sibling of D3: a visitor goes on with the next database."""
+
+    async def scenario() -> None:
+        server = FakeServer(databases=("postgres", "a", "b"))
+        async with scraping(server, collector("tables", scope="database"), max_connections=3) as target:
+            server.on("extensions", error=ValueError("odd"), database="a")
+            report = await target.scrape(10)
+            assert (job(report, "tables", "a").success, job(report, "tables", "b").success) == (False, True)
+            assert dict(job(report, "tables", "a").errors) == {"query": 1}
+
+    in_virtual_time(scenario())
 
 
 def test_a_database_is_not_refused_because_the_server_hangs() -> None:
