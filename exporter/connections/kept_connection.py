@@ -95,16 +95,22 @@ class KeptConnection:
     @asynccontextmanager
     async def used(self, timeout: float) -> AsyncIterator[Session]:
         """Lend the session for one use, without asking first; ConnectError without one, BusyError while it is busy."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self.lock.acquire()
-        except TimeoutError:
-            raise BusyError(f"the connection was busy for {timeout:g} s") from None
+        if self.lock.locked():
+            await self._wait_for_turn(timeout)
+        else:
+            await self.lock.acquire()
         try:
             session = self.session
             yield session if session and session.is_usable else (await self._ready(timeout))[0]
         finally:
             self.lock.release()
+
+    async def _wait_for_turn(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self.lock.acquire()
+        except TimeoutError:
+            raise BusyError(f"the connection was busy for {timeout:g} s") from None
 
     async def _ready(self, timeout: float) -> tuple[Session, Vitals]:
         session = self.session

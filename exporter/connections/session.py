@@ -79,6 +79,9 @@ class Lost:
 SessionState = Idle | Asked | Stuck | Lost
 
 
+_IDLE = Idle()
+
+
 class Session(ABC):
     """One connection; closed by its opener.
 
@@ -97,7 +100,7 @@ class Session(ABC):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._state: Idle | Asked | Stuck = Idle()
+        self._state: Idle | Asked | Stuck = _IDLE
 
     @abstractmethod
     async def fetch(
@@ -164,7 +167,7 @@ class Session(ABC):
         if self._is_closed():
             return Lost()
         if isinstance(self._state, Stuck) and self._state.answer.done():
-            self._state = Idle()
+            self._state = _IDLE
         return self._state
 
     @property
@@ -212,7 +215,7 @@ class Session(ABC):
         try:
             await asyncio.wait([answer], timeout=patience)
         finally:
-            self._state = Idle() if answer.done() else Stuck(sql, asked.since, answer)
+            self._state = _IDLE if answer.done() else Stuck(sql, asked.since, answer)
         if not answer.done():
             raise QueryError("connection", "the server does not answer: it is hung, or the network is cut")
         try:

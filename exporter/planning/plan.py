@@ -28,18 +28,18 @@ class Job:
     is_without_tables: bool = False
     """The database holds system catalogs only, which change slowly."""
 
-    @property
+    @cached_property
     def datname(self) -> str:
         """The database that its samples speak of; empty when they speak of the whole server."""
         return self.database if self.collector.scope == "database" else ""
 
-    @property
+    @cached_property
     def cache(self) -> float:
         """Seconds that its result is served again."""
         cache = self.collector.cache
         return max(cache, WITHOUT_TABLES_SECONDS) if cache and self.is_without_tables and self.datname else cache
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """What stays the same from one plan to the next."""
         return self.collector.name, self.datname

@@ -54,6 +54,8 @@ class Schedule:
         self._records: dict[tuple[str, str], JobRecord] = {}
         self._expected: set[tuple[str, str]] = set()
         self._throttled: frozenset[str] = frozenset()
+        self._apart: Apart | None = None
+        """What the jobs of this plan are spaced by; None before that was decided."""
         self._scraped_at: float | None = None
 
     def adopt(self, plan: Plan, home: str, databases: Iterable[str]) -> None:
@@ -67,7 +69,7 @@ class Schedule:
         """
         if plan is self.plan:
             return
-        self.plan, self._home = plan, home
+        self.plan, self._home, self._apart = plan, home, None
         self._visited = tuple(name for name in databases if name != home)
         for job in plan.jobs:
             record = self._record(job)
@@ -102,6 +104,9 @@ class Schedule:
 
     def _space(self, apart: Apart) -> None:
         """Keep the runs of each job apart, and log collectors, not each database, where throttling begins or ends."""
+        if apart == self._apart:
+            return
+        self._apart = apart
         for database in self.plan.by_database:
             self.rotation.turn(database).interval = apart.get(Login(database), 0.0)
         for job in self.plan.jobs:
