@@ -9,7 +9,7 @@ from exporter.samples.model import Family, Samples
 
 def limited(report: Report, most: int) -> Report:
     """Share the samples of a page evenly: a result that needs less than its share leaves the rest to the others."""
-    sizes = {i: _size(job.samples) for i, job in enumerate(report.jobs) if job.samples}
+    sizes = {i: job.samples.size for i, job in enumerate(report.jobs) if job.samples}
     if sum(sizes.values()) <= most:
         return report
     return replace(report, jobs=_cut(report.jobs, sizes, most))
@@ -23,13 +23,9 @@ def _cut(jobs: Sequence[JobStatus], sizes: dict[int, int], most: int) -> tuple[J
         samples = jobs[i].samples
         if samples and sizes[i] > share:
             cut = _first(samples, share // max(len(samples.families), 1))
-            found[i] = replace(jobs[i], samples=cut, dropped=sizes[i] - _size(cut))
-        left -= _size(found[i].samples)
+            found[i] = replace(jobs[i], samples=cut, dropped=sizes[i] - cut.size)
+        left -= served.size if (served := found[i].samples) else 0
     return tuple(found)
-
-
-def _size(samples: Samples | None) -> int:
-    return sum(len(family.values) for family in samples.families) if samples else 0
 
 
 def _first(samples: Samples, rows: int) -> Samples:

@@ -25,7 +25,7 @@ class Rows(Generic[T]):
         texts, values = [], []
         for before, subject in zip(self.labels, self.subjects, strict=True):
             for key, value in values_of(subject).items():
-                text = label_text({label: key})
+                text = f'{label}="{escape(key)}"'
                 texts.append(f"{before},{text}" if before else text)
                 values.append(value)
         return Rows(texts, values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from exporter.catalog.model import Metric
@@ -57,6 +58,11 @@ class Samples:
     """Rows left out, by reason: `duplicate` or `malformed`."""
     label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Label -> its value in each row, not escaped; of a ledger only, whose rows are also shown to users."""
+
+    @cached_property
+    def size(self) -> int:
+        """How many samples there are, those without a value included."""
+        return sum(len(family.values) for family in self.families)
 
 
 def label_text(labels: Mapping[str, str]) -> str:
