@@ -72,9 +72,7 @@ def target(dsn: str, collectors: Catalog | None = None, **options: Any) -> Targe
 
 def uncached(*names: str) -> Catalog:
     """The built-in collectors, of which these, or all of them, read the server at every scrape."""
-    return Catalog(
-        tuple(c.model_copy(update={"cache": 0.0}) if c.name in names or not names else c for c in load(BUILT_IN))
-    )
+    return Catalog(tuple(c.model_copy(update={"cache": 0.0}) if c.name in names or not names else c for c in catalog()))
 
 
 def written(report: Report) -> Page:

@@ -8,7 +8,6 @@ from typing import Any
 import helm_python
 import kubernetes_validate
 import yaml
-from cloudcoil.models.prometheus_operator import v1, v1alpha1
 from kubernetes_validate import utils
 
 CHART = Path(__file__).parents[2] / "helm" / "pgvigil"
@@ -65,13 +64,19 @@ def versions() -> tuple[str, ...]:
     return "1.27", "1.30", "1.33", kubernetes_validate.latest_version()
 
 
-MODELS = {
-    ("monitoring.coreos.com/v1", "PodMonitor"): v1.PodMonitor,
-    ("monitoring.coreos.com/v1", "Probe"): v1.Probe,
-    ("monitoring.coreos.com/v1", "PrometheusRule"): v1.PrometheusRule,
-    ("monitoring.coreos.com/v1", "ServiceMonitor"): v1.ServiceMonitor,
-    ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): v1alpha1.AlertmanagerConfig,
-}
+@cache
+def models() -> Mapping[tuple[str, str], Any]:
+    """The Prometheus Operator's objects; their 100 000 lines are imported by those who need them."""
+    from cloudcoil.models.prometheus_operator import v1, v1alpha1
+
+    return {
+        ("monitoring.coreos.com/v1", "PodMonitor"): v1.PodMonitor,
+        ("monitoring.coreos.com/v1", "Probe"): v1.Probe,
+        ("monitoring.coreos.com/v1", "PrometheusRule"): v1.PrometheusRule,
+        ("monitoring.coreos.com/v1", "ServiceMonitor"): v1.ServiceMonitor,
+        ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): v1alpha1.AlertmanagerConfig,
+    }
+
 
 GRAFANA_DASHBOARD = {
     "allowCrossNamespaceImport": bool,
@@ -86,7 +91,7 @@ GRAFANA_DASHBOARD = {
 def problems(found: Object) -> Iterator[str]:
     """What Kubernetes or an operator would say against an object."""
     where = f"{found['kind']} {found['metadata']['name']}"
-    if model := MODELS.get((found["apiVersion"], found["kind"])):
+    if model := models().get((found["apiVersion"], found["kind"])):
         known = model.model_validate(found).model_dump(mode="json", by_alias=True, exclude_unset=True)
         if known != found:
             yield f"{where}: has fields that its definition has not: {_unknown(found, known)}"
