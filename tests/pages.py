@@ -80,12 +80,12 @@ def written(report: Report) -> Page:
     return read(Pages().page(report, own_families(report), negotiate(""), gzip=False).decode())
 
 
-async def scraped(of: Target, timeout: float = 9.0) -> Page:
+async def scraped(of: Target, timeout: float = 30.0) -> Page:
     """One scrape of a target that a test keeps."""
     return written(await of.scrape(timeout))
 
 
-def page(dsn: str, *own: Path, timeout: float = 9.0, **options: Any) -> Page:
+def page(dsn: str, *own: Path, timeout: float = 30.0, **options: Any) -> Page:
     """One scrape by a target made for it; also callable from async tests, whose loop waits meanwhile."""
 
     async def once() -> Page:

@@ -86,8 +86,13 @@ def test_promtool_finds_nothing_wrong_with_the_rules(promtool: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rule_tests_pass(promtool: Path) -> None:
-    files = sorted((ALERTS / "tests").glob("*.yml"))
+SLOW = {"replication", "statements_2m", "storage_5m", "vacuum", "wraparound_5m"}
+"""Rule tests that play so many cases, or so many days, that each takes promtool several seconds."""
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_rule_tests_pass(slow: bool, promtool: Path) -> None:
+    files = [file for file in sorted((ALERTS / "tests").glob("*.yml")) if (file.stem in SLOW) == slow]
     done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -333,6 +338,7 @@ def test_a_case_file_that_is_wrong_says_where(text: str, wrong: str, tmp_path: P
     assert str(raised.value).startswith("locks.yml: ")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("golden", ["healthy18", "standby18"])
 def test_a_server_at_peace_fires_nothing(golden: str, promtool: Path, tmp_path: Path) -> None:
     """Its page as it stands, for longer than any alert waits; the watchdog shows that alerts can be seen here."""

@@ -1,5 +1,6 @@
 """Renders the chart as helm does, and checks what comes of it as Kubernetes and the Prometheus Operator do."""
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -27,10 +28,15 @@ def lint(values: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def render(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE) -> dict[str, str]:
+def render(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE) -> Mapping[str, str]:
     """The text that each template becomes, by its path within the chart."""
+    return _rendered(json.dumps(values), chart, name)
+
+
+@cache
+def _rendered(values: str, chart: Path, name: str) -> Mapping[str, str]:
     with helm_python.Chart.load(chart) as loaded:
-        texts = loaded.render(values=dict(values), name=name, namespace=NAMESPACE)
+        texts = loaded.render(values=json.loads(values), name=name, namespace=NAMESPACE)
         return {path.partition("/templates/")[2]: text for path, text in texts.items()}
 
 
@@ -38,7 +44,7 @@ def objects(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE)
     """The objects that helm would install."""
     texts = render(values, chart, name)
     manifests = (text for path, text in texts.items() if path != "NOTES.txt")
-    return [found for text in manifests for found in yaml.safe_load_all(text) if found]
+    return [found for text in manifests for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def of_kind(kind: str, values: Mapping[str, Any]) -> list[Object]:
