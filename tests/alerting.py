@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import yaml
+from patience import SECONDS
 from programs import running
 
 from exporter.demo.cluster import free_port
@@ -81,7 +82,7 @@ class PagerDuty:
         """The events of one alert."""
         return [e for e in self.events if e.alertname == alertname and e.action == action and e.at >= since]
 
-    def wait(self, alertname: str, action: str = "trigger", seconds: float = 30.0) -> Event:
+    def wait(self, alertname: str, action: str = "trigger", seconds: float = SECONDS) -> Event:
         """The first event of an alert, which has to come in time."""
         give_up = time.monotonic() + seconds
         while time.monotonic() < give_up:

@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from patience import wait_until
 from servers import program as installed
 
 from exporter.demo.build import hand_over, run_as
@@ -86,11 +86,8 @@ class Bouncer:
             self._process = subprocess.Popen(
                 [str(self._program), str(config)], **run_as(), cwd=self._folder, stdout=log, stderr=log
             )
-        give_up = time.monotonic() + 10
-        while not self._listens():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < give_up, self.log
-            time.sleep(0.02)
+        wait_until(lambda: self._listens() or not self._running())
+        assert self._running(), self.log
 
     def stop(self) -> None:
         if self._process:
@@ -121,6 +118,9 @@ class Bouncer:
     def version(self) -> tuple[int, ...]:
         [(text,)] = self.admin("SHOW VERSION")
         return tuple(int(part) for part in text.split()[1].split("."))
+
+    def _running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def _listens(self) -> bool:
         with suppress(OSError), socket.create_connection((HOST, self.port), 1):

@@ -1,13 +1,16 @@
 """Sessions of clients that hold and wait, for tests that need a server in a certain state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from patience import until
 
 from exporter.demo.cluster import Cluster
+
+__all__ = ["client", "until", "waiting"]
 
 
 @asynccontextmanager
@@ -20,8 +23,7 @@ async def client(server: Cluster, name: str = "test", database: str = "postgres"
     finally:
         connection.terminate()
         server.execute(f"SELECT pg_terminate_backend({pid})")  # one that waits for a lock would not notice
-        while server.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name):
-            await asyncio.sleep(0.01)
+        await until(lambda: not server.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name))
 
 
 @asynccontextmanager
@@ -30,17 +32,10 @@ async def waiting(server: Cluster, name: str, sql: str, database: str = "postgre
     async with client(server, name, database) as connection:
         pid: int = connection.get_server_pid()
         task = asyncio.create_task(connection.execute(sql))
-        await until(lambda: bool(server.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", pid)))
+        await until(lambda: server.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", pid))
         try:
             yield pid
         finally:
             connection.terminate()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until something holds; AssertionError when it does not in time."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)

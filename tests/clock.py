@@ -1,15 +1,18 @@
-"""The clock of tests: it stands until the test moves it. Hand it in wherever code takes a clock."""
+"""A clock that a test sets: what schedules, waits or measures is handed one instead of time.monotonic."""
+
+from dataclasses import dataclass
 
 
+@dataclass
 class Clock:
-    """Counts seconds, as time.monotonic does; the test advances it."""
+    """Stands still until a test advances it: `Schedule(..., clock=clock)`, then `clock.advance(15)`."""
 
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
+    now: float = 1000.0
 
     def __call__(self) -> float:
+        """Return the time in seconds, as time.monotonic does."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let some seconds pass."""
+        """Let time pass."""
         self.now += seconds

@@ -1,4 +1,4 @@
-"""The servers and programs that tests ask for, started when the first one asks."""
+"""The servers and programs that tests ask for, started when the first one asks; and the tiers of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from debian import newer
 from servers import MAJORS, NEWEST, MissingError, build, do_without, program
+from tiers import Asked, Test
 
 from exporter.demo.cluster import FAST, Cluster
 
@@ -29,6 +30,51 @@ PREPARE = """
     CREATE EXTENSION pg_stat_statements;
     CREATE EXTENSION pg_buffercache;
 """
+
+
+LEFT_OUT_KEY = "left_out"
+
+LEFT_OUT = pytest.StashKey[int]()
+"""Number of tests that the default tier leaves out, of those that the command line asks for."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose a tier and a server."""
+    group = parser.getgroup("tiers")
+    group.addoption("--full", action="store_true", help="run every test, on every PostgreSQL, as CI does")
+    majors = [*map(str, MAJORS), "none"]
+    group.addoption("--major", choices=majors, help="run the tests of one PostgreSQL only; none: those that need none")
+
+
+@pytest.hookimpl(trylast=True)  # a test that -k takes away is not left out by the tier
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the tier, file by file, the slowest files first."""
+    asked = Asked.by(config)
+    tests = {item: Test.of(item) for item in items}
+    kept = [item for item in items if asked.runs(tests[item])]
+    config.stash[LEFT_OUT] = sum(asked.of_full(tests[item]) for item in items) - len(kept)
+    config.hook.pytest_deselected(items=[item for item in items if not asked.runs(tests[item])])
+    items[:] = sorted(kept, key=lambda item: tests[item].start)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the number of tests left out from a worker: the controller collects none itself."""
+    node.config.stash[LEFT_OUT] = node.workeroutput[LEFT_OUT_KEY]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give it to the controller."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[LEFT_OUT_KEY] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Say after all else how many tests the default tier leaves out."""
+    yield
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"left out {left_out} tests that --full runs")
 
 
 def _cluster(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
@@ -71,6 +117,16 @@ def server18(servers: Callable[[int], Cluster]) -> Cluster:
     return servers(NEWEST)
 
 
+@pytest.fixture(scope="module")
+def database(server: Cluster) -> Iterator[Cluster]:
+    """The shared server of each major version, with a database for the tests of one module."""
+    from module_database import DATABASE
+
+    server.execute(f"CREATE DATABASE {DATABASE}")
+    yield server
+    server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
 @pytest.fixture
 def cluster() -> Iterator[Callable[..., Cluster]]:
     """Makes servers of the test's own: cluster(major=18, settings={}, **options of Cluster), set up like the shared."""
@@ -97,7 +153,7 @@ def tool() -> Callable[..., Path]:
     return path_of
 
 
-@pytest.fixture(scope="session", params=["installed", "newest"])
+@pytest.fixture(scope="session", params=["installed", pytest.param("newest", marks=pytest.mark.full)])
 def each_tool(request: pytest.FixtureRequest, tool: Callable[..., Path]) -> Callable[..., Path]:
     """Finds a program as `tool` does, and for a second round of the test the one of a newer Debian."""
 

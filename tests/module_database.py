@@ -1,23 +1,18 @@
-"""A database for the tests of one module: sessions in it and pages of it."""
+"""The database that the fixture `database` makes for the tests of one module: sessions in it and pages of it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 from pages import MONITOR, Page, page
+from patience import until, wait_until
 
 from exporter.demo.cluster import Cluster
 
+eventually = until
+
 DATABASE = "of_the_module"
-
-
-def own_database(server: Cluster) -> Iterator[Cluster]:
-    """A server with a database of our own; each module makes a fixture of it."""
-    server.execute(f"CREATE DATABASE {DATABASE}")
-    yield server
-    server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 
 
 def page_of(server: Cluster, database: str = DATABASE) -> Page:
@@ -35,10 +30,13 @@ async def session(server: Cluster, database: str = DATABASE) -> AsyncIterator[An
         await connection.close()
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
-    """The first answer that is true."""
-    for _ in range(round(seconds / 0.1)):
-        if answer := await check():
-            return answer
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
+def page_when(server: Cluster, holds: Callable[[Page], object], database: str = DATABASE) -> Page:
+    """The first page on which something holds; before PostgreSQL 15 sessions report late what they did."""
+    pages: list[Page] = []
+
+    def asked() -> object:
+        pages.append(page_of(server, database))
+        return holds(pages[-1])
+
+    wait_until(asked, every=0.2)
+    return pages[-1]

@@ -74,9 +74,7 @@ def target(dsn: str, collectors: Catalog | None = None, **options: Any) -> Targe
 
 def uncached(*names: str) -> Catalog:
     """The built-in collectors, of which these, or all of them, read the server at every scrape."""
-    return Catalog(
-        tuple(c.model_copy(update={"cache": 0.0}) if c.name in names or not names else c for c in load(BUILT_IN))
-    )
+    return Catalog(tuple(c.model_copy(update={"cache": 0.0}) if c.name in names or not names else c for c in catalog()))
 
 
 def written(report: Report, max_samples: int = MAX_SAMPLES) -> Page:
@@ -89,12 +87,12 @@ def compatible(report: Report, accept: str = "") -> str:
     return Pages(MAX_SAMPLES, compatibility_names=True).page(report, negotiate(accept), gzip=False).decode()
 
 
-async def scraped(of: Target, timeout: float = 9.0) -> Page:
+async def scraped(of: Target, timeout: float = 30.0) -> Page:
     """One scrape of a target that a test keeps."""
     return written(await of.scrape(timeout))
 
 
-def page(dsn: str, *own: Path, timeout: float = 9.0, **options: Any) -> Page:
+def page(dsn: str, *own: Path, timeout: float = 30.0, **options: Any) -> Page:
     """One scrape by a target made for it; also callable from async tests, whose loop waits meanwhile."""
 
     async def once() -> Page:

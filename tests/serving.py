@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
+from patience import SECONDS, wait_until
 
 from exporter.demo.cluster import free_port
 
@@ -40,7 +40,15 @@ class Exporter:
 
     def get(self, path: str = "/metrics", headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Ask for a page."""
-        return httpx.get(self.url + path, headers=headers, timeout=30)
+        return httpx.get(self.url + path, headers=headers, timeout=SECONDS)
+
+    def answers(self) -> bool:
+        """Return whether it serves pages yet; one that has ended fails the test with what it said."""
+        try:
+            return self.get("/healthz").is_success
+        except httpx.TransportError:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            return False
 
 
 @contextmanager
@@ -55,13 +63,7 @@ def serving(*arguments: str, **settings: str) -> Iterator[Exporter]:
     )
     exporter = Exporter(f"http://127.0.0.1:{port}", process)
     try:
-        for _ in range(300):
-            try:
-                exporter.get("/healthz")
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, process.communicate()[1]
-                time.sleep(0.05)
+        wait_until(exporter.answers)
         yield exporter
     finally:
         process.kill()

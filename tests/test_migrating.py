@@ -5,18 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import catalog
 
 from exporter.__main__ import cli
-from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.load import load
 from exporter.commands.compatibility import names, served
 from exporter.settings import PREFIX, Settings, load_settings
 
 PAGE = Path(__file__).parents[1] / "exporter" / "MIGRATING.md"
 TEXT = PAGE.read_text("utf-8")
 RULES = (Path(__file__).parents[1] / "alerts" / "rules").glob("*.yml")
-
-OURS = served(load(BUILT_IN))
-"""What is on a page without compatibility names."""
 
 FROM_CODE = ("pg_up_reason", "pg_session_sampled_seconds_total")
 
@@ -60,12 +58,12 @@ def test_every_setting_is_one(name: str) -> None:
 def test_every_metric_of_ours_is_in_the_catalog() -> None:
     ours = {name for row in rows() for name in ticked(row.get("pgvigil", ""), r"pg(vigil|bouncer)?_\w+")}
     assert len(ours) > 60
-    assert ours - {*OURS, *FROM_CODE} == set()
+    assert ours - {*served(catalog()), *FROM_CODE} == set()
 
 
 def test_the_prose_names_only_metrics_of_ours() -> None:
     prose = "\n".join(line for line in TEXT.splitlines() if not line.startswith("|"))
-    assert ticked(prose, r"pg(vigil)?_\w+") - {*OURS, "pg_monitor"} == set()
+    assert ticked(prose, r"pg(vigil)?_\w+") - {*served(catalog()), "pg_monitor"} == set()
 
 
 def test_every_metric_of_theirs_is_one() -> None:
@@ -90,14 +88,14 @@ def test_every_alert_is_one() -> None:
 
 
 def test_every_collector_is_one() -> None:
-    collectors = {collector.name for collector in load(BUILT_IN)}
+    collectors = {collector.name for collector in catalog()}
     named = {name for row in rows(section("### Collectors")) for name in ticked(row["pgvigil"], r"[a-z_]+")}
     assert len(named) > 30
     assert named - collectors - {"limit"} == set()
 
 
 def test_what_is_called_on_is_on() -> None:
-    on = {collector.name for collector in load(BUILT_IN) if collector.enabled}
+    on = {collector.name for collector in catalog() if collector.enabled}
     for row in rows(section("### Collectors")):
         if ": on" in row["pgvigil"]:
             assert ticked(row["pgvigil"].split(": on")[0], r"[a-z_]+") - on == set()

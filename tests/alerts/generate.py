@@ -133,7 +133,7 @@ def generated(subject: str, answers: Callable[[Sequence[Test], str], Answers] = 
         errors += [error for test in chosen for error in _judged(test, fired[test.name])]
         groups = [test.written([_expected(one) for one in fired[test.name]]) for test in chosen]
         content = _file(chosen, groups, "../rules")
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1_000_000)
+        text = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1_000_000)
         written[name] = HEAD.format(subject=subject, file=name) + text
     if errors:
         raise CaseError("\n".join(errors))

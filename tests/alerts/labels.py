@@ -6,8 +6,8 @@ from functools import cache
 
 import promql_parser as promql
 from alerts.ruleset import Rule
+from pages import catalog
 
-from exporter.catalog.load import BUILT_IN, load
 from exporter.commands.rules import TAKEN
 from exporter.exposition.self_metrics import OWN
 from exporter.watch.wait_sampler import METRICS as SAMPLED
@@ -54,7 +54,7 @@ class LabelError(Exception):
 def exported() -> Mapping[str, Labels]:
     """Every metric the exporter has, with its labels before Prometheus adds its own."""
     found = {metric.name: frozenset(metric.labels) for metric in (*OWN, *SAMPLED)}
-    for collector in load(BUILT_IN):
+    for collector in catalog():
         for metric in collector.metrics:
             found[metric.name] = frozenset(collector.labels_of(metric))
             if total := metric.in_total():

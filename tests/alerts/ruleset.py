@@ -102,7 +102,7 @@ def load(folder: Path = ALERTS / "rules") -> Rules:
 
 
 def _rules(file: Path) -> Iterator[Rule]:
-    for group in yaml.safe_load(file.read_text("utf-8"))["groups"]:
+    for group in yaml.load(file.read_text("utf-8"), yaml.CSafeLoader)["groups"]:
         for rule in group["rules"]:
             yield Rule(
                 name=rule.get("alert") or rule["record"],

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from alerting import (
     pagerduty,
     routing,
 )
+from patience import wait_until
 
 from exporter.commands.rules import TAKEN
 
 Tool = Callable[..., Path]
+
+NOTHING_ELSE_SECONDS = 1.0
+"""After the first event so long is waited for others, which are not to come."""
 
 WHERE = {"job": "postgresql", "instance": "db1:9187"}
 CRITICAL = {"severity": "critical", "component": "postgresql", **WHERE}
@@ -170,7 +175,7 @@ def test_two_alerts_of_one_culprit_are_one_incident_that_is_whole(quick: tuple[A
     assert str(event.payload["custom_details"]["num_firing"]) == "2"
     assert "state=active" in event.payload["custom_details"]["firing"]
     assert event.payload["summary"].endswith("(one of 2)")
-    time.sleep(2)
+    time.sleep(NOTHING_ELSE_SECONDS)
     assert {e.dedup_key for e in stub.events} == {event.dedup_key}
 
 
@@ -188,7 +193,7 @@ def test_another_culprit_is_another_incident(quick: tuple[Alertmanager, PagerDut
         {"instance": "db2:9187"},
     )
     manager.post(*({"alertname": "PostgreSQLX", **CRITICAL, **culprit} for culprit in culprits))
-    _until(lambda: len(stub.events) >= len(culprits))
+    wait_until(lambda: len(stub.events) >= len(culprits))
     assert len({event.dedup_key for event in stub.events}) == len(culprits)
 
 
@@ -209,14 +214,15 @@ def test_what_hits_all_at_once_is_one_incident(
     manager, stub = quick
     manager.post(*({"alertname": "PostgreSQLX", "alert_family": family, **CRITICAL, **each} for each in members))
     event = stub.wait("PostgreSQLX")
-    time.sleep(2)
+    time.sleep(NOTHING_ELSE_SECONDS)
     assert len({each.dedup_key for each in stub.events}) == 1
     _is_whole(event)
     assert all(value in event.payload["custom_details"]["firing"] for each in members for value in each.values())
 
 
+@cache
 def _checks() -> list[dict[str, Any]]:
-    files = [yaml.safe_load(file.read_text()) for file in sorted((ALERTS / "tests").glob("*.yml"))]
+    files = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in sorted((ALERTS / "tests").glob("*.yml"))]
     return [check for file in files for test in file["tests"] for check in test["alert_rule_test"]]
 
 
@@ -245,7 +251,7 @@ def test_the_resolve_event_ends_the_same_incident(quick: tuple[Alertmanager, Pag
     manager.post(alert, says=SAYS)
     trigger = stub.wait("PostgreSQLX")
     manager.post(alert, ended=True, says=SAYS)
-    _until(lambda: len(stub.events) > 1)
+    wait_until(lambda: len(stub.events) > 1)
     resolve = stub.events[-1]
     assert resolve.action == "resolve"
     assert resolve.dedup_key == trigger.dedup_key
@@ -260,14 +266,14 @@ def test_a_warning_goes_to_the_low_urgency_service_and_info_nowhere(quick: tuple
     event = stub.wait("PostgreSQLTicket")
     assert event.receiver == "ticket"
     assert event.payload["severity"] == "warning"
-    time.sleep(2)
+    time.sleep(NOTHING_ELSE_SECONDS)
     assert {e.alertname for e in stub.events} == {"PostgreSQLTicket"}
 
 
 def test_the_dead_mans_switch_hears_the_watchdog(quick: tuple[Alertmanager, PagerDuty]) -> None:
     manager, stub = quick
     manager.post({"alertname": "PostgreSQLWatchdog", "severity": "info"})
-    _until(lambda: bool(stub.pings))
+    wait_until(lambda: bool(stub.pings))
     assert stub.events == []
 
 
@@ -327,8 +333,8 @@ def test_who_silences_whom(
 ) -> None:
     manager, stub = quick
     manager.post(source, *silenced, *heard)
-    _until(lambda: len(stub.events) >= 1 + len(heard))
-    time.sleep(2)
+    wait_until(lambda: len(stub.events) >= 1 + len(heard))
+    time.sleep(NOTHING_ELSE_SECONDS)
     told = sorted((event.alertname, event.source) for event in stub.events)
     assert told == sorted((alert["alertname"], alert["instance"]) for alert in (source, *heard))
     assert manager.inhibited() == sorted(alert["alertname"] for alert in silenced)
@@ -336,10 +342,3 @@ def test_who_silences_whom(
 
 def _is_whole(event: Event) -> None:
     assert all(event.payload[name] for name in ("summary", "source", "severity", "class", "component", "group"))
-
-
-def _until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {seconds:g} s"
-        time.sleep(0.05)

@@ -65,8 +65,7 @@ NOT_IN_2_42 = {
 }
 
 ALL = [*RULES.alerts.values(), *RULES.records.values()]
-every_rule = pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
-every_alert = pytest.mark.parametrize("alert", RULES.alerts.values(), ids=lambda alert: alert.name)
+ALERTING = tuple(RULES.alerts.values())
 
 Tool = Callable[[str, str], Path]
 
@@ -87,16 +86,22 @@ def test_promtool_finds_nothing_wrong_with_the_rules(promtool: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", sorted((ALERTS / "tests").glob("*.yml")), ids=lambda file: file.stem)
-def test_the_rule_tests_pass(file: Path, promtool: Path) -> None:
-    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+SLOW = {"replication", "statements_2m", "storage_5m", "vacuum", "wraparound_5m"}
+"""Rule tests that play so many cases, or so many days, that each takes promtool several seconds."""
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_rule_tests_pass(slow: bool, promtool: Path) -> None:
+    files = [file for file in sorted((ALERTS / "tests").glob("*.yml")) if (file.stem in SLOW) == slow]
+    done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", CASE_FILES, ids=lambda file: file.stem)
-def test_the_rule_tests_are_what_the_cases_say(file: Path) -> None:
-    for name, text in generate.generated(file.stem, generate.remembered).items():
-        assert (ALERTS / "tests" / name).read_text("utf-8") == text, "run: uv run python tests/alerts/generate.py"
+def test_the_rule_tests_are_what_the_cases_say() -> None:
+    written = {file.name: file.read_text("utf-8") for file in (ALERTS / "tests").glob("*.yml")}
+    subjects = [generate.generated(file.stem, generate.remembered) for file in CASE_FILES]
+    stale = [name for texts in subjects for name, text in texts.items() if written.get(name) != text]
+    assert stale == [], "run: uv run python tests/alerts/generate.py"
 
 
 def test_no_rule_test_is_left_over() -> None:
@@ -112,99 +117,112 @@ def entries() -> list[Entry]:
     return [entry for file in CASE_FILES for entry in read(file)]
 
 
-@every_alert
-def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: Rule, entries: list[Entry]) -> None:
-    own = [entry for entry in entries if entry.alert == alert.name]
-    assert any(entry.fires for entry in own)
-    assert any(entry.silent for entry in own) or alert.name in WATCHDOG
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(
+    entries: list[Entry], subtests: pytest.Subtests
+) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            own = [entry for entry in entries if entry.alert == alert.name]
+            assert any(entry.fires for entry in own)
+            assert any(entry.silent for entry in own) or alert.name in WATCHDOG
 
 
-@pytest.mark.parametrize("file", CASE_FILES, ids=lambda file: file.stem)
-def test_no_case_is_of_an_unknown_alert(file: Path) -> None:
-    assert {entry.alert for entry in read(file)} - RULES.alerts.keys() == set()
+def test_no_case_is_of_an_unknown_alert(entries: list[Entry]) -> None:
+    assert {entry.alert for entry in entries} - RULES.alerts.keys() == set()
 
 
 # Expressions.
 
 
-@every_rule
-def test_every_metric_and_label_exists_and_both_sides_of_an_operator_match(rule: Rule) -> None:
-    labels = KNOWN.of(promql_parser.parse(rule.expr)) or frozenset()
-    assert labels >= SCRAPED or rule.name in WATCHDOG or not rule.alerting, "job and instance have to stay"
+def test_every_metric_and_label_exists_and_both_sides_of_an_operator_match(subtests: pytest.Subtests) -> None:
+    for rule in ALL:
+        with subtests.test(rule.name):
+            labels = KNOWN.of(promql_parser.parse(rule.expr)) or frozenset()
+            assert labels >= SCRAPED or rule.name in WATCHDOG or not rule.alerting, "job and instance have to stay"
 
 
-@every_rule
-def test_only_functions_are_used_that_do_what_they_should_in_all_versions(rule: Rule) -> None:
-    words = set(re.findall(r"[a-z_0-9]+", re.sub(r"#.*", "", rule.expr)))
-    assert words & (NOT_IN_ALERTS | NOT_IN_2_42) == set()
+def test_only_functions_are_used_that_do_what_they_should_in_all_versions(subtests: pytest.Subtests) -> None:
+    for rule in ALL:
+        with subtests.test(rule.name):
+            words = set(re.findall(r"[a-z_0-9]+", re.sub(r"#.*", "", rule.expr)))
+            assert words & (NOT_IN_ALERTS | NOT_IN_2_42) == set()
 
 
-@every_rule
-def test_ranges_hold_four_scrapes_a_minute_apart(rule: Rule) -> None:
+def test_ranges_hold_four_scrapes_a_minute_apart(subtests: pytest.Subtests) -> None:
     """A rate over less is empty, or of two samples, where one scrapes every minute."""
-    called: list[str] = []
+    for rule in ALL:
+        with subtests.test(rule.name):
+            assert _short_ranges(rule) == []
+
+
+def _short_ranges(rule: Rule) -> list[str]:
+    found: list[str] = []
 
     def visit(part: promql_parser.Expr) -> None:
         if isinstance(part, promql_parser.MatrixSelector) and part.range.total_seconds() < 300:
-            called.append(str(part))
+            found.append(str(part))
 
     promql_parser.walk(promql_parser.parse(rule.expr), visit)
-    assert called == []
+    return found
 
 
-@pytest.mark.parametrize("record", RULES.records.values(), ids=lambda record: record.name)
-def test_recorded_series_are_named_by_level_metric_and_operation(record: Rule) -> None:
-    assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", record.name)
-    assert "_total:" not in record.name
-    assert any(record.name in rule.mentioned for rule in ALL), "unused"
+def test_recorded_series_are_named_by_level_metric_and_operation(subtests: pytest.Subtests) -> None:
+    for record in RULES.records.values():
+        with subtests.test(record.name):
+            assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+", record.name)
+            assert "_total:" not in record.name
+            assert any(record.name in rule.mentioned for rule in ALL), "unused"
 
 
 # Thresholds.
 
 
-@every_alert
-def test_each_comment_in_an_expression_names_the_number_before_it(alert: Rule) -> None:
+def test_each_comment_in_an_expression_names_the_number_before_it(subtests: pytest.Subtests) -> None:
     """That is how `pgvigil rules` and the Helm chart find it."""
-    lines = [line for line in alert.expr.splitlines() if "#" in line and not line.lstrip().startswith("#")]
-    for line in lines:
-        assert re.search(THRESHOLD.format(name=NAME) + r"\S", line), line
-    names = thresholds(BLOCKS[alert.name])
-    assert len(set(names)) == len(names) == len(lines)
-    assert {"for", "severity"} & set(names) == set()
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            lines = [line for line in alert.expr.splitlines() if "#" in line and not line.lstrip().startswith("#")]
+            for line in lines:
+                assert re.search(THRESHOLD.format(name=NAME) + r"\S", line), line
+            names = thresholds(BLOCKS[alert.name])
+            assert len(set(names)) == len(names) == len(lines)
+            assert {"for", "severity"} & set(names) == set()
 
 
-@every_alert
-def test_each_number_compared_with_can_be_changed_unless_it_is_a_state(alert: Rule) -> None:
-    commented = {float(found["number"]) for found in re.finditer(THRESHOLD.format(name=NAME), alert.expr)}
-    for comparison in comparisons(promql_parser.parse(alert.expr)):
-        numbers = {
-            side.val for side in (comparison.lhs, comparison.rhs) if isinstance(side, promql_parser.NumberLiteral)
-        }
-        assert numbers <= commented | {0, 1}, comparison.prettify()
+def test_each_number_compared_with_can_be_changed_unless_it_is_a_state(subtests: pytest.Subtests) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            commented = {float(found["number"]) for found in re.finditer(THRESHOLD.format(name=NAME), alert.expr)}
+            for comparison in comparisons(promql_parser.parse(alert.expr)):
+                sides = (comparison.lhs, comparison.rhs)
+                numbers = {side.val for side in sides if isinstance(side, promql_parser.NumberLiteral)}
+                assert numbers <= commented | {0, 1}, comparison.prettify()
 
 
 # Names, texts and links, by the conventions of Prometheus mixins and ours.
 
 
-@every_alert
-def test_names_labels_and_texts_follow_the_conventions(alert: Rule) -> None:
-    assert re.fullmatch(r"(PostgreSQL|PgBouncer)([A-Z][a-z0-9]+)+", alert.name)
-    assert alert.labels.keys() == {"severity", "component", "alert_family"}
-    assert alert.labels["severity"] in {"critical", "warning", "info"}
-    assert alert.labels["component"] in {"postgresql", "pgbouncer", "exporter"}
-    assert re.fullmatch(r"[a-z][a-z0-9_]*", alert.labels["alert_family"])
-    assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
-    assert re.fullmatch(r"[A-Z][^{}]*\.", alert.annotations["summary"])
-    assert "{{" in alert.annotations["description"] or alert.name in WATCHDOG
+def test_names_labels_and_texts_follow_the_conventions(subtests: pytest.Subtests) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            assert re.fullmatch(r"(PostgreSQL|PgBouncer)([A-Z][a-z0-9]+)+", alert.name)
+            assert alert.labels.keys() == {"severity", "component", "alert_family"}
+            assert alert.labels["severity"] in {"critical", "warning", "info"}
+            assert alert.labels["component"] in {"postgresql", "pgbouncer", "exporter"}
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", alert.labels["alert_family"])
+            assert alert.annotations.keys() == {"summary", "description", "runbook_url", "dashboard_url"}
+            assert re.fullmatch(r"[A-Z][^{}]*\.", alert.annotations["summary"])
+            assert "{{" in alert.annotations["description"] or alert.name in WATCHDOG
 
 
-@every_alert
-def test_links_lead_to_a_runbook_and_a_dashboard(alert: Rule) -> None:
-    assert alert.annotations["runbook_url"] == f"{RUNBOOKS}/{alert.name}.md"
-    assert (ALERTS / "runbooks" / f"{alert.name}.md").is_file()
-    link = re.fullmatch(re.escape(DASHBOARDS) + r"/d/([a-z-]+)(\?.*)?", alert.annotations["dashboard_url"])
-    assert link
-    assert link[1] in DASHBOARD_UIDS
+def test_links_lead_to_a_runbook_and_a_dashboard(subtests: pytest.Subtests) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            assert alert.annotations["runbook_url"] == f"{RUNBOOKS}/{alert.name}.md"
+            assert (ALERTS / "runbooks" / f"{alert.name}.md").is_file()
+            link = re.fullmatch(re.escape(DASHBOARDS) + r"/d/([a-z-]+)(\?.*)?", alert.annotations["dashboard_url"])
+            assert link
+            assert link[1] in DASHBOARD_UIDS
 
 
 LABEL = re.compile(r"\$labels\.(\w+)")
@@ -213,21 +231,23 @@ QUERY = re.compile(
 )
 
 
-@every_alert
-def test_annotations_use_labels_that_the_alert_has(alert: Rule) -> None:
-    had = (KNOWN.of(promql_parser.parse(alert.expr)) or frozenset()) | alert.labels.keys()
-    used = {label for text in alert.annotations.values() for label in LABEL.findall(text)}
-    assert used - had == set()
-    assert "$value" not in str(alert.labels), "a value in a label is another alert each time"
+def test_annotations_use_labels_that_the_alert_has(subtests: pytest.Subtests) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            had = (KNOWN.of(promql_parser.parse(alert.expr)) or frozenset()) | alert.labels.keys()
+            used = {label for text in alert.annotations.values() for label in LABEL.findall(text)}
+            assert used - had == set()
+            assert "$value" not in str(alert.labels), "a value in a label is another alert each time"
 
 
-@every_alert
-def test_queries_in_annotations_use_metrics_and_labels_that_exist(alert: Rule) -> None:
-    text = alert.annotations["description"]
-    queries = [next(filter(None, found)) for found in QUERY.findall(text)]
-    assert len(queries) == len(re.findall(r'\| *query\b|query "', text)), "a query that this test cannot read"
-    for query in queries:
-        KNOWN.of(promql_parser.parse(re.sub(r"%q|\\?[\"']%[sv]\\?[\"']", '"x"', query).replace('\\"', '"')))
+def test_queries_in_annotations_use_metrics_and_labels_that_exist(subtests: pytest.Subtests) -> None:
+    for alert in ALERTING:
+        with subtests.test(alert.name):
+            text = alert.annotations["description"]
+            queries = [next(filter(None, found)) for found in QUERY.findall(text)]
+            assert len(queries) == len(re.findall(r'\| *query\b|query "', text)), "a query that this test cannot read"
+            for query in queries:
+                KNOWN.of(promql_parser.parse(re.sub(r"%q|\\?[\"']%[sv]\\?[\"']", '"x"', query).replace('\\"', '"')))
 
 
 def test_an_alert_and_its_twin_share_a_family_for_inhibition() -> None:
@@ -255,11 +275,14 @@ def test_every_alert_is_written_so_that_it_can_be_changed_as_text() -> None:
 # Golden pages.
 
 
-@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.prom")), ids=lambda file: file.stem)
-def test_golden_pages_have_only_metrics_and_labels_of_the_catalog(file: Path) -> None:
-    for series in series_of(file.stem):
-        assert series.name in exported(), f"{series}: record the pages anew: uv run python tests/alerts/golden.py"
-        assert series.labels.keys() - SCRAPED <= exported()[series.name], series
+def test_golden_pages_have_only_metrics_and_labels_of_the_catalog() -> None:
+    unknown = [
+        f"{file.name}: {series}"
+        for file in sorted(GOLDEN.glob("*.prom"))
+        for series in series_of(file.stem)
+        if not series.labels.keys() - SCRAPED <= exported().get(series.name, set())
+    ]
+    assert unknown == [], "record the pages again: uv run python tests/alerts/golden.py"
 
 
 def test_a_page_of_today_has_the_labels_of_the_golden_ones(server18: Cluster) -> None:
@@ -315,6 +338,7 @@ def test_a_case_file_that_is_wrong_says_where(text: str, wrong: str, tmp_path: P
     assert str(raised.value).startswith("locks.yml: ")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("golden", ["healthy18", "standby18"])
 def test_a_server_at_peace_fires_nothing(golden: str, promtool: Path, tmp_path: Path) -> None:
     """Its page as it stands, for longer than any alert waits; the watchdog shows that alerts can be seen here."""

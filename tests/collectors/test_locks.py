@@ -1,10 +1,12 @@
 """Lock waits and connections, on servers brought into the state that the metrics describe."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from clients import client, waiting
+from module_database import page_when
 from pages import MONITOR, page
 
 from exporter.demo.cluster import Cluster
@@ -20,6 +22,7 @@ def table(server: Cluster) -> Iterator[str]:
 
 async def test_a_queue_is_resolved_to_the_root_that_waits_for_nobody(server: Cluster, table: str) -> None:
     """Idle in transaction <- ALTER TABLE <- two readers: three sessions wait for the first, in two steps."""
+    started = time.monotonic()
     async with client(server, "forgot to commit") as root:
         await root.execute(f"BEGIN; SELECT * FROM {table}")
         pid = await root.fetchval("SELECT pg_backend_pid()")
@@ -44,10 +47,11 @@ async def test_a_queue_is_resolved_to_the_root_that_waits_for_nobody(server: Clu
         "held_mode": "AccessShareLock",
     }
     assert found.value("pg_lock_blocker_blocked_sessions") == 3
-    assert 0.3 <= found.value("pg_lock_blocker_longest_wait_seconds") < 30
-    assert 0.3 <= found.value("pg_lock_blocker_transaction_seconds") < 30
+    elapsed = time.monotonic() - started
+    assert 0.3 <= found.value("pg_lock_blocker_longest_wait_seconds") < elapsed
+    assert 0.3 <= found.value("pg_lock_blocker_transaction_seconds") < elapsed
     assert found.value("pg_lock_waiters") == 3
-    assert 0.3 <= found.value("pg_lock_longest_wait_seconds") < 30
+    assert 0.3 <= found.value("pg_lock_longest_wait_seconds") < elapsed
     queue = {"datname": "postgres", "relation": 'public.odd "table" 🐘'}
     assert found.value("pg_lock_queue_waiters", **queue, mode="AccessShareLock") == 2
     assert found.value("pg_lock_queue_waiters", **queue, mode="AccessExclusiveLock") == 1
@@ -152,10 +156,4 @@ async def test_a_deadlock_is_counted(server: Cluster, table: str) -> None:
             return_exceptions=True,
         )
         assert sum(isinstance(result, Exception) for result in results) == 1
-    found = 0.0
-    for _ in range(50):  # statistics arrive within a second before PostgreSQL 15
-        found = page(server.dsn(user=MONITOR)).value("pg_database_deadlocks_total", datname="postgres")
-        if found == before + 1:
-            break
-        await asyncio.sleep(0.1)
-    assert found == before + 1
+    page_when(server, lambda p: p.value("pg_database_deadlocks_total", datname="postgres") == before + 1, "postgres")

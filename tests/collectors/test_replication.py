@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from clients import client
 from pages import MONITOR, Labels, Page, page
+from patience import wait_until
 from standby import clone_standby, restart
 
 from exporter.demo.cluster import HOST, Cluster
@@ -25,6 +26,9 @@ OURS = {
     "wal_receiver",
 }
 
+SENDER_TIMEOUT = 60
+"""Seconds of silence after which a primary takes a standby for gone; PostgreSQL's default."""
+
 STANDBY = {
     "max_standby_streaming_delay": "0",
     "primary_slot_name": "the_standby",
@@ -39,7 +43,7 @@ def primary(server: Cluster) -> Iterator[Cluster]:
     """The shared server, with a slot for the standby."""
     server.execute("SELECT pg_create_physical_replication_slot('the_standby', true)")
     yield server
-    eventually(lambda: not server.value("SELECT active FROM pg_replication_slots WHERE slot_name = 'the_standby'"))
+    wait_until(lambda: not server.value("SELECT active FROM pg_replication_slots WHERE slot_name = 'the_standby'"))
     server.execute("SELECT pg_drop_replication_slot('the_standby')")
 
 
@@ -56,17 +60,10 @@ def standby(primary: Cluster, running_standby: Cluster) -> Cluster:
     return running_standby
 
 
-def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up, "did not happen in time"
-        time.sleep(0.05)
-
-
 def caught_up(primary: Cluster, standby: Cluster) -> None:
     end = str(primary.value("SELECT pg_current_wal_lsn()::text"))
-    eventually(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
-    eventually(lambda: standby.value("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"))
+    wait_until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
+    wait_until(lambda: standby.value("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"))
 
 
 def page_of(server: Cluster) -> Page:
@@ -87,7 +84,7 @@ def page_where(server: Cluster, holds: Callable[[Page], object]) -> Page:
         pages.append(page_of(server))
         return bool(holds(pages[-1]))
 
-    eventually(asked)
+    wait_until(asked)
     return pages[-1]
 
 
@@ -129,8 +126,8 @@ def test_a_primary_shows_its_standby(primary: Cluster, standby: Cluster) -> None
     for step in ("sent", "write", "flush", "replay"):
         assert found.value(f"pg_replication_sender_{step}_lag_bytes", **who) < 1000
     for step in ("write", "flush", "replay"):
-        assert 0 <= found.value(f"pg_replication_sender_{step}_lag_seconds", **who) < 5
-    assert 0 <= found.value("pg_replication_sender_reply_age_seconds", **who) < 5
+        assert 0 <= found.value(f"pg_replication_sender_{step}_lag_seconds", **who) < SENDER_TIMEOUT
+    assert 0 <= found.value("pg_replication_sender_reply_age_seconds", **who) < SENDER_TIMEOUT
     assert found.value("pg_wal_senders") == 1
     assert found.value("pg_wal_senders_max") == 10
     assert found.series("pg_replication_lag_seconds") == []
@@ -145,7 +142,7 @@ def test_a_standby_shows_its_upstream(primary: Cluster, standby: Cluster) -> Non
     assert found.value("pg_wal_receiver_configured") == 1
     assert found.value("pg_wal_receiver_lag_bytes") == 0
     assert found.value("pg_wal_receiver_timeline") == 1
-    assert abs(found.value("pg_wal_receiver_last_message_timestamp_seconds") - time.time()) < 10
+    assert 0 <= time.time() - found.value("pg_wal_receiver_last_message_timestamp_seconds") < SENDER_TIMEOUT
     assert found.value("pg_wal_receiver_latest_end_timestamp_seconds") <= time.time()
     assert found.value("pg_recovery_paused") == 0
     assert found.value("pg_recovery_min_apply_delay_seconds") == 0
@@ -206,7 +203,7 @@ def test_lag_grows_from_the_moment_the_link_is_cut(primary: Cluster, standby: Cl
         found = page_where(standby, lambda p: p.value("pg_wal_receiver_streaming") == 0)
         cut_at = time.time()
         write(primary)
-        time.sleep(2)
+        time.sleep(0.5)
         asked_at = time.time()
         found = page_of(standby)
         assert found.series("pg_wal_receiver_info") == []
@@ -254,10 +251,10 @@ async def test_a_query_cancelled_by_replay_is_a_conflict(primary: Cluster, stand
 
 
 def test_a_delay_on_purpose_is_lag_and_says_so(primary: Cluster, standby: Cluster) -> None:
-    standby.execute("ALTER SYSTEM SET recovery_min_apply_delay = '2s'")
+    standby.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
     standby.execute("SELECT pg_reload_conf()")
     try:
-        page_where(standby, lambda p: p.value("pg_recovery_min_apply_delay_seconds") == 2)
+        page_where(standby, lambda p: p.value("pg_recovery_min_apply_delay_seconds") == 3600)
         write(primary)
         page_where(standby, lambda p: p.value("pg_replication_lag_seconds") > 1)
     finally:
@@ -363,8 +360,11 @@ def test_wal_status_is_one_of_four(slots: Cluster, major: int) -> None:
 
 def test_a_slot_says_since_when_it_is_inactive(slots: Cluster, major: int) -> None:
     found = page_of(slots).series("pg_replication_slots_inactive_since_timestamp_seconds", slot_name="forgotten")
-    assert len(found) == (major >= 17)
-    assert all(abs(value - time.time()) < 30 for _, value in found)
+    if major < 17:
+        assert found == []
+        return
+    since = "SELECT extract(epoch FROM inactive_since)::float8 FROM pg_replication_slots WHERE slot_name = 'forgotten'"
+    assert [value for _, value in found] == [slots.value(since)]
 
 
 def test_a_lost_slot_says_so(cluster: Callable[..., Cluster], major: int) -> None:
@@ -423,6 +423,7 @@ async def test_a_large_transaction_spills(slots: Cluster, major: int) -> None:
     assert found.value("pg_replication_slots_confirmed_flush_lag_bytes", **decoded) < 100_000
 
 
+@pytest.mark.full
 def test_lag_grows_while_a_link_that_looks_alive_is_silent(server18: Cluster) -> None:
     """A sender that is frozen closes nothing, and nothing arrives."""
     settings = {"wal_receiver_timeout": "20s", "wal_receiver_status_interval": "1s"}
@@ -448,8 +449,7 @@ def test_lag_grows_when_the_primary_is_gone(cluster: Callable[..., Cluster]) -> 
         caught_up(primary, standby)
         primary.stop("immediate")
         time.sleep(1)
-        found = page_of(standby)
-        assert found.value("pg_wal_receiver_streaming") == 0
+        found = page_where(standby, lambda p: p.value("pg_wal_receiver_streaming") == 0)
         assert found.value("pg_replication_lag_seconds") >= 1
         time.sleep(1)
         assert page_of(standby).value("pg_replication_lag_seconds") >= 2
@@ -478,7 +478,7 @@ async def test_a_long_transaction_replayed_as_it_comes_is_no_lag(server18: Clust
             while not loading.done():
                 pages.append(await asyncio.to_thread(page_of, standby))
             await loading
-        assert len(pages) > 3
+        assert len(pages) > 1
         assert max(found.value("pg_replication_last_replay_seconds") for found in pages) > 2
         assert max(found.value("pg_replication_lag_seconds") for found in pages) == 0
 

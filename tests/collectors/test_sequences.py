@@ -1,12 +1,10 @@
 """Sequences, and the columns whose type ends before they do."""
 
 import pytest
-from module_database import DATABASE, own_database, page_of
+from module_database import DATABASE, page_of
 from pages import MONITOR
 
 from exporter.demo.cluster import Cluster
-
-database = pytest.fixture(own_database, scope="module")
 
 INTEGER, BIGINT = 2**31 - 1, 2**63 - 1
 

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-from module_database import DATABASE, own_database, page_of
+from module_database import DATABASE, page_of
 from pages import MONITOR, page
 
 from exporter.demo.build import hand_over
 from exporter.demo.cluster import Cluster
-
-database = pytest.fixture(own_database, scope="module")
 
 
 def test_a_tablespace_tells_its_size_and_place(database: Cluster) -> None:

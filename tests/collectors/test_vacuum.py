@@ -6,23 +6,20 @@ from collections.abc import Callable
 
 import asyncpg
 import pytest
-from module_database import DATABASE, eventually, own_database, page_of, session
-from pages import Page
+from module_database import DATABASE, page_of, page_when, session
+from pages import Page, catalog
+from patience import until
 
-from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
-
-database = pytest.fixture(own_database, scope="module")
 
 
 def page_with(server: Cluster, database: str = DATABASE, **wanted: tuple[str, float]) -> Page:
-    """A page on which each table has the value of the metric; statistics arrive a little late."""
-    for _ in range(50):
-        found = page_of(server, database)
-        if all([value for _, value in found.series(m, relname=table)] == [v] for table, (m, v) in wanted.items()):
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{wanted} is not on the page")
+    """The first page on which each table has the value of the metric."""
+
+    def there(found: Page) -> bool:
+        return all([value for _, value in found.series(m, relname=table)] == [v] for table, (m, v) in wanted.items())
+
+    return page_when(server, there, database)
 
 
 def run(server: Cluster, *statements: str) -> None:
@@ -136,6 +133,7 @@ def test_dead_toast_counts_with_its_owner(database: Cluster) -> None:
 
 
 def test_vacuum_and_analyze_leave_their_time_and_count(database: Cluster) -> None:
+    began_at = time.time()
     run(database, "CREATE TABLE tended (id int)")
     found = page_of(database)
     for kind in ("vacuum", "autovacuum", "analyze", "autoanalyze"):
@@ -146,7 +144,7 @@ def test_vacuum_and_analyze_leave_their_time_and_count(database: Cluster) -> Non
     assert found.value("pg_table_autovacuums_total", relname="tended") == 0
     assert found.value("pg_table_autoanalyzes_total", relname="tended") == 0
     for kind in ("vacuum", "analyze"):
-        assert time.time() - found.value(f"pg_table_last_{kind}_timestamp_seconds", relname="tended") < 60
+        assert began_at <= found.value(f"pg_table_last_{kind}_timestamp_seconds", relname="tended") <= time.time()
 
 
 def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: int) -> None:
@@ -159,7 +157,7 @@ def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: i
         "ANALYZE parent",
     )
     found = page_with(database, child=("pg_table_dead_tuples", 10))
-    ours = {metric.name for metric in load(BUILT_IN).named("tables").metrics}
+    ours = {metric.name for metric in catalog().named("tables").metrics}
     shown = {name for name in ours if found.series(name, relname="parent")}
     analyzed = {"pg_table_analyzes_total", "pg_table_last_analyze_timestamp_seconds", "pg_table_estimated_rows"}
     assert shown == (analyzed if major >= 14 else set())
@@ -178,7 +176,7 @@ def test_what_is_cut_is_the_least_overdue(cluster: Callable[..., Cluster]) -> No
         server.execute(f"INSERT INTO {table} SELECT generate_series(1, {rows}); DELETE FROM {table}")
     found = page_of(server, "postgres")
     tables = [had["relname"] for had, _ in found.series("pg_table_dead_tuples", datname="postgres")]
-    assert len(tables) == load(BUILT_IN).named("tables").limit
+    assert len(tables) == catalog().named("tables").limit
     assert {"t249", "t250"} < set(tables)
     assert found.value("pg_table_dead_tuples", relname="t249") == 60
 
@@ -210,7 +208,7 @@ async def test_a_locked_table_keeps_nothing_from_the_page(database: Cluster) -> 
     async with session(database) as one, session(database) as two, one.transaction(), two.transaction():
         await one.execute("ALTER TABLE locked ADD COLUMN v text; TRUNCATE emptied")
         waiting = asyncio.create_task(two.execute("LOCK TABLE locked"))
-        await asyncio.sleep(0.1)
+        await until(lambda: database.value("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         found = page_of(database)
         await one.execute("ROLLBACK; BEGIN")
         await waiting
@@ -240,8 +238,9 @@ async def test_a_running_vacuum_shows_how_far_it_is(database: Cluster, major: in
     labels = {"datname": DATABASE, "relname": "public.big"}
     async with session(database) as vacuum, session(database) as watch:
         await vacuum.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
+        started = time.monotonic()
         running = asyncio.create_task(vacuum.execute("VACUUM big"))
-        await eventually(lambda: watch.fetchval("SELECT sum(heap_blks_scanned) > 5 FROM pg_stat_progress_vacuum"))
+        await until(lambda: watch.fetchval("SELECT sum(heap_blks_scanned) > 5 FROM pg_stat_progress_vacuum"))
         found = page_of(database)
         blocks = await watch.fetchval("SELECT pg_relation_size('big') / 8192")
         await watch.execute(f"SELECT pg_cancel_backend({vacuum.get_server_pid()})")
@@ -252,7 +251,7 @@ async def test_a_running_vacuum_shows_how_far_it_is(database: Cluster, major: in
     assert 5 < found.value("pg_vacuum_progress_heap_scanned_blocks", **labels) <= blocks
     assert found.value("pg_vacuum_progress_heap_vacuumed_blocks", **labels) == 0
     assert found.value("pg_vacuum_progress_index_vacuums", **labels) == 0
-    assert 0 < found.value("pg_vacuum_progress_seconds", **labels) < 30
+    assert 0 < found.value("pg_vacuum_progress_seconds", **labels) < time.monotonic() - started
     assert found.value("pg_vacuum_progress_wraparound", **labels) == 0
     in_rows, in_bytes = "pg_vacuum_progress_max_dead_tuples", "pg_vacuum_progress_max_dead_tuple_bytes"
     assert found.value(in_bytes if major >= 17 else in_rows, **labels) > 0
@@ -266,7 +265,7 @@ async def test_a_vacuum_tells_how_long_it_slept(cluster: Callable[..., Cluster])
     async with session(server, "postgres") as vacuum, session(server, "postgres") as watch:
         await vacuum.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
         running = asyncio.create_task(vacuum.execute("VACUUM big"))
-        await eventually(lambda: watch.fetchval("SELECT sum(delay_time) >= 1000 FROM pg_stat_progress_vacuum"))
+        await until(lambda: watch.fetchval("SELECT sum(delay_time) >= 1000 FROM pg_stat_progress_vacuum"))
         found = page_of(server, "postgres")
         await watch.execute(f"SELECT pg_cancel_backend({vacuum.get_server_pid()})")
         with pytest.raises(asyncpg.QueryCanceledError):
@@ -297,5 +296,5 @@ async def test_a_forced_freeze_is_told_apart(major: int, cluster: Callable[..., 
             forced = any(value == 1 for _, value in progress)  # others may clean up meanwhile, as always
             return found if forced and found.value("pg_autovacuum_wraparound_workers") else None
 
-        found = await eventually(freezing)  # two queries, a moment apart: a worker may be between two tables in one
+        found = await until(freezing)  # two queries, a moment apart: a worker may be between two tables in one
     assert found.value("pg_autovacuum_workers") >= found.value("pg_autovacuum_wraparound_workers")

@@ -1,33 +1,20 @@
 """WAL, checkpoints, archiving and I/O, on servers that wrote, flushed and failed to archive on purpose."""
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
 
 import pytest
-from module_database import DATABASE, eventually, own_database, session
+from module_database import DATABASE, page_when, session
 from pages import MONITOR, Page, page
+from patience import wait_until
 from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
-database = pytest.fixture(own_database, scope="module")
-
 
 def scraped(server: Cluster) -> Page:
     return page(server.dsn(user=MONITOR))
-
-
-async def reached(server: Cluster, holds: Callable[[Page], object]) -> Page:
-    """The first page on which something holds."""
-
-    async def found() -> Page | None:
-        now = scraped(server)
-        return now if holds(now) else None
-
-    result: Page = await eventually(found, 10)
-    return result
 
 
 def wal(size: int) -> str:
@@ -42,7 +29,7 @@ async def test_the_bytes_of_wal_are_counted(server: Cluster, major: int) -> None
     before = scraped(server)
     server.execute(wal(5_000_000))
     start = before.value("pg_wal_bytes_total")
-    after = await reached(server, lambda p: p.value("pg_wal_bytes_total") - start > 5_000_000)
+    after = page_when(server, lambda p: p.value("pg_wal_bytes_total") - start > 5_000_000, "postgres")
     assert after.value("pg_wal_bytes_total") - start < 6_000_000
     assert 2 <= after.value("pg_wal_records_total") - before.value("pg_wal_records_total") < 1000
     assert after.value("pg_wal_writes_total") > before.value("pg_wal_writes_total")
@@ -58,9 +45,9 @@ async def test_whole_pages_and_the_time_of_flushes_are_counted(cluster: Callable
     before = scraped(server)
     server.execute("UPDATE page SET n = 1")
     start = before.value("pg_wal_full_page_images_total")
-    after = await reached(server, lambda p: p.value("pg_wal_full_page_images_total") - start >= pages)
+    after = page_when(server, lambda p: p.value("pg_wal_full_page_images_total") - start >= pages, "postgres")
     assert after.value("pg_wal_full_page_images_total") - start < 5 * pages
-    after = await reached(server, lambda p: p.value("pg_wal_syncs_total") > before.value("pg_wal_syncs_total"))
+    after = page_when(server, lambda p: p.value("pg_wal_syncs_total") > before.value("pg_wal_syncs_total"), "postgres")
     assert 0 < after.value("pg_wal_sync_seconds_total") < 30
     assert 0 < after.value("pg_wal_write_seconds_total") < 30
 
@@ -77,18 +64,19 @@ def test_the_files_of_wal_are_counted_and_measured(server: Cluster) -> None:
 async def test_a_checkpoint_by_command_is_counted_and_ends_what_recovery_has_to_replay(
     server: Cluster, major: int
 ) -> None:
-    await asyncio.sleep(1.1 if major < 15 else 0)  # to 14, numbers arrive late
-    before = scraped(server)
+    began_at = time.time()
+    server.execute("SELECT pg_stat_reset_shared('bgwriter')")  # to 14, numbers arrive late: those before it are there
+    before = page_when(server, lambda p: p.value("pg_bgwriter_stats_reset_timestamp_seconds") >= began_at, "postgres")
     server.execute("CREATE TABLE dirty AS SELECT id FROM generate_series(1, 50000) AS id")
     server.execute(wal(3_000_000))
     assert scraped(server).value("pg_checkpointer_redo_bytes") > 3_000_000
-    asked_at = time.time()
+    asked_at = int(time.time())  # as PostgreSQL writes it down
     server.execute("CHECKPOINT; DROP TABLE dirty")
     requested = before.value("pg_checkpointer_requested_total")
-    after = await reached(server, lambda p: p.value("pg_checkpointer_requested_total") > requested)
+    after = page_when(server, lambda p: p.value("pg_checkpointer_requested_total") > requested, "postgres")
     assert after.value("pg_checkpointer_requested_total") == requested + 1
     assert after.value("pg_checkpointer_redo_bytes") < 1_000_000
-    assert after.value("pg_checkpointer_last_checkpoint_timestamp_seconds") == pytest.approx(asked_at, abs=5)
+    assert asked_at <= after.value("pg_checkpointer_last_checkpoint_timestamp_seconds") <= time.time()
     written = after.value("pg_checkpointer_buffers_written_total") - before.value(
         "pg_checkpointer_buffers_written_total"
     )
@@ -110,14 +98,11 @@ async def test_a_standby_counts_restartpoints_and_blocks_read_ahead(
         primary.execute("UPDATE ahead SET id = id; CHECKPOINT")
         end = str(primary.value("SELECT pg_current_wal_lsn()::text"))
 
-        async def replayed() -> bool:
-            return bool(standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
-
-        await eventually(replayed)
+        wait_until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
         before = scraped(standby)
         standby.execute("CHECKPOINT")
         seen = "pg_checkpointer_restartpoints_requested_total" if major >= 17 else "pg_checkpointer_requested_total"
-        after = await reached(standby, lambda p: p.value(seen) > before.value(seen))
+        after = page_when(standby, lambda p: p.value(seen) > before.value(seen), "postgres")
         assert after.value(seen) == before.value(seen) + 1
         if major >= 17:
             done = "pg_checkpointer_restartpoints_done_total"
@@ -136,7 +121,7 @@ async def test_a_standby_counts_restartpoints_and_blocks_read_ahead(
 async def test_the_background_writers_counters_are_those_of_the_view(database: Cluster, major: int) -> None:
     before = scraped(database).value("pg_stat_bgwriter_buffers_alloc_total")
     database.execute("CREATE TABLE allocated AS SELECT id FROM generate_series(1, 100000) AS id", DATABASE)
-    after = await reached(database, lambda p: p.value("pg_stat_bgwriter_buffers_alloc_total") - before > 10)
+    after = page_when(database, lambda p: p.value("pg_stat_bgwriter_buffers_alloc_total") - before > 10, "postgres")
     columns = ["buffers_clean", "maxwritten_clean"] + (
         ["buffers_backend", "buffers_backend_fsync"] if major < 17 else []
     )
@@ -162,7 +147,7 @@ async def test_small_caches_have_the_same_names_on_all_versions(database: Cluste
     async with session(database) as client:
         await client.execute("CREATE TABLE hint AS SELECT id FROM generate_series(1, 10) AS id")
         await client.execute("DO $$ BEGIN FOR i IN 1..100 LOOP UPDATE hint SET id = i; COMMIT; END LOOP; END $$")
-    await reached(database, lambda p: p.value("pg_slru_blocks_hit_total", name="transaction") > start)
+    page_when(database, lambda p: p.value("pg_slru_blocks_hit_total", name="transaction") > start, "postgres")
 
 
 def total(found: Page, name: str, **labels: object) -> float:
@@ -179,7 +164,7 @@ async def test_io_is_counted_by_who_did_it(database: Cluster, major: int) -> Non
         await client.execute("CREATE TABLE extended AS SELECT id FROM generate_series(1, 500000) AS id")
         size = await client.fetchval("SELECT pg_relation_size('extended')")
     start = total(before, "pg_io_extend_bytes_total", **sessions)
-    after = await reached(database, lambda p: total(p, "pg_io_extend_bytes_total", **sessions) - start >= size)
+    after = page_when(database, lambda p: total(p, "pg_io_extend_bytes_total", **sessions) - start >= size, "postgres")
     assert total(after, "pg_io_extend_bytes_total", **sessions) - start == pytest.approx(size, abs=1_000_000)
     assert total(after, "pg_io_extend_seconds_total", **sessions) > total(
         before, "pg_io_extend_seconds_total", **sessions
@@ -214,29 +199,35 @@ def test_a_server_that_does_not_archive_says_so(server: Cluster) -> None:
 async def test_archiving_that_fails_leaves_a_backlog_which_goes_when_it_works(
     cluster: Callable[..., Cluster], major: int
 ) -> None:
+    started_at = time.time()
     server = cluster(major, {"archive_mode": "on", "archive_command": "/bin/false"})
     for _ in range(2):
         server.execute(wal(1000))
         server.execute("SELECT pg_switch_wal()")
     ready = sorted((server.data / "pg_wal" / "archive_status").glob("*.ready"))
-    os.utime(ready[0], (time.time() - 1000, time.time() - 1000))
-    failing = await reached(server, lambda p: p.value("pg_archiver_failing"))
+    began_at = int(time.time())  # as PostgreSQL reads it
+    os.utime(ready[0], (began_at - 1000, began_at - 1000))
+    failing = page_when(server, lambda p: p.value("pg_archiver_failing"), "postgres")
     assert failing.value("pg_archiver_enabled") == 1
     assert failing.value("pg_archiver_ready_files") == 2
     assert failing.value("pg_archiver_ready_bytes") == 2 * 16 * 1024 * 1024
-    assert failing.value("pg_archiver_ready_oldest_age_seconds") == pytest.approx(1000, abs=20)
+    assert 1000 <= failing.value("pg_archiver_ready_oldest_age_seconds") <= 1000 + time.time() - began_at
     assert failing.value("pg_archiver_failed_total") >= 1
     assert failing.value("pg_archiver_archived_total") == 0
-    assert failing.value("pg_archiver_last_failed_timestamp_seconds") == pytest.approx(time.time(), abs=20)
+    assert started_at <= failing.value("pg_archiver_last_failed_timestamp_seconds") <= time.time()
     assert failing.series("pg_archiver_last_archived_age_seconds") == []
     server.execute("ALTER SYSTEM SET archive_command = '/bin/true'")
     server.execute("SELECT pg_reload_conf()")
-    await asyncio.sleep(0.2)
+    wait_until(lambda: server.value("SHOW archive_command") == "/bin/true")
+    mended_at = time.time()
     server.execute(wal(1000))
     server.execute("SELECT pg_switch_wal()")
-    working = await reached(server, lambda p: p.value("pg_archiver_archived_total") >= 3)
+
+    def caught_up(found: Page) -> bool:
+        return found.value("pg_archiver_archived_total") >= 3 and found.value("pg_archiver_ready_files") == 0
+
+    working = page_when(server, caught_up, "postgres")
     assert working.value("pg_archiver_failing") == 0
-    assert working.value("pg_archiver_ready_files") == 0
     assert working.value("pg_archiver_ready_oldest_age_seconds") == 0
-    assert 0 <= working.value("pg_archiver_last_archived_age_seconds") < 20
-    assert working.value("pg_archiver_last_archived_timestamp_seconds") == pytest.approx(time.time(), abs=20)
+    assert 0 <= working.value("pg_archiver_last_archived_age_seconds") <= time.time() - mended_at
+    assert mended_at <= working.value("pg_archiver_last_archived_timestamp_seconds") <= time.time()

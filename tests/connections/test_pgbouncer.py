@@ -286,7 +286,7 @@ async def test_one_that_hangs_costs_no_page_and_no_connection(bouncers: Bouncers
         async def again() -> bool:
             return well(await scraped(made, 2))
 
-        await eventually(again, 15)
+        await eventually(again)
         assert bouncer.consoles() == 2
 
 
@@ -303,7 +303,7 @@ async def test_after_a_restart_it_is_there_again(bouncers: Bouncers) -> None:
         async def again() -> bool:
             return well(await scraped(made, 2))
 
-        await eventually(again, 15)
+        await eventually(again)
 
 
 async def test_it_reports_when_no_client_is_let_in_any_more(bouncers: Bouncers) -> None:

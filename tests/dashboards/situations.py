@@ -16,11 +16,11 @@ from alerting import ALERTS
 from alerts.golden import FOLDER as GOLDEN
 from dashboards.ask import Viewer, Window
 from incidents.tape import Phase, Recording, Tape, openmetrics, read
+from pages import catalog
 from prom import JOB, PROMETHEUS, PROMTOOL, Prometheus, prometheus
 from servers import build, program
 from serving import Exporter, serving
 
-from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import Cluster
 from exporter.demo.shop import DATABASE, MONITOR, ROLES, SETTINGS, TABLES, Shop
 from exporter.demo.workload import everybody
@@ -96,7 +96,7 @@ def _exporter(shop: Shop, folder: Path, budget: str) -> AbstractContextManager[E
     own = folder / "collectors"
     own.mkdir(exist_ok=True)
     (own / "repetitive.yaml").write_text(REPETITIVE)
-    uncached = json.dumps({collector.name: {"cache": 0} for collector in load(BUILT_IN) if collector.cache})
+    uncached = json.dumps({collector.name: {"cache": 0} for collector in catalog() if collector.cache})
     return serving(dsn=shop.dsn(MONITOR), collectors=uncached, collectors_dir=str(own), cost_budget=budget)
 
 

@@ -85,16 +85,18 @@ def _landing(alert: Rule) -> re.Match[str]:
 ON_OURS = [alert for alert in RULES.alerts.values() if _landing(alert)["uid"] in uids()]
 
 
-@pytest.mark.parametrize("alert", ON_OURS, ids=lambda alert: alert.name)
-def test_an_alert_lands_on_the_panel_that_shows_why_it_fires(alert: Rule) -> None:
-    link = _landing(alert)
-    shown = board(link["uid"])
-    [panel] = [each for each in panels(shown) if str(each["id"]) == link["panel"]]
-    asked = [expanded(target.expr, usual(shown)) for target in targets(shown) if target.panel["id"] == panel["id"]]
-    metrics = _read(selector.name or "" for expression in asked for selector in selectors(expression))
+def test_an_alert_lands_on_the_panel_that_shows_why_it_fires(subtests: pytest.Subtests) -> None:
+    for alert in ON_OURS:
+        with subtests.test(alert.name):
+            link = _landing(alert)
+            shown = board(link["uid"])
+            [panel] = [each for each in panels(shown) if str(each["id"]) == link["panel"]]
+            there = [target for target in targets(shown) if target.panel["id"] == panel["id"]]
+            asked = [expanded(target.expr, usual(shown)) for target in there]
+            metrics = _read(selector.name or "" for expression in asked for selector in selectors(expression))
 
-    assert alert.annotations["runbook_url"] in [each["url"] for each in panel["links"]]
-    assert "ALERTS" in metrics or metrics & _read(selector.name or "" for selector in alert.selectors)
+            assert alert.annotations["runbook_url"] in [each["url"] for each in panel["links"]]
+            assert "ALERTS" in metrics or metrics & _read(selector.name or "" for selector in alert.selectors)
 
 
 def test_every_alert_lands_on_a_dashboard() -> None:

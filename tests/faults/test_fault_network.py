@@ -11,7 +11,6 @@ import psutil
 import pytest
 from clients import until
 from faults.harness import (
-    VITAL,
     dsn_through,
     exporting,
     failing,
@@ -19,6 +18,7 @@ from faults.harness import (
     reason,
     timed,
     until_whole,
+    vital,
     witnessed,
 )
 from pages import MONITOR, Page, uncached
@@ -53,7 +53,7 @@ async def down(of: Target, why: str, timeout: float) -> Page:
     """The page is in time; says that the server is down, and why; and has the last good results with their age."""
     page = (await timed(of, timeout)).page
     assert reason(page) == why
-    assert failing(page) >= VITAL
+    assert failing(page) >= vital()
     assert page.value("pgvigil_collector_age_seconds", collector="sessions") > 0
     assert page.series("pg_sessions") != []
     return page
@@ -130,13 +130,13 @@ async def test_one_backend_of_ours_is_stopped(cluster: Callable[..., Cluster], m
     server = cluster(major)
     async with witnessed(server), exporting(server.dsn(user=MONITOR), uncached()) as running:
         await until_whole(running)
-        vital, main = await vital_and_main(server)
-        victim, other = (vital, main) if which == "vital" else (main, vital)
+        pids = await vital_and_main(server)
+        victim, other = pids if which == "vital" else reversed(pids)
         os.kill(victim, signal.SIGSTOP)
         try:
             page = (await timed(running, 1.5)).page
             assert reason(page) == ""
-            assert (failing(page) & VITAL == set()) == (which == "main")
+            assert (failing(page) & vital() == set()) == (which == "main")
             assert page.series("pg_sessions") != []
             page = await until_whole(running, apart=0.5)
             assert page.value("pgvigil_connections") == 3
@@ -192,19 +192,19 @@ async def test_the_way_there_and_back_takes_half_a_second(cluster: Callable[...,
     server = cluster()
     async with (
         network(server) as net,
-        witnessed(server, way=0.5),
+        witnessed(server),
         exporting(dsn_through(server, net), uncached(), cost_budget=0.01, watch=WatchOptions()) as running,
     ):
         await until_whole(running)
         net.delay = 0.25
         page = (await timed(running, 1.5)).page
         assert reason(page) == ""
-        assert failing(page) & VITAL
+        assert failing(page) & vital()
         assert page.value("pgvigil_collector_age_seconds", collector="lock_blockers") > 0
         for _ in range(4):
             page = (await timed(running, 9.5)).page
             assert reason(page) == ""
-            assert failing(page).isdisjoint(VITAL)
+            assert failing(page).isdisjoint(vital())
             assert held_back(page) == {}
         net.delay = 0.0
         await until_whole(running)
@@ -219,7 +219,7 @@ def held_back(page: Page) -> dict[str, float]:
 async def test_an_exporter_starts_where_the_way_is_long(cluster: Callable[..., Cluster]) -> None:
     """A statement goes there and back twice when it is new, which is no cost either."""
     server = cluster()
-    async with network(server) as net, witnessed(server, way=0.2):
+    async with network(server) as net, witnessed(server):
         net.delay = 0.1
         async with exporting(dsn_through(server, net), cost_budget=0.01, watch=WatchOptions()) as fresh:
             page = (await timed(fresh, 1.5)).page

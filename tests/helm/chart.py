@@ -1,5 +1,6 @@
 """Renders the chart as helm does, and checks what comes of it as Kubernetes and the Prometheus Operator do."""
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import helm_python
 import kubernetes_validate
 import yaml
-from cloudcoil.models.prometheus_operator import v1, v1alpha1
 from kubernetes_validate import utils
 
 CHART = Path(__file__).parents[2] / "helm" / "pgvigil"
@@ -28,10 +28,15 @@ def lint(values: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def render(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE) -> dict[str, str]:
+def render(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE) -> Mapping[str, str]:
     """The text that each template becomes, by its path within the chart."""
+    return _rendered(json.dumps(values), chart, name)
+
+
+@cache
+def _rendered(values: str, chart: Path, name: str) -> Mapping[str, str]:
     with helm_python.Chart.load(chart) as loaded:
-        texts = loaded.render(values=dict(values), name=name, namespace=NAMESPACE)
+        texts = loaded.render(values=json.loads(values), name=name, namespace=NAMESPACE)
         return {path.partition("/templates/")[2]: text for path, text in texts.items()}
 
 
@@ -39,7 +44,7 @@ def objects(values: Mapping[str, Any], chart: Path = CHART, name: str = RELEASE)
     """The objects that helm would install."""
     texts = render(values, chart, name)
     manifests = (text for path, text in texts.items() if path != "NOTES.txt")
-    return [found for text in manifests for found in yaml.safe_load_all(text) if found]
+    return [found for text in manifests for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def of_kind(kind: str, values: Mapping[str, Any]) -> list[Object]:
@@ -65,13 +70,19 @@ def versions() -> tuple[str, ...]:
     return "1.27", "1.30", "1.33", kubernetes_validate.latest_version()
 
 
-MODELS = {
-    ("monitoring.coreos.com/v1", "PodMonitor"): v1.PodMonitor,
-    ("monitoring.coreos.com/v1", "Probe"): v1.Probe,
-    ("monitoring.coreos.com/v1", "PrometheusRule"): v1.PrometheusRule,
-    ("monitoring.coreos.com/v1", "ServiceMonitor"): v1.ServiceMonitor,
-    ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): v1alpha1.AlertmanagerConfig,
-}
+@cache
+def models() -> Mapping[tuple[str, str], Any]:
+    """The Prometheus Operator's objects; their 100 000 lines are imported by those who need them."""
+    from cloudcoil.models.prometheus_operator import v1, v1alpha1
+
+    return {
+        ("monitoring.coreos.com/v1", "PodMonitor"): v1.PodMonitor,
+        ("monitoring.coreos.com/v1", "Probe"): v1.Probe,
+        ("monitoring.coreos.com/v1", "PrometheusRule"): v1.PrometheusRule,
+        ("monitoring.coreos.com/v1", "ServiceMonitor"): v1.ServiceMonitor,
+        ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): v1alpha1.AlertmanagerConfig,
+    }
+
 
 GRAFANA_DASHBOARD = {
     "allowCrossNamespaceImport": bool,
@@ -86,7 +97,7 @@ GRAFANA_DASHBOARD = {
 def problems(found: Object) -> Iterator[str]:
     """What Kubernetes or an operator would say against an object."""
     where = f"{found['kind']} {found['metadata']['name']}"
-    if model := MODELS.get((found["apiVersion"], found["kind"])):
+    if model := models().get((found["apiVersion"], found["kind"])):
         known = model.model_validate(found).model_dump(mode="json", by_alias=True, exclude_unset=True)
         if known != found:
             yield f"{where}: has fields that its definition has not: {_unknown(found, known)}"

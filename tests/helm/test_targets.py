@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from helm.chart import NAMESPACE, RELEASE, Object, of_kind, one, pod
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import MONITOR, read
+from patience import wait_until
 from programs import running
 from prom import PROMETHEUS
 from serving import run, serving
@@ -136,6 +136,12 @@ def scrape_config(number: int, endpoint: Object, pods: Collection[str]) -> Objec
     }
 
 
+def active_targets(url: str) -> list[Any]:
+    """What a Prometheus scrapes."""
+    found: list[Any] = httpx.get(f"{url}/api/v1/targets?state=active", timeout=10).json()["data"]["activeTargets"]
+    return found
+
+
 def test_prometheus_itself_comes_to_targets_that_outlive_their_pods(tool: Callable[..., Path], tmp_path: Path) -> None:
     """Each target once, though every pod is found for every endpoint, with labels that no new pod changes."""
     values = {"targets": FLEET, "shards": 3, "monitor": {"kind": "ServiceMonitor"}}
@@ -152,12 +158,8 @@ def test_prometheus_itself_comes_to_targets_that_outlive_their_pods(tool: Callab
         f"--web.listen-address={url.removeprefix('http://')}",
     ]
     with running(command, tmp_path / "log", f"{url}/-/ready"):
-        give_up = time.monotonic() + 30
-        found: list[Any] = []
-        while len(found) < len(endpoints) and time.monotonic() < give_up:
-            time.sleep(0.1)
-            found = httpx.get(f"{url}/api/v1/targets?state=active", timeout=10).json()["data"]["activeTargets"]
-    assert len(found) == len(endpoints) == len(FLEET) + 3
+        wait_until(lambda: len(active_targets(url)) == len(endpoints) == len(FLEET) + 3)
+        found = active_targets(url)
     targets = {each["labels"]["instance"]: each for each in found}
     assert targets.keys() == {each["name"] for each in FLEET} | pods
     for name, each in targets.items():

@@ -1,7 +1,6 @@
 """Thirty databases, visited one after another within the budget of connections; a real server throughout."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from exporter.demo.cluster import FAST, Cluster
 from exporter.planning.plan import FULL_LIMITS
 
 NAMES = [f"many_{n:02}" for n in range(30)]
-ROUND_SECONDS = 4.0
+ROUND_SECONDS = 2.0
 GAP_SECONDS = 0.25
 
 CLOCK = Catalog(
@@ -74,40 +73,33 @@ def looked_at(page: Page) -> dict[str, float]:
     return {labels["datname"]: at for labels, at in page.series("looked_at")}
 
 
+@pytest.mark.full
 async def test_each_database_is_visited_in_its_turn_and_none_starves(
     many: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What costs more than the budget runs once a round; the longest round is four seconds here instead of minutes."""
+    """What costs more than the budget runs once a round; the longest round is two seconds here instead of minutes."""
     monkeypatch.setattr("exporter.schedule.cost_budget.LONGEST_SECONDS", ROUND_SECONDS)
     watched = target(many.dsn(user=MONITOR), CLOCK, cost_budget=0.001)
     visits: dict[str, list[float]] = {name: [] for name in NAMES}
-    ages: list[float] = []
-    seconds: list[float] = []
     async with counted(many) as connections:
         first = await scraped(watched)
-        began = time.monotonic()
-        while time.monotonic() - began < 4 * ROUND_SECONDS:
-            started = time.monotonic()
+        while min(map(len, visits.values())) < 5:
             page = await scraped(watched)
-            seconds.append(time.monotonic() - started)
             for name, at in looked_at(page).items():
                 if name in visits and at not in visits[name]:
                     visits[name].append(at)
-            found = page.series("pgvigil_collector_age_seconds", collector="looked")
-            ages += [age for labels, age in found if labels["datname"] in visits]
             await asyncio.sleep(GAP_SECONDS)
     await watched.close()
     assert looked_at(first).keys() >= set(NAMES), "the first page has all of them"
     assert 3 <= max(connections) <= 5
-    assert max(ages) < ROUND_SECONDS * 1.25
     assert page.value("pgvigil_database_visit_interval_seconds") == ROUND_SECONDS
     counts = Counter(map(len, visits.values()))
     assert max(counts) - min(counts) <= 1, counts
-    assert min(counts) >= 4
     before, after = (sorted(visits, key=lambda name: visits[name][turn]) for turn in (2, 3))
     assert max(abs(before.index(name) - after.index(name)) for name in NAMES) <= 3, "three are visited at once"
 
 
+@pytest.mark.full
 async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Visits are two seconds apart; what is kept for four does not run at each of them."""
     monkeypatch.setattr("exporter.schedule.schedule.USUAL_SCRAPE_INTERVAL", GAP_SECONDS)
@@ -123,12 +115,11 @@ async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeyp
     )
     watched = target(many.dsn(user=MONITOR), Catalog((often, seldom)))
     runs: dict[str, list[float]] = {"often": [], "seldom": []}
-    async with asyncio.timeout(60):
-        while len(runs["seldom"]) < 4:
-            page = await scraped(watched)
-            for name, times in runs.items():
-                times += [at for labels, at in page.series(name) if labels["datname"] == NAMES[0] and at not in times]
-            await asyncio.sleep(GAP_SECONDS)
+    while len(runs["seldom"]) < 4:
+        page = await scraped(watched)
+        for name, times in runs.items():
+            times += [at for labels, at in page.series(name) if labels["datname"] == NAMES[0] and at not in times]
+        await asyncio.sleep(GAP_SECONDS)
     await watched.close()
     assert len(runs["often"]) > 4
     assert min(later - earlier for earlier, later in pairwise(runs["seldom"])) > 2.1
@@ -152,6 +143,7 @@ async def test_databases_that_let_nobody_in_keep_no_other_from_its_visit(many: C
         assert pages[-1].value("pgvigil_collector_errors_total", datname=name, reason="connection") >= 1
 
 
+@pytest.mark.full
 async def test_databases_whose_logins_are_rejected_are_seldom_asked(many: Cluster) -> None:
     """Of 31 each one after almost eight seconds: a login in vain costs the server a process all the same."""
     hba = many.data / "pg_hba.conf"
@@ -172,12 +164,11 @@ async def test_databases_whose_logins_are_rejected_are_seldom_asked(many: Cluste
         page = await scraped(watched)
         assert page.series("pgvigil_collector_errors_total", reason="connection")
         assert looked_at(page).keys() == {"postgres"}
-        tried = [await visits() for _ in range(5)]
-        assert tried == [len(NAMES)] * 5
+        tried = [await visits() for _ in range(3)]
+        assert tried == [len(NAMES)] * 3
         login(rejected=False)
-        async with asyncio.timeout(30):
-            while not looked_at(await scraped(watched)).keys() >= set(NAMES):
-                await asyncio.sleep(1)
+        while not looked_at(await scraped(watched)).keys() >= set(NAMES):
+            await asyncio.sleep(GAP_SECONDS)
     finally:
         login(rejected=False)
         await watched.close()
