@@ -1,14 +1,14 @@
 """One scrape: complete, on time and honest, whatever single parts do. Real servers throughout."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import client, until, waiting
-from pages import MONITOR, compatible, page, scraped, target, written
+from clients import client, waiting
+from pages import MONITOR, Page, compatible, page, scraped, target, written
+from patience import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as text_parser
 
@@ -17,12 +17,16 @@ from exporter.catalog.model import Catalog, Collector
 from exporter.demo.cluster import Cluster
 from exporter.scrape.target import Target
 
+PATIENT = 60.0
+"""Seconds for a scrape that has to be whole on a busy machine as well."""
+
 
 def own(folder: Path, **queries: str) -> Catalog:
     """The built-in collectors and some of one metric each: pg_NAME, from the query's column `value`."""
     for name, sql in queries.items():
+        limit = "" if "timeout:" in sql else "timeout: 2\n"
         (folder / f"{name}.yaml").write_text(
-            f"name: {name}\nhelp: Own.\nsql: {sql}\ntimeout: 2\nlabels: []\nmetrics:\n"
+            f"name: {name}\nhelp: Own.\nsql: {sql}\n{limit}labels: []\nmetrics:\n"
             f"  - {{name: pg_{name}, type: gauge, help: Own., column: value}}\n"
         )
     return load(BUILT_IN, folder)
@@ -80,14 +84,12 @@ async def test_the_page_is_whole_while_a_relation_is_locked(server: Cluster, sta
     before = page(server.dsn(user=MONITOR))
     async with client(server, "locker") as locker:
         await locker.execute(f"BEGIN; {statement}")
-        started = time.monotonic()
-        found = page(server.dsn(user=MONITOR), timeout=5)
-        took = time.monotonic() - started
+        found = page(server.dsn(user=MONITOR), timeout=PATIENT)
     server.execute("DROP TABLE busy")
-    assert took < 5
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
     assert {labels["collector"] for labels, _ in found.series("pgvigil_collector_age_seconds")} > {"tables", "sessions"}
-    assert all(age < 5 for _, age in found.series("pgvigil_collector_age_seconds"))
+    took = found.value("pgvigil_scrape_duration_seconds")
+    assert all(age <= took for _, age in found.series("pgvigil_collector_age_seconds")), "collected by this scrape"
     assert found.labels("pg_table_live_tuples", relname="busy")["schemaname"] == "public"
     incident = ("pg_lock_", "pg_progress", "pg_vacuum_progress", "pg_session", "pg_xmin_horizon", "pgvigil_")
     assert {name for name in before.samples if not name.startswith(incident)} <= set(found.samples)
@@ -98,7 +100,7 @@ async def test_the_page_is_whole_while_an_alter_queues_behind_a_reader(server: C
     async with client(server, "reader") as reader:
         await reader.execute("BEGIN; SELECT * FROM busy")
         async with waiting(server, "alter", "ALTER TABLE busy ADD COLUMN more int"):
-            found = page(server.dsn(user=MONITOR), timeout=5)
+            found = page(server.dsn(user=MONITOR), timeout=PATIENT)
     server.execute("DROP TABLE busy")
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
     assert found.value("pg_lock_queue_waiters", relation="public.busy", mode="AccessExclusiveLock") == 1
@@ -113,13 +115,10 @@ async def test_the_vital_few_answer_while_a_catalog_is_locked(server: Cluster, r
         before = await scraped(watched)
         async with client(server, "locker") as locker:
             await locker.execute(f"BEGIN; LOCK TABLE pg_catalog.{relation} IN ACCESS EXCLUSIVE MODE")
-            started = time.monotonic()
             found = await scraped(watched, timeout=5)
-            took = time.monotonic() - started
             await locker.execute("ROLLBACK")
     finally:
         await watched.close()
-    assert took < 5
     assert found.value("pg_up") == 1
     success = {labels["collector"]: value for labels, value in found.series("pgvigil_collector_success")}
     assert "lock_blockers" in success
@@ -132,36 +131,37 @@ async def test_the_vital_few_answer_while_a_catalog_is_locked(server: Cluster, r
 async def test_a_late_collector_costs_only_itself_and_arrives_with_a_later_page(
     make: Callable[..., Target], tmp_path: Path
 ) -> None:
-    slow = make(own(tmp_path, slow="SELECT 7 AS value FROM pg_sleep(1)"))
-    started = time.monotonic()
-    first = await scraped(slow, timeout=0.5)
-    assert time.monotonic() - started < 0.9
+    """The first page waits for its deadline, not for the collector."""
+    slow = make(own(tmp_path, slow="SELECT 7 AS value FROM pg_sleep(8)\ntimeout: 60"))
+    first = await scraped(slow, timeout=5)
+    assert 5 <= first.value("pgvigil_scrape_duration_seconds") < 8
     assert first.value("pgvigil_collector_success", collector="slow") == 0
     assert first.series("pg_slow") == []
     assert first.value("pgvigil_collector_success", collector="sessions") == 1
-    await asyncio.sleep(1)
     assert slow.plan.jobs
-    second = await scraped(slow, timeout=0.5)
+    second = await scraped(slow, timeout=PATIENT)
     assert second.value("pg_slow") == 7
 
 
 async def test_a_slow_collector_does_not_delay_those_behind_it(make: Callable[..., Target], tmp_path: Path) -> None:
     """The first page may, since nobody knows yet who is slow."""
-    slow = make(own(tmp_path, aa_slow="SELECT 1 AS value FROM pg_sleep(1)", bb_fast="SELECT 2 AS value"))
-    await scraped(slow, timeout=5)
-    for _ in range(2):
-        found = await scraped(slow, timeout=0.5)
-        assert found.value("pgvigil_collector_success", collector="bb_fast") == 1
-        assert found.value("pg_up") == 1
-        await asyncio.sleep(1)
+    slow = make(own(tmp_path, aa_slow="SELECT 1 AS value FROM pg_sleep(6)\ntimeout: 60", bb_fast="SELECT 2 AS value"))
+    await scraped(slow, timeout=PATIENT)
+    found = await scraped(slow, timeout=4)
+    assert found.value("pgvigil_collector_success", collector="aa_slow") == 0
+    assert found.value("pgvigil_collector_success", collector="bb_fast") == 1
+    assert found.value("pg_up") == 1
 
 
 async def test_a_server_whose_connections_are_all_busy_is_not_hung(make: Callable[..., Target], tmp_path: Path) -> None:
     catalog = own(
-        tmp_path, one="SELECT 1 AS value FROM pg_sleep(1.2)", two="SELECT 1 AS value FROM pg_sleep(1.2)\nvital: true"
+        tmp_path,
+        one="SELECT 1 AS value FROM pg_sleep(3)\ntimeout: 60",
+        two="SELECT 1 AS value FROM pg_sleep(3)\ntimeout: 60\nvital: true",
     )
     busy = make(catalog)
-    assert [(await scraped(busy, timeout=0.7)).value("pg_up") for _ in range(5)] == [1] * 5
+    await scraped(busy, timeout=PATIENT)
+    assert [(await scraped(busy, timeout=2)).value("pg_up") for _ in range(5)] == [1] * 5
 
 
 async def test_a_value_that_python_has_no_counterpart_for_costs_only_its_collector(
@@ -206,23 +206,30 @@ async def test_a_failing_collector_keeps_its_last_good_result_for_a_while_and_re
     server18: Cluster, make: Callable[..., Target], tmp_path: Path
 ) -> None:
     server18.execute("CREATE TABLE shy (value int); INSERT INTO shy VALUES (5); GRANT SELECT ON shy TO pgvigil")
-    watched = make(own(tmp_path, shy="SELECT value FROM public.shy"), last_good=0.5)
+    watched = make(own(tmp_path, shy="SELECT value FROM public.shy"), last_good=5.0)
+
+    async def without() -> Page | None:
+        found = await scraped(watched)
+        return None if found.series("pg_shy") else found
+
+    async def whole() -> Page | None:
+        found = await scraped(watched)
+        return found if found.value("pgvigil_collector_success", collector="shy") else None
+
     try:
         assert (await scraped(watched)).value("pg_shy") == 5
         async with client(server18) as locker:
             await locker.execute("BEGIN; LOCK TABLE shy")
             kept = await scraped(watched)
-            await asyncio.sleep(0.5)
-            dropped = await scraped(watched)
-        await asyncio.sleep(0.3)  # it rests for as long as its last failure took, twice over
-        recovered = await scraped(watched)
+            dropped = await until(without)
+        recovered = await until(whole)
     finally:
         server18.execute("DROP TABLE shy")
     assert kept.value("pg_shy") == 5
     assert kept.value("pgvigil_collector_success", collector="shy") == 0
     assert kept.value("pgvigil_collector_age_seconds", collector="shy") > 0
     assert dropped.series("pg_shy") == []
-    assert dropped.value("pgvigil_collector_errors_total", collector="shy", reason="lock_timeout") == 2
+    assert dropped.value("pgvigil_collector_errors_total", collector="shy", reason="lock_timeout") >= 2
     assert recovered.value("pg_shy") == 5
     assert recovered.value("pgvigil_collector_success", collector="shy") == 1
 
@@ -238,14 +245,14 @@ async def test_concurrent_scrapes_share_one_run(server18: Cluster, make: Callabl
 async def test_a_cached_result_is_served_again_with_its_age(
     server18: Cluster, make: Callable[..., Target], tmp_path: Path
 ) -> None:
-    catalog = own(tmp_path, cached="SELECT extract(epoch FROM clock_timestamp())::float8 AS value\ncache: 0.6")
+    catalog = own(tmp_path, cached="SELECT extract(epoch FROM clock_timestamp())::float8 AS value\ncache: 8")
     cached = make(catalog)
     first = await scraped(cached)
     second = await scraped(cached)
     assert second.value("pg_cached") == first.value("pg_cached")
     assert second.value("pgvigil_collector_success", collector="cached") == 1
     assert second.value("pgvigil_collector_age_seconds", collector="cached") > 0
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(8)
     assert (await scraped(cached)).value("pg_cached") > first.value("pg_cached")
 
 
@@ -267,8 +274,7 @@ async def test_never_more_connections_than_the_budget(cluster: Callable[..., Clu
         databases = {labels["datname"] for labels, _ in found.series("pg_table_live_tuples")}
         assert databases == {"postgres", *(f"d{i}" for i in range(8))}
         assert 3 <= most <= 5
-        await asyncio.sleep(0.2)
-        assert server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", MONITOR) == 2
+        await until(lambda: server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", MONITOR) == 2)
         assert found.value("pgvigil_connections") == 2
     finally:
         await watched.close()
@@ -337,7 +343,7 @@ async def test_a_restart_is_a_page_that_says_down_and_then_one_that_is_whole(clu
         server.stop()
         down = await scraped(watched)
         server.start()
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # a login that was refused is tried again after a second
         again = await scraped(watched)
     finally:
         await watched.close()
