@@ -14,16 +14,16 @@ EVERY = 0.05
 """Seconds between two looks."""
 
 
-async def until(holds: Callable[[], Any]) -> Any:
+async def until(holds: Callable[[], Any], seconds: float = SECONDS) -> Any:
     """Return the first answer that is true, of a function or of a coroutine; AssertionError when there is none."""
-    give_up = time.monotonic() + SECONDS
+    give_up = time.monotonic() + seconds
     while True:
         answer = holds()
         if isawaitable(answer):
             answer = await answer
         if answer:
             return answer
-        assert time.monotonic() < give_up, f"not within {SECONDS:g} s"
+        assert time.monotonic() < give_up, f"not within {seconds:g} s"
         await asyncio.sleep(EVERY)
 
 
