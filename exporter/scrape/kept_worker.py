@@ -34,16 +34,10 @@ class KeptWorker:
         except ConnectError as error:
             self._parts.schedule.miss(self.due(), QueryError("connection", str(error)))
             return None
-        self._note(vitals)
+        self._parts.note(vitals)
         await self._end_abandoned(session)
         await self._learn(session, vitals.database)
         return session
-
-    def _note(self, vitals: Vitals) -> None:
-        self._parts.health.answered()
-        if self._parts.discovery.note(vitals):
-            self._parts.schedule.expire()
-        self._parts.adopt_plan()
 
     async def _learn(self, session: Session, database: str) -> None:
         """Learn over the main connection; over the vital one only what nothing is known of yet."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
+from exporter.connections.session import Vitals
 from exporter.logs import TargetLog
 from exporter.schedule.schedule import Schedule
 from exporter.scrape.health import Health
@@ -22,6 +23,13 @@ class Parts:
     costs: ServerCosts
     log: TargetLog
     clock: Callable[[], float]
+
+    def note(self, vitals: Vitals) -> None:
+        """Take over the latest vitals: the server is up; a server of another version makes every job due."""
+        self.health.answered()
+        if self.discovery.note(vitals):
+            self.schedule.expire()
+        self.adopt_plan()
 
     def adopt_plan(self) -> None:
         """Hand the plan that follows from what was discovered to the schedule."""

@@ -84,6 +84,7 @@ class Target:
         watch = options.watch
         self._watch = Watch(pool, parts.discovery.names, watch, name, clock, log) if watch else None
         self._watching: asyncio.Task[None] | None = None
+        self._pinging: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 
     def start(self) -> None:
@@ -128,17 +129,21 @@ class Target:
         started = self._clock()
         if not self._running():
             self._parts.health.ask()
-        try:
-            async with asyncio.timeout(timeout):
-                _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
-            self._parts.health.answered()
-            self._parts.discovery.note(vitals)
-        except ConnectError as error:
-            self._parts.health.failed(error)
-        except TimeoutError:
-            self._parts.log.debug("no answer within %s s", timeout)
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(self._ping(), name="ping")
+        await asyncio.wait([self._pinging], timeout=timeout)  # not cancelled: its session would be stuck
         self._parts.health.log_transition()
         return self._report(self._clock() - started, with_jobs=False)
+
+    async def _ping(self) -> None:
+        try:
+            _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
+        except ConnectError as error:
+            self._parts.health.failed(error)
+        except Exception as error:  # the boundary: nothing else retrieves it
+            self._parts.log.error("ping failed unexpectedly", exc_info=error)
+        else:
+            self._parts.note(vitals)
 
     async def statements(self, timeout: float) -> StatementList:
         """List the statements that have series of their own, and read the texts that are not known yet."""
@@ -147,7 +152,7 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
+        running = [*self._tasks.values(), *filter(None, (self._watching, self._pinging))]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

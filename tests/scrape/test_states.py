@@ -74,6 +74,23 @@ def test_a_directory_that_hangs_is_not_blamed_on_the_job_that_asked_for_names(ca
     assert "suspended" not in caplog.text
 
 
+def test_a_ping_that_waits_no_longer_leaves_its_session_usable() -> None:
+    """A sibling of D1: a limit laid around a question from outside left the session stuck."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            assert (await target.ping(10)).up
+            server.on("vitals", after=1.5)
+            assert not (await target.ping(1)).up
+            await asyncio.sleep(1)
+            server.off()
+            assert (await target.ping(10)).up
+            assert (len(server.sessions), server.sessions[0].is_usable) == (1, True)
+
+    in_virtual_time(scenario())
+
+
 def test_a_page_for_people_is_no_scrape() -> None:
     """D2: ten reloads once made scrapes look 1.4 s apart, which throttled collectors."""
 
