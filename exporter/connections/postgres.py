@@ -1,4 +1,4 @@
-"""The only module that talks to PostgreSQL: connects with guard rails, learns facts, fetches rows."""
+"""Talks to PostgreSQL: connects behind guard rails, learns facts, fetches rows."""
 
 import asyncio
 import re
@@ -13,44 +13,14 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.dsn import address_of, asyncpg_dsn
+from exporter.connections.guard_rails import PINNED, assignments, protect
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
 
-PINNED = "pg_catalog"
-"""The search_path of all but queries that ask for the role's own, so that they cannot be redirected."""
-
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
-
-GUARD_RAILS = {
-    "default_transaction_isolation": "'read committed'",
-    "default_transaction_deferrable": "off",
-    "application_name": f"'{APPLICATION_NAME}'",
-    "default_transaction_read_only": "on",
-    "lock_timeout": "'100ms'",
-    "idle_in_transaction_session_timeout": "'10s'",
-    "jit": "off",
-    "search_path": PINNED,
-    "max_parallel_workers_per_gather": "0",
-    "work_mem": "'4MB'",
-}
-"""Set with SET in every session, since a connection pooler refuses them as start-up parameters."""
-
-_LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
-"""Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
-
-They go first, before they strike.
-"""
-
-_FAREWELL = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "client_connection_check_interval": "'1s'",
-}
-"""So that a backend of ours ends soon after we are gone, also in the middle of a query; PostgreSQL 14 on Linux."""
 
 _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
@@ -114,7 +84,7 @@ class PostgresSession(Session):
         """Change what the session is set to; until the server has confirmed it, nothing is known of it."""
         for name in values:
             self._set.pop(name, None)
-        await self._answered(_set(values), self._connection.execute(_set(values)), patience)
+        await self._answered(assignments(values), self._connection.execute(assignments(values)), patience)
         self._set |= values
 
     async def vitals(self, timeout: float) -> Vitals:
@@ -252,7 +222,7 @@ class Postgres:
                     max_cacheable_statement_size=0,
                 )
                 try:
-                    await _set_guard_rails(connection)
+                    await protect(connection)
                 except BaseException:
                     connection.terminate()
                     raise
@@ -270,20 +240,6 @@ class Postgres:
         for secret in filter(None, (password, *(found.groups() if found else ()))):
             message = message.replace(secret, "***")
         return message
-
-
-async def _set_guard_rails(connection: Any) -> None:
-    """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
-    major = connection.get_server_version().major
-    limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
-    try:
-        await connection.execute(_set(limits | GUARD_RAILS | _FAREWELL))
-    except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(_set(limits | GUARD_RAILS))
-
-
-def _set(values: Mapping[str, str]) -> str:
-    return "; ".join(f"SET {name} = {value}" for name, value in values.items())
 
 
 def _utf8(name: bytes) -> str | None:

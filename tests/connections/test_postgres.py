@@ -11,7 +11,8 @@ from pages import MONITOR
 from pydantic import SecretStr
 from standby import clone_standby, launch
 
-from exporter.connections.postgres import GUARD_RAILS, Postgres, PostgresSession
+from exporter.connections.guard_rails import GUARD_RAILS
+from exporter.connections.postgres import Postgres, PostgresSession
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
 
