@@ -5,6 +5,7 @@ from typing import Any
 
 import asyncpg
 
+from exporter.connections import text_codec
 from exporter.connections.session import APPLICATION_NAME
 from exporter.errors import ConnectError
 
@@ -48,12 +49,13 @@ _POOLER = (
 async def protect(connection: Any) -> None:
     """Set what protects the server from us, without what an old or foreign server lacks; ConnectError for a pooler."""
     await _refuse_pooler(connection)
+    rails = {**GUARD_RAILS, **text_codec.install(connection)}
     major = connection.get_server_version().major
     limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
     try:
-        await connection.execute(assignments(limits | GUARD_RAILS | _FAREWELL))
+        await connection.execute(assignments(limits | rails | _FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(assignments(limits | GUARD_RAILS))
+        await connection.execute(assignments(limits | rails))
 
 
 async def _refuse_pooler(connection: Any) -> None:
