@@ -23,6 +23,7 @@ ConnectReason = Literal[
     "starting_up",
     "shutting_down",
     "recovery_conflict",
+    "pooler",
     "timeout",
     "hung",
     "other",

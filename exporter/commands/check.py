@@ -26,6 +26,7 @@ _ADVICE = {
     " the role or the database.",
     "starting_up": "Wait until the server has started, then check again.",
     "shutting_down": "Wait until the server runs again, then check again.",
+    "pooler": "Connect to PostgreSQL's own host and port. To watch PgBouncer as well, add a target of kind pgbouncer.",
     "timeout": "Nobody answered: check host, port and firewalls, or raise PGVIGIL_CONNECT_TIMEOUT.",
     "hung": "The server takes connections but does not answer: look at its log, its disk and its load.",
 }

@@ -1,15 +1,16 @@
-"""The settings of every PostgreSQL session: what protects the server from us."""
+"""Protects a server from us: refuses poolers, then sets the limits of a new session."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
 
+from exporter.connections import text_codec
 from exporter.connections.session import APPLICATION_NAME
+from exporter.errors import ConnectError
 
 PINNED = "pg_catalog"
 """The search_path of all but queries that ask for the role's own, so that they cannot be redirected."""
-
 
 GUARD_RAILS = {
     "default_transaction_isolation": "'read committed'",
@@ -23,15 +24,13 @@ GUARD_RAILS = {
     "max_parallel_workers_per_gather": "0",
     "work_mem": "'4MB'",
 }
-"""Set with SET in every session, since a connection pooler refuses them as start-up parameters."""
-
+"""Set with SET, so that a server that lacks a parameter still lets us in."""
 
 _LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
 """Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
 
-They are set first, before they strike; each query sets the statement_timeout of its own (connections.postgres).
+They go first, before they strike.
 """
-
 
 _FAREWELL = {
     "tcp_keepalives_idle": "10",
@@ -41,17 +40,36 @@ _FAREWELL = {
 }
 """So that a backend of ours ends soon after we are gone, also in the middle of a query; PostgreSQL 14 on Linux."""
 
+_POOLER = (
+    "a connection pooler answered: what a session sets there stays behind for the applications that share its"
+    " backends. Name PostgreSQL itself in the DSN; a target of kind pgbouncer monitors the pooler"
+)
 
-async def set_guard_rails(connection: Any) -> None:
-    """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
+
+async def protect(connection: Any) -> None:
+    """Set what protects the server from us, without what an old or foreign server lacks; ConnectError for a pooler."""
+    await _refuse_pooler(connection)
+    rails = {**GUARD_RAILS, **text_codec.install(connection)}
     major = connection.get_server_version().major
     limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
     try:
-        await connection.execute(set_sql(limits | GUARD_RAILS | _FAREWELL))
+        await connection.execute(assignments(limits | rails | _FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(set_sql(limits | GUARD_RAILS))
+        await connection.execute(assignments(limits | rails))
 
 
-def set_sql(values: Mapping[str, str]) -> str:
-    """Write the SET statements of some settings; the values are SQL."""
+async def _refuse_pooler(connection: Any) -> None:
+    """Refuse a login that was answered by another process than the one that runs our statements.
+
+    PostgreSQL announces the process ID of the backend at login. PgBouncer, Odyssey and PgCat announce a number of their
+    own, RDS Proxy none. The question is a simple query: a prepared statement would stay behind on a shared backend.
+    """
+    pid = connection.get_server_pid()
+    answer = await connection.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}")
+    if answer != "SELECT 1":
+        raise ConnectError("pooler", _POOLER)
+
+
+def assignments(values: Mapping[str, str]) -> str:
+    """Write the SQL that sets parameters of a session."""
     return "; ".join(f"SET {name} = {value}" for name, value in values.items())

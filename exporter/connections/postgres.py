@@ -1,4 +1,4 @@
-"""The only module that talks to PostgreSQL: connects with guard rails, learns facts, fetches rows."""
+"""Talks to PostgreSQL: connects behind guard rails, learns facts, fetches rows."""
 
 import asyncio
 import re
@@ -12,43 +12,27 @@ import asyncpg
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
+from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
 from exporter.connections.dsn import address_of, asyncpg_dsn
-from exporter.connections.guard_rails import PINNED, set_guard_rails, set_sql
+from exporter.connections.guard_rails import PINNED, assignments, protect
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
-from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
+from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
 
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 
-
 _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
 
-_MOST_CHARACTERS = 500
-"""Of a server's message, which may repeat whatever a query brought up."""
-
-
-_DRIVER_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-    EOFError,
-)
-
-_DECODE_ERRORS = (ValueError, OverflowError)
-"""What a codec raises for a value that Python has no counterpart for: bytes that are no UTF-8, the year 20000."""
-
 
 class PostgresSession(Session):
     """One connection to PostgreSQL, behind guard rails."""
 
-    _errors = (*_DRIVER_ERRORS, *_DECODE_ERRORS)
+    _errors = (*DRIVER_ERRORS, *DECODE_ERRORS)
 
     def __init__(
         self, connection: Any, login_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
@@ -85,7 +69,7 @@ class PostgresSession(Session):
         """Change what the session is set to; until the server has confirmed it, nothing is known of it."""
         for name in values:
             self._set.pop(name, None)
-        await self._answered(set_sql(values), self._connection.execute(set_sql(values)), patience)
+        await self._answered(assignments(values), self._connection.execute(assignments(values)), patience)
         self._set |= values
 
     async def vitals(self, timeout: float) -> Vitals:
@@ -173,7 +157,7 @@ class PostgresSession(Session):
             return
         try:
             await self._connection.close(timeout=_PATIENCE_SECONDS)
-        except _DRIVER_ERRORS:
+        except DRIVER_ERRORS:
             self.terminate()
 
     def terminate(self) -> None:
@@ -182,10 +166,10 @@ class PostgresSession(Session):
 
     def _translated(self, error: Exception) -> DatabaseError:
         """Say what happened; a connection that is lost is closed on this side as well."""
-        reason = _query_reason(error)
+        reason = query_reason(error)
         if reason == "connection":
             self.terminate()
-        return QueryError(reason, _sentence(error))
+        return QueryError(reason, sentence(error))
 
 
 class Postgres:
@@ -223,16 +207,16 @@ class Postgres:
                     max_cacheable_statement_size=0,
                 )
                 try:
-                    await set_guard_rails(connection)
+                    await protect(connection)
                 except BaseException:
                     connection.terminate()
                     raise
         except ssl.SSLError as error:
-            raise ConnectError("authentication", self._without_secret(_sentence(error), password)) from error
+            raise ConnectError("authentication", self._without_secret(sentence(error), password)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise SettingsError(f"dsn: {self._without_secret(str(error), password)}") from None
-        except _DRIVER_ERRORS as error:
-            raise ConnectError(_connect_reason(error), self._without_secret(_sentence(error), password)) from error
+        except DRIVER_ERRORS as error:
+            raise ConnectError(connect_reason(error), self._without_secret(sentence(error), password)) from error
         return PostgresSession(connection, time.monotonic() - started)
 
     def _without_secret(self, message: str, password: str | None) -> str:
@@ -248,56 +232,3 @@ def _utf8(name: bytes) -> str | None:
         return name.decode()
     except UnicodeDecodeError:
         return None  # made in a database of another encoding: no client of ours can ask for it
-
-
-_QUERY_REASONS: Mapping[str, QueryReason] = {
-    "57014": "timeout",
-    "55P03": "lock_timeout",
-    "42501": "permission",
-    "57P01": "connection",
-    "57P02": "connection",
-    "57P03": "connection",
-    "57P04": "connection",
-    "57P05": "connection",
-}
-
-_CONNECT_REASONS: Mapping[str, ConnectReason] = {
-    "28000": "authentication",
-    "28P01": "authentication",
-    "42501": "authentication",
-    "53300": "too_many_connections",
-    "57P01": "shutting_down",
-    "57P02": "shutting_down",
-    "57P03": "starting_up",
-    "40001": "recovery_conflict",
-}
-
-
-def _query_reason(error: Exception) -> QueryReason:
-    """Classify a driver's error."""
-    state = getattr(error, "sqlstate", None)
-    if state is None:
-        return "connection" if isinstance(error, OSError | EOFError | asyncpg.InterfaceError) else "query"
-    return "connection" if state.startswith("08") else _QUERY_REASONS.get(state, "query")
-
-
-def _connect_reason(error: Exception) -> ConnectReason:
-    """Classify a driver's error at login."""
-    state = getattr(error, "sqlstate", None)
-    if state == "57P03" and "shutting down" in str(error):
-        return "shutting_down"
-    if state is not None:
-        return _CONNECT_REASONS.get(state, "unreachable" if state.startswith("08") else "other")
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError) or "Connect call failed" in str(error):
-        return "refused"
-    return "unreachable" if isinstance(error, OSError) else "other"
-
-
-def _sentence(error: Exception) -> str:
-    """Say a driver's error in one line, without the statement or the values that caused it."""
-    message = getattr(error, "message", None) or str(error) or type(error).__name__
-    state = getattr(error, "sqlstate", None)
-    line = message.splitlines()[0][:_MOST_CHARACTERS]
-    return f"{line} (SQLSTATE {state})" if state else line

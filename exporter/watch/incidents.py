@@ -34,7 +34,7 @@ SELECT a.pid,
        extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS query_seconds,
        extract(epoch FROM clock_timestamp() - a.state_change)::float8 AS state_seconds,
        CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid)::oid[] END AS blocked_by,
-       left(a.query, 4000) AS query
+       substring(textsend(a.query) FOR 4000) AS query
   FROM pg_stat_get_activity(NULL) AS a
  WHERE a.pid <> pg_backend_pid()
    AND a.backend_type IN ('client backend', 'autovacuum worker', 'parallel worker', 'walsender')
@@ -45,7 +45,10 @@ SELECT a.pid,
  LIMIT 200
 /* pgvigil:incidents */
 """
-"""Whom to show: those that wait for locks first, then those whose transactions are oldest, then the idle ones."""
+"""Whom to show: those that wait for locks first, then those whose transactions are oldest, then the idle ones.
+
+Texts are taken as bytes: `left` fails on a text of another database's encoding.
+"""
 
 _MOST_SECONDS = 24 * 3600.0
 _MOST_BYTES = 8_000_000
@@ -176,7 +179,7 @@ class Recorder:
         found = dict(row)
         found["datname"] = names.text("database", [found.pop("datid")])[0]
         found["usename"] = names.text("role", [found.pop("usesysid")])[0]
-        text = found.pop("query") or ""
+        text = (found.pop("query") or b"").decode(errors="replace")
         found["query"] = (text if self._literals else without_literals(text))[:_QUERY_CHARACTERS]
         return {name: round(v, 3) if isinstance(v, float) else v for name, v in found.items() if v not in (None, "")}
 

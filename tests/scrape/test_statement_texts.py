@@ -1,5 +1,7 @@
 """Normalised texts: no literal of anybody's reaches a page."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,41 @@ from exporter.scrape.statement_texts import Texts
         ("/* a /* b */ it's */ CREATE ROLE r PASSWORD 's3cret'", "?"),
         ("CREATE ROLE r PASSWORD $a1$s3cret$a1$", "CREATE ROLE r PASSWORD ?"),
         ("CREATE ROLE r PASSWORD $é$s3cret$é$", "CREATE ROLE r PASSWORD ?"),
+        ("SET app.jwt = s3cret", "SET app.jwt = ?"),
+        ("set local app.jwt to s3cret, more", "set local app.jwt to ?"),
+        ('SET app.jwt = "s3cret"; SELECT a FROM t', "SET app.jwt = ?; SELECT a FROM t"),
+        ("SET app.jwt=s3cret.a-b/c", "SET app.jwt= ?"),
+        ("SET app.jwt s3cret", "SET app.jwt ?"),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET SESSION CHARACTERISTICS ?"),
+        ("SET ROLE app", "SET ROLE app"),
+        ("SET LOCAL ROLE app", "SET LOCAL ROLE app"),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+        ("SELECT 1; SET app.jwt = s3cret; SELECT b", "SELECT ?; SET app.jwt = ?; SELECT b"),
+        ("ALTER ROLE app IN DATABASE d SET app.key = s3cret", "ALTER ROLE app IN DATABASE d SET app.key = ?"),
+        ('ALTER DATABASE "a;b" SET "app"."key" TO s3cret', 'ALTER DATABASE "a;b" SET "app"."key" TO ?'),
+        ("ALTER SYSTEM SET app.key = s3cret", "ALTER SYSTEM SET app.key = ?"),
+        (
+            "CREATE FUNCTION f() RETURNS int SET app.key = s3cret AS 'x'",
+            "CREATE FUNCTION f() RETURNS int SET app.key = ?",
+        ),
+        ("CREATE USER u PASSWORD s3cret", "CREATE USER u PASSWORD ?"),
+        (
+            "ALTER USER u WITH ENCRYPTED PASSWORD s3-cret VALID UNTIL now",
+            "ALTER USER u WITH ENCRYPTED PASSWORD ? VALID UNTIL now",
+        ),
+        ('ALTER USER u PASSWORD "s3cret"', "ALTER USER u PASSWORD ?"),
+        ("COPY t FROM PROGRAM 'curl -u a:s3cret'", "COPY t FROM PROGRAM ?"),
+        ("COPY t FROM PROGRAM curl -u a:s3cret", "COPY t FROM PROGRAM ?"),
+        ("CREATE SERVER s OPTIONS (host h, ADD password s3cret)", "CREATE SERVER s OPTIONS (host ?, ADD password ?)"),
+        (
+            "CREATE SUBSCRIPTION s CONNECTION host=h password=s3cret",
+            "CREATE SUBSCRIPTION s CONNECTION host=h password= ?",
+        ),
+        ("UPDATE t SET a = b, password = c WHERE d = e", "UPDATE t SET a = b, password = c WHERE d = e"),
+        ("INSERT INTO t ON CONFLICT DO UPDATE SET a = b", "INSERT INTO t ON CONFLICT DO UPDATE SET a = b"),
+        ("WITH x AS (UPDATE t SET a = b) SELECT c", "WITH x AS (UPDATE t SET a = b) SELECT c"),
+        ("ALTER TABLE t ALTER c SET DEFAULT now()", "ALTER TABLE t ALTER c SET DEFAULT now()"),
+        ("ALTER TABLE a RENAME TO b", "ALTER TABLE a RENAME TO b"),
     ],
 )
 def test_literals_become_question_marks(text: str, shown: str) -> None:
@@ -42,6 +79,43 @@ def test_no_string_literal_survives(secret: str) -> None:
     assert (
         without_literals(f"ALTER ROLE a PASSWORD '{secret}' VALID UNTIL 'x'") == "ALTER ROLE a PASSWORD ? VALID UNTIL ?"
     )
+
+
+SECRET = "zq7" + "x" * 8
+
+QUOTED = st.sampled_from(["{}", "'{}'", '"{}"', "$${}$$", "E'{}'", "$a${}$a$"])
+
+PLACES = st.sampled_from(
+    [
+        "SET app.jwt = {}",
+        "SET app.jwt TO {}",
+        "set session app.jwt={}",
+        "SET LOCAL app.jwt = a, {}",
+        "ALTER ROLE r SET app.key = {}",
+        "ALTER ROLE ALL IN DATABASE d SET app.key TO {}",
+        "ALTER DATABASE d SET a.b.c = {}",
+        "ALTER SYSTEM SET app.key = {}",
+        "ALTER FUNCTION f(int) SET app.key = {}",
+        "CREATE ROLE r LOGIN PASSWORD {}",
+        "ALTER USER r ENCRYPTED PASSWORD {} NOSUPERUSER",
+        "CREATE USER MAPPING FOR r SERVER s OPTIONS (user u, password {})",
+        "ALTER USER MAPPING FOR r SERVER s OPTIONS (SET password {})",
+        "COPY t TO PROGRAM {}",
+    ]
+)
+
+AROUND = st.sampled_from(
+    ["{}", "{};", " /* c */ {}", "SELECT a FROM t; {}; SELECT b", "BEGIN;{};COMMIT", "\n-- c\n{}\n"]
+)
+
+
+@given(PLACES, QUOTED, AROUND, st.sampled_from([str, str.lower]), st.integers(0, 60))
+def test_a_secret_of_a_utility_statement_never_shows_however_it_is_written_or_cut_off(
+    place: str, quoted: str, around: str, case: Callable[[str], str], cut: int
+) -> None:
+    text = case(around.format(place)).format(quoted.format(SECRET))
+    assert SECRET not in without_literals(text)
+    assert "zq7" not in without_literals(text[: text.index(SECRET) + 4 + cut])
 
 
 def test_texts_are_read_once_and_forgotten_with_their_statement() -> None:

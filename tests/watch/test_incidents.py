@@ -22,7 +22,7 @@ def session(pid: int, **more: Any) -> dict[str, Any]:
         "state": "active",
         "state_seconds": 1.23456,
         "blocked_by": None,
-        "query": "SELECT 1",
+        "query": b"SELECT 1",
         **more,
     }
 
@@ -70,7 +70,7 @@ def test_snapshots_grow_rarer(clock: Clock) -> None:
 
 
 def test_texts_lose_their_literals_unless_they_are_asked_for() -> None:
-    rows = [session(1, query="UPDATE card SET pin = '1234' WHERE id = 77 -- for Ann")]
+    rows = [session(1, query=b"UPDATE card SET pin = '1234' WHERE id = 77 -- for Ann")]
     [shown] = Recorder().snapshot("", rows).sessions
     assert shown["query"] == "UPDATE card SET pin = ? WHERE id = ?"
     [literal] = Recorder(literals=True).snapshot("", rows).sessions
@@ -93,7 +93,7 @@ def test_oids_are_named() -> None:
 
 def test_memory_is_bounded(clock: Clock) -> None:
     recorder = Recorder(clock=clock)
-    rows = [session(pid, query="x" * 4000) for pid in range(200)]  # the longest that SESSIONS returns
+    rows = [session(pid, query=b"x" * 4000) for pid in range(200)]  # the longest that SESSIONS returns
     for _ in range(60):
         recorder.wrong("late", "tables", recorder.snapshot("tables", rows))
         clock.advance(10)
