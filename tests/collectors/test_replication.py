@@ -155,14 +155,35 @@ def test_a_standby_shows_its_upstream(primary: Cluster, standby: Cluster) -> Non
 
 
 def test_positions_count_bytes_on_both_sides(primary: Cluster, standby: Cluster) -> None:
-    before = page_of(primary).value("pg_wal_position_bytes_total")
+    before = page_of(primary).value("pg_wal_position_bytes")
     write(primary, 2_000_000)
     caught_up(primary, standby)
     there, here = page_of(primary), page_of(standby)
-    position = there.value("pg_wal_position_bytes_total")
+    position = there.value("pg_wal_position_bytes")
     assert 2_000_000 < position - before < 3_000_000
-    assert here.value("pg_wal_position_bytes_total") == pytest.approx(position, abs=1000)
-    assert here.value("pg_wal_receiver_received_bytes_total") == pytest.approx(position, abs=1000)
+    assert here.value("pg_wal_position_bytes") == pytest.approx(position, abs=1000)
+    assert here.value("pg_wal_receiver_position_bytes") == pytest.approx(position, abs=1000)
+
+
+def test_a_position_that_falls_when_a_standby_restarts_is_no_counter(primary: Cluster, standby: Cluster) -> None:
+    """increase() would add the whole position."""
+    standby.execute("CHECKPOINT")
+    write(primary, 4_000_000)
+    caught_up(primary, standby)
+    before = page_of(standby)
+    cut(standby)
+    standby.stop("immediate")
+    standby.start()
+    after = page_of(standby)
+    mend(standby)
+    types = {metric.name: metric.type for each in load(BUILT_IN) for metric in each.metrics}
+    fallen = {
+        name
+        for name in ("pg_wal_position_bytes", "pg_wal_receiver_position_bytes")
+        if sum(value for _, value in after.series(name)) < before.value(name)
+    }
+    assert {types[name] for name in fallen} == {"gauge"}
+    assert [name for name, kind in types.items() if "position" in name and kind != "gauge"] == []
 
 
 def test_lag_stays_at_zero_while_the_primary_is_idle(primary: Cluster, standby: Cluster) -> None:

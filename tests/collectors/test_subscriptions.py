@@ -68,7 +68,7 @@ async def test_a_subscription_shows_its_copy_its_errors_and_that_it_is_disabled(
     assert value(copied, "last_message_timestamp_seconds") == pytest.approx(time.time(), abs=60)
     subscriber.execute("INSERT INTO item VALUES (3)", "there")
     applied = await reached(subscriber, lambda p: value(p, "received_bytes_total") > received)
-    position = applied.value("pg_wal_position_bytes_total")
+    position = applied.value("pg_wal_position_bytes")
     assert value(applied, "received_bytes_total") == pytest.approx(position, abs=100_000)
     await fails(subscriber, major)
     subscriber.execute("ALTER SUBSCRIPTION items DISABLE", "here")
