@@ -35,13 +35,27 @@ GUARD_RAILS = {
     "search_path": PINNED,
     "max_parallel_workers_per_gather": "0",
     "work_mem": "'4MB'",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "extra_float_digits": "1",
+    "DateStyle": "'ISO, MDY'",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "xmloption": "content",
 }
-"""Set with SET in every session, since a connection pooler refuses them as start-up parameters."""
+"""Set with SET in every session, since a connection pooler refuses them as start-up parameters.
+
+The last ten decide what a query means and how its text is written, and may have been set for our role. TimeZone stays:
+no value depends on it, and own queries that ask for today mean the server's day.
+"""
 
 _LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
 """Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
 
-They go first, before they strike.
+They go first, in a message of their own, since parsing a longer one may already take longer than they allow.
 """
 
 _FAREWELL = {
@@ -275,11 +289,11 @@ class Postgres:
 async def _set_guard_rails(connection: Any) -> None:
     """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
     major = connection.get_server_version().major
-    limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
+    await connection.execute(_set({name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}))
     try:
-        await connection.execute(_set(limits | GUARD_RAILS | _FAREWELL))
+        await connection.execute(_set(GUARD_RAILS | _FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(_set(limits | GUARD_RAILS))
+        await connection.execute(_set(GUARD_RAILS))
 
 
 def _set(values: Mapping[str, str]) -> str:
