@@ -13,7 +13,7 @@ The newest script that matches wins; `server.off()` forgets all of them. Run tes
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,8 @@ class Script:
 
     query: str
     database: str | None = None
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Mapping[str, Any]] | Callable[..., Sequence[Mapping[str, Any]]] = ()
+    """What it returns, or what makes that of the query's parameters."""
     after: float = 0.0
     """Seconds until the answer comes."""
     error: Exception | None = None
@@ -146,11 +147,11 @@ class FakeSession(Session):
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
         tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")
         self._server.asked.append((self.database, tag))
-        play = self._play(self._server.script(tag, self.database), timeout)
+        play = self._play(self._server.script(tag, self.database), timeout, args)
         rows = await self._answered(sql, play, timeout + 1.0 if patience is None else patience)
         return Answer([Row(row) for row in rows])
 
-    async def _play(self, script: Script, timeout: float) -> Sequence[Mapping[str, Any]]:
+    async def _play(self, script: Script, timeout: float, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         if script.hangs:
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(min(script.after, timeout))
@@ -158,7 +159,7 @@ class FakeSession(Session):
             raise QueryError("timeout", "canceling statement due to statement timeout")
         if script.error:
             raise script.error
-        return script.rows
+        return script.rows(*args) if callable(script.rows) else script.rows
 
     async def vitals(self, timeout: float) -> Vitals:
         """Answer what the server is."""

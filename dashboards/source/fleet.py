@@ -297,7 +297,10 @@ def _work() -> Row:
                 "WAL written or replayed",
                 "Bytes of WAL per second, of those who write most.",
                 Query(
-                    fastest("pg_wal_position_bytes_total{<server>}", "instance"),
+                    leading(
+                        "sum by (instance) (deriv(pg_wal_position_bytes{<server>}[$__rate_interval]))",
+                        "sum by (instance) (delta(pg_wal_position_bytes{<server>}[$__range] @ end()))",
+                    ),
                     "{{instance}}",
                 ),
                 unit="Bps",

@@ -484,11 +484,9 @@ def _resources() -> Row:
                 "wal",
                 "WAL written or replayed",
                 "Bytes of WAL per second; dashed, a week ago.",
+                Query("sum by (instance) (deriv(pg_wal_position_bytes{<server>}[$__rate_interval]))", "{{instance}}"),
                 Query(
-                    "sum by (instance) (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]))", "{{instance}}"
-                ),
-                Query(
-                    "sum by (instance) (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval] offset 1w))",
+                    "sum by (instance) (deriv(pg_wal_position_bytes{<server>}[$__rate_interval] offset 1w))",
                     "{{instance}} last week",
                     "past",
                 ),

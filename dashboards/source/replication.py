@@ -171,9 +171,7 @@ def _standbys() -> Row:
                 "wal",
                 "WAL written or replayed",
                 "Bytes of WAL per second. A standby that replays less than its primary writes falls behind.",
-                Query(
-                    "sum by (instance) (rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]))", "{{instance}}"
-                ),
+                Query("sum by (instance) (deriv(pg_wal_position_bytes{<server>}[$__rate_interval]))", "{{instance}}"),
                 unit="Bps",
                 empty="none answers",
                 links=(of_series("pg-wal-io", "WAL and I/O", instance="instance"),),

@@ -7,7 +7,7 @@ from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, table, timeseries
 from dashboards.source.thresholds import CRITICAL, GOOD, of, rising
 
-WAL = "rate(pg_wal_position_bytes_total{<server>}[$__rate_interval]OFFSET)"
+WAL = "deriv(pg_wal_position_bytes{<server>}[$__rate_interval]OFFSET)"
 ARCHIVES = "on (job, instance) pg_archiver_enabled{<server>} == 1"
 SINCE = "(time() - pg_checkpointer_last_checkpoint_timestamp_seconds{<server>})"
 

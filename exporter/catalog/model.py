@@ -94,6 +94,18 @@ class LedgerKey(_Fact):
     rank: str
 
 
+class Batches(_Fact):
+    """How a query that may lock only so many relations at once reads all of them, one statement after another.
+
+    Its $1 is the last value of `by` so far, 0 at first; its $2 is `rows`. It returns its rows in the order of `by`, and
+    fewer than `rows` in the last batch only. A row whose `rank` is NULL is not kept.
+    """
+
+    by: str
+    rows: Annotated[int, Field(gt=0)]
+    rank: str
+
+
 class Collector(_Fact):
     """One subject: the query for each version, and the metrics its rows become."""
 
@@ -117,6 +129,8 @@ class Collector(_Fact):
     limit: Annotated[int, Field(gt=0)] | None = None
     details: ByVersion | None = None
     ledger: LedgerKey | None = None
+    batches: Batches | None = None
+    remember: Annotated[tuple[str, ...], Field(strict=False)] = ()
     statements: bool = False
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
@@ -164,15 +178,23 @@ class Collector(_Fact):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
         if self.statements and not (self.ledger and {*self.ledger.key} >= STATEMENT_KEY):
             raise ValueError(f"statements: needs a ledger whose key has {', '.join(sorted(STATEMENT_KEY))}")
-        if self.details and (self.limit is None or self.ledger):
+        if self.details and (self.limit is None or self.ledger or self.batches):
             raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Self:
+        if self.batches and (self.limit is None or self.ledger or any(metric.rest for metric in self.metrics)):
+            raise ValueError("batches: needs a limit, and neither a ledger nor a metric with rest")
+        if self.remember and (self.batches or self.limit is not None):
+            raise ValueError("remember: only the first row is remembered, so it takes neither batches nor a limit")
         return self
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         """PgBouncer's console has one set of answers for the whole of it, without databases to look into."""
         if self.kind == "pgbouncer":
-            for key in ("extension", "names", "scope", "role", "search_path", "details"):
+            for key in ("extension", "names", "scope", "role", "search_path", "details", "batches", "remember"):
                 if getattr(self, key) != type(self).model_fields[key].get_default():
                     raise ValueError(f"{key}: not with kind: pgbouncer")
         return self

@@ -23,13 +23,27 @@ GUARD_RAILS = {
     "search_path": PINNED,
     "max_parallel_workers_per_gather": "0",
     "work_mem": "'4MB'",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "extra_float_digits": "1",
+    "DateStyle": "'ISO, MDY'",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "xmloption": "content",
 }
-"""Set with SET, so that a server that lacks a parameter still lets us in."""
+"""Set with SET, so that a server that lacks a parameter still lets us in.
+
+The last ten decide what a query means and how its text is written, and may have been set for our role. TimeZone stays:
+no value depends on it, and own queries that ask for today mean the server's day.
+"""
 
 _LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
 """Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
 
-They go first, before they strike.
+They go first, in a message of their own, since parsing a longer one may already take longer than they allow.
 """
 
 _FAREWELL = {
@@ -52,10 +66,11 @@ async def protect(connection: Any) -> None:
     rails = {**GUARD_RAILS, **text_codec.install(connection)}
     major = connection.get_server_version().major
     limits = {name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}
+    await connection.execute(assignments(limits))
     try:
-        await connection.execute(assignments(limits | rails | _FAREWELL))
+        await connection.execute(assignments(rails | _FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-        await connection.execute(assignments(limits | rails))
+        await connection.execute(assignments(rails))
 
 
 async def _refuse_pooler(connection: Any) -> None:

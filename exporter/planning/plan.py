@@ -27,6 +27,8 @@ class Job:
     metrics: tuple[Metric, ...]
     is_without_tables: bool = False
     """The database holds system catalogs only, which change slowly."""
+    limit: int | None = None
+    """Rows that are kept of a query that runs in batches; another query's limit is part of its SQL."""
 
     @cached_property
     def datname(self) -> str:
@@ -134,7 +136,8 @@ def _jobs(collector: Collector, server: Server) -> list[Job]:
         if extension not in made:
             made[extension] = _query(collector, extension.version if extension else server.version, extension, limit)
         if query := made[extension]:
-            jobs.append(Job(collector, database, *query, is_without_tables=database in server.without_tables))
+            is_without_tables = database in server.without_tables
+            jobs.append(Job(collector, database, *query, is_without_tables, limit if collector.batches else None))
     return jobs
 
 
@@ -150,7 +153,7 @@ def _query(
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
-    if limit and not collector.ledger:
+    if limit and not collector.ledger and not collector.batches:
         sql = with_limit(sql, limit, metrics)
     if details:
         sql = with_details(sql, details)

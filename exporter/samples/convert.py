@@ -31,13 +31,16 @@ def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
     """List the columns that the collector declares and its query lacks."""
     own = [] if job.collector.lenient else [metric.column for metric in job.metrics]
     extra = [label for metric in job.metrics for label in metric.labels]
-    key = [*job.collector.ledger.key, job.collector.ledger.rank] if job.collector.ledger else []
+    ledger, batches = job.collector.ledger, job.collector.batches
+    key = [*ledger.key, ledger.rank] if ledger else [batches.by, batches.rank] if batches else job.collector.remember
     wanted = dict.fromkeys([*job.collector.labels, *extra, *own, *key])
     return [column for column in wanted if column not in present]
 
 
 def samples(job: Job, table: Columns, names: Names) -> Samples:
     """Turn the columns of one job into families; a bad row costs that row, counted."""
+    if table and job.limit and job.collector.batches:
+        table = _first(table, job.collector.batches.rank, job.limit)
     if not table:
         return Samples(tuple(Family(metric, (), ()) for metric in job.metrics))
     rows = len(next(iter(table.values())))
@@ -63,6 +66,15 @@ def samples(job: Job, table: Columns, names: Names) -> Samples:
         *_cut(job, table, rows),
         {reason: count for reason, count in rejected.items() if count},
     )
+
+
+def _first(table: Columns, rank: str, limit: int) -> Columns:
+    """Keep the rows of highest rank, and count all that have one."""
+    ranked = [i for i, value in enumerate(table[rank]) if value is not None]
+    kept = sorted(ranked, key=lambda i: table[rank][i], reverse=True)[:limit]
+    if not kept:
+        return {}
+    return {column: [values[i] for i in kept] for column, values in table.items()} | {ROWS_IN_ALL: [len(ranked)]}
 
 
 def label_values(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:

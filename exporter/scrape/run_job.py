@@ -1,5 +1,7 @@
 """Runs one job on a session and says what came of it; whatever goes wrong costs this job only."""
 
+from typing import Any
+
 from exporter.connections.session import Answer, Session
 from exporter.errors import DatabaseError, QueryError
 from exporter.planning.plan import Job
@@ -7,6 +9,7 @@ from exporter.samples.convert import columns, missing_columns, samples
 from exporter.samples.ledger import Ledger, new_ledger, update_ledger
 from exporter.samples.model import Columns, Samples
 from exporter.schedule.job_record import Outcome
+from exporter.scrape.ask import ask
 from exporter.scrape.parts import Parts
 from exporter.scrape.server_cost import OUR_TEXTS
 
@@ -18,6 +21,7 @@ class JobRunner:
         self._parts = parts
         self._clock = parts.clock
         self._ledgers: dict[tuple[str, str], Ledger] = {}
+        self._remembered: dict[tuple[str, str], tuple[Any, ...]] = {}
 
     async def run(self, job: Job, session: Session) -> Outcome:
         """Run a job, record what came of it, and log an error that is news."""
@@ -38,7 +42,8 @@ class JobRunner:
     async def _outcome(self, job: Job, session: Session) -> Outcome:
         started = self._clock()
         try:
-            answer = await session.fetch(job.sql, job.collector.timeout, search_path=job.collector.search_path)
+            remembered = self._remembered.get(job.key, (None,) * len(job.collector.remember))
+            answer = await ask(job, session, remembered, self._clock)
         except DatabaseError as error:
             seconds = self._clock() - started
             spent = seconds if error.reason == "timeout" else 0.0
@@ -60,6 +65,8 @@ class JobRunner:
         table = columns(answer.rows)
         if table and (missing := missing_columns(job, list(table))):
             raise QueryError("query", f"the query has no column {', '.join(missing)}")
+        if table and job.collector.remember:
+            self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
             found = update_ledger(job, table, self._parts.discovery.names, self._ledger(job), self._clock())

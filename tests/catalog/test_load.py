@@ -137,6 +137,8 @@ BAD = [
     (GOOD + "enabled: 1\n", "bad.yaml: enabled: Input should be a valid boolean"),
     (GOOD + "kind: odyssey\n", "bad.yaml: kind: Input should be 'postgresql' or 'pgbouncer'"),
     (GOOD + "details: SELECT 1\n", "bad.yaml: details: needs a limit, which decides what rows they are asked for"),
+    (GOOD + "batches: {by: a, rows: 5, rank: b}\n", "bad.yaml: batches: needs a limit, and neither a ledger nor"),
+    (GOOD + "limit: 5\nremember: [a]\n", "bad.yaml: remember: only the first row is remembered"),
     (GOOD + "kind: pgbouncer\nlimit: 5\ndetails: SELECT 1\n", "bad.yaml: details: not with kind: pgbouncer"),
     (GOOD + "needs_tables: true\n", "bad.yaml: needs_tables: only with scope: database"),
     (GOOD + "kind: pgbouncer\nscope: database\n", "bad.yaml: scope: not with kind: pgbouncer"),

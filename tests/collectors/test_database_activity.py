@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
-from pages import Page
+from pages import MONITOR, Page, page
 from patience import until, wait_until
 
 from exporter.demo.cluster import HOST, Cluster
@@ -212,3 +212,23 @@ def test_prepared_transactions_are_counted_with_their_age(database: Cluster) -> 
         assert found.series("pg_prepared_transactions_oldest_age_seconds", datname="postgres") == []
     finally:
         database.execute("ROLLBACK PREPARED 'forgotten'", DATABASE)
+
+
+def statistics_began(server: Cluster) -> float:
+    """Since when the page says that statistics count; 13 and 14 know a database only after its first session."""
+    for _ in range(50):
+        found = page(server.dsn(user=MONITOR)).series("pg_database_stats_reset_timestamp_seconds", datname="postgres")
+        if found:
+            return found[0][1]
+        time.sleep(0.2)
+    raise AssertionError("no series")
+
+
+def test_statistics_that_began_anew_after_a_crash_say_when(cluster: Callable[..., Cluster], major: int) -> None:
+    server = cluster(major)
+    began = statistics_began(server)
+    time.sleep(1.1)
+    server.stop("immediate")
+    crashed = time.time()
+    server.start()
+    assert began < crashed <= statistics_began(server) <= time.time()

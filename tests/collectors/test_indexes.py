@@ -1,6 +1,7 @@
 """Indexes that are used, unused, superfluous or left behind invalid."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -114,6 +115,40 @@ ADVICE: list[tuple[str, dict[str, dict[str, str]]]] = [
         {"i": {"unused": "", "redundant": "j"}, "j": {"unused": ""}},
     ),
     ("CREATE INDEX i ON t (a); ALTER TABLE t CLUSTER ON i", {}),
+    # what follows differs in a parameter, or is needed
+    (
+        "CREATE INDEX i ON t USING gist (k ts (siglen=12)); CREATE INDEX j ON t USING gist (k ts (siglen=256))",
+        {"i": {"unused": ""}, "j": {"unused": ""}},
+    ),
+    (
+        "CREATE INDEX i ON t USING brin (a) WITH (pages_per_range=4); CREATE INDEX j ON t USING brin (a)",
+        {"i": {"unused": ""}, "j": {"unused": ""}},
+    ),
+    (
+        "CREATE INDEX i ON t (a) WITH (fillfactor=50); CREATE INDEX j ON t (a) WITH (fillfactor=90)",
+        {"i": {"unused": ""}, "j": {"unused": ""}},
+    ),
+    (
+        "CREATE INDEX i ON t USING gin (k) WITH (fastupdate=off); CREATE INDEX j ON t USING gin (k)",
+        {"i": {"unused": ""}, "j": {"unused": ""}},
+    ),
+    (
+        "CREATE INDEX i ON t USING gist (k ts (siglen=12)); CREATE INDEX j ON t USING gist (k ts (siglen=12))",
+        {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}},
+    ),
+    (
+        (
+            "CREATE INDEX i ON t (a) WITH (fillfactor=50, deduplicate_items=off);"
+            "CREATE INDEX j ON t (a) WITH (deduplicate_items=off, fillfactor=50)"
+        ),
+        {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}},
+    ),
+    ("ALTER TABLE t ADD CONSTRAINT i UNIQUE (a); ALTER TABLE t ADD CONSTRAINT j UNIQUE (a)", {}),
+    ("CREATE UNIQUE INDEX i ON t (id); ALTER TABLE t REPLICA IDENTITY USING INDEX i", {}),
+    (
+        r"CREATE INDEX i ON t (regexp_replace(v, '\d', '')); CREATE INDEX j ON t ( regexp_replace( v, '\d', '' ) )",
+        {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}},
+    ),
 ]
 
 
@@ -122,8 +157,9 @@ def test_unused_duplicate_and_redundant_indexes_are_named(database: Cluster) -> 
     for number, (statements, _) in enumerate(ADVICE):
         table = f"t{number}"
         in_case = statements.replace(" t ", f" {table} ").replace(" i ", f" i{number} ").replace(" j ", f" j{number} ")
-        in_case = in_case.replace(" ON i", f" ON i{number}") if "CLUSTER" in in_case else in_case
-        schemas.append(f"CREATE TABLE {table} (id int PRIMARY KEY, a int, b int, v text); {in_case}")
+        in_case = in_case.replace("(k ts (", "(k tsvector_ops (")
+        in_case = re.sub(r" (ON|INDEX) i$", rf" \1 i{number}", in_case)
+        schemas.append(f"CREATE TABLE {table} (id int PRIMARY KEY, a int, b int, v text, k tsvector); {in_case}")
     database.execute(";".join(schemas), DATABASE)
     found = page_of(database)
     for number, (statements, expected) in enumerate(ADVICE):
@@ -167,3 +203,53 @@ def test_the_index_of_a_partitioned_table_counts_as_one(database: Cluster) -> No
     assert tables == {"parted": "parted_v"}
     sizes = sum(bytes_of(database, f"parted_{n}_v_idx") for n in (1, 2))
     assert found.value(unused, indexrelname="parted_v") == sizes > 0
+
+
+async def test_an_index_that_is_being_rebuilt_is_neither_invalid_nor_superfluous(database: Cluster) -> None:
+    """REINDEX TABLE CONCURRENTLY works on all indexes at once, those of the TOAST table included."""
+    database.execute(
+        "CREATE TABLE rebuilt (id int, v text); INSERT INTO rebuilt VALUES (1, 'x');"
+        "CREATE INDEX rebuilt_a ON rebuilt (id); CREATE INDEX rebuilt_b ON rebuilt (id);"
+        "CREATE TABLE beside (id int); CREATE INDEX left_behind ON beside (id)",
+        DATABASE,
+    )
+    database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_behind'::regclass", DATABASE)
+    waits = "SELECT phase FROM pg_stat_progress_create_index WHERE phase = $1"
+    pages = {}
+    async with (
+        session(database) as writer,
+        session(database) as reader,
+        session(database) as builder,
+        session(database) as watch,
+    ):
+        await writer.execute("BEGIN; INSERT INTO rebuilt VALUES (2, 'y')")
+        building = asyncio.create_task(builder.execute("REINDEX TABLE CONCURRENTLY rebuilt"))
+        await until(lambda: watch.fetchval(waits, "waiting for writers before build"))
+        pages["_ccnew"] = page_of(database)
+        await reader.execute("BEGIN; SELECT * FROM rebuilt")
+        await writer.execute("COMMIT")
+        await until(lambda: watch.fetchval(waits, "waiting for readers before marking dead"))
+        pages["_ccold"] = page_of(database)
+        await reader.execute("COMMIT")
+        await building
+    for suffix, found in pages.items():
+        built = {had["indexrelname"]: value for had, value in found.series("pg_index_invalid", datname=DATABASE)}
+        toast = {name: built.pop(name) for name in list(built) if name.startswith("pg_toast")}
+        assert built == {f"rebuilt_a{suffix}": 0, f"rebuilt_b{suffix}": 0, "left_behind": 1}
+        assert list(toast.values()) == [0]
+        assert advised(found, "rebuilt") == {}
+    assert advised(page_of(database), "rebuilt")["rebuilt_b"]["duplicate"] == "rebuilt_a"
+    database.execute("DROP TABLE rebuilt, beside", DATABASE)
+
+
+def test_an_index_that_is_needed_on_one_partition_is_not_called_superfluous(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE halves (id int NOT NULL) PARTITION BY RANGE (id);"
+        "CREATE TABLE halves_1 PARTITION OF halves FOR VALUES FROM (0) TO (100);"
+        "CREATE TABLE halves_2 PARTITION OF halves FOR VALUES FROM (100) TO (200);"
+        "CREATE INDEX halves_a ON halves (id); CREATE INDEX halves_b ON halves (id);"
+        "ALTER TABLE halves_2 CLUSTER ON halves_2_id_idx1",
+        DATABASE,
+    )
+    assert advised(page_of(database), "halves") == {"halves_a": {"unused": "", "duplicate": "halves_b"}}
+    database.execute("DROP TABLE halves", DATABASE)

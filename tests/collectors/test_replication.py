@@ -4,14 +4,17 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from clients import client
-from pages import MONITOR, Labels, Page, page
+from pages import MONITOR, Labels, Page, page, target, written
 from patience import wait_until
 from standby import clone_standby, restart
 
+from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import HOST, Cluster
 
 OURS = {
@@ -149,14 +152,35 @@ def test_a_standby_shows_its_upstream(primary: Cluster, standby: Cluster) -> Non
 
 
 def test_positions_count_bytes_on_both_sides(primary: Cluster, standby: Cluster) -> None:
-    before = page_of(primary).value("pg_wal_position_bytes_total")
+    before = page_of(primary).value("pg_wal_position_bytes")
     write(primary, 2_000_000)
     caught_up(primary, standby)
     there, here = page_of(primary), page_of(standby)
-    position = there.value("pg_wal_position_bytes_total")
+    position = there.value("pg_wal_position_bytes")
     assert 2_000_000 < position - before < 3_000_000
-    assert here.value("pg_wal_position_bytes_total") == pytest.approx(position, abs=1000)
-    assert here.value("pg_wal_receiver_received_bytes_total") == pytest.approx(position, abs=1000)
+    assert here.value("pg_wal_position_bytes") == pytest.approx(position, abs=1000)
+    assert here.value("pg_wal_receiver_position_bytes") == pytest.approx(position, abs=1000)
+
+
+def test_a_position_that_falls_when_a_standby_restarts_is_no_counter(primary: Cluster, standby: Cluster) -> None:
+    """increase() would add the whole position."""
+    standby.execute("CHECKPOINT")
+    write(primary, 4_000_000)
+    caught_up(primary, standby)
+    before = page_of(standby)
+    cut(standby)
+    standby.stop("immediate")
+    standby.start()
+    after = page_of(standby)
+    mend(standby)
+    types = {metric.name: metric.type for each in load(BUILT_IN) for metric in each.metrics}
+    fallen = {
+        name
+        for name in ("pg_wal_position_bytes", "pg_wal_receiver_position_bytes")
+        if sum(value for _, value in after.series(name)) < before.value(name)
+    }
+    assert {types[name] for name in fallen} == {"gauge"}
+    assert [name for name, kind in types.items() if "position" in name and kind != "gauge"] == []
 
 
 def test_lag_stays_at_zero_while_the_primary_is_idle(primary: Cluster, standby: Cluster) -> None:
@@ -192,6 +216,87 @@ def test_lag_grows_while_replay_is_paused(primary: Cluster, standby: Cluster) ->
     found = page_of(standby)
     assert found.value("pg_replication_lag_seconds") == 0
     assert found.value("pg_recovery_paused") == 0
+
+
+@asynccontextmanager
+async def watching(server: Cluster) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+    """Lag in seconds, scrape by scrape of one exporter, which remembers what it saw."""
+    only = Catalog(tuple(c for c in load(BUILT_IN) if c.name == "recovery"))
+    watched = target(server.dsn(user=MONITOR), only)
+
+    async def lag() -> float:
+        return written(await watched.scrape(9.0)).value("pg_replication_lag_seconds")
+
+    try:
+        yield lag
+    finally:
+        await watched.close()
+
+
+async def test_lag_after_an_idle_time_does_not_include_it(primary: Cluster, standby: Cluster) -> None:
+    write(primary)
+    caught_up(primary, standby)
+    async with watching(standby) as lag:
+        for _ in range(4):
+            assert await lag() == 0
+            await asyncio.sleep(1.5)
+        idle_until = time.time()
+        standby.execute("SELECT pg_wal_replay_pause()")
+        try:
+            write(primary)
+            page_where(standby, lambda p: p.value("pg_replication_lag_bytes") > 1_000_000)
+            first = await lag()
+            assert 0 < first <= time.time() - idle_until + 1.6
+            await asyncio.sleep(1)
+            assert await lag() >= first + 1
+        finally:
+            standby.execute("SELECT pg_wal_replay_resume()")
+        caught_up(primary, standby)
+        assert await lag() == 0
+
+
+async def test_lag_after_a_cut_counts_from_the_last_message(primary: Cluster, standby: Cluster) -> None:
+    write(primary)
+    caught_up(primary, standby)
+    async with watching(standby) as lag:
+        await asyncio.sleep(8)
+        heard = standby.value("SELECT extract(epoch FROM last_msg_receipt_time)::float8 FROM pg_stat_wal_receiver")
+        assert await lag() == 0
+        await asyncio.sleep(0.5)
+        assert await lag() == 0
+        cut(standby)
+        try:
+            wait_until(lambda: not standby.value("SELECT count(*) FROM pg_stat_wal_receiver"))
+            first = await lag()
+            assert 0 < first <= time.time() - heard
+            await asyncio.sleep(1)
+            assert await lag() >= first + 1
+        finally:
+            mend(standby)
+        caught_up(primary, standby)
+
+
+async def test_lag_grows_while_replay_is_at_work_on_one_record(primary: Cluster, standby: Cluster) -> None:
+    """A stopped startup process waits for nothing that the server knows of, just as one that copies a database."""
+    caught_up(primary, standby)
+    startup = standby.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+    async with watching(standby) as lag:
+        assert await lag() == 0
+        os.kill(startup, signal.SIGSTOP)
+        try:
+            primary.execute("SELECT txid_current(), pg_logical_emit_message(true, 'test', 'x')")
+            stuck_since = time.time()
+            page_where(standby, lambda p: p.value("pg_replication_lag_bytes") > 0)
+            lags = []
+            for _ in range(5):
+                lags.append(await lag())
+                await asyncio.sleep(1)
+        finally:
+            os.kill(startup, signal.SIGCONT)
+        assert lags[-1] >= 3
+        assert lags[-1] <= time.time() - stuck_since + 2
+        caught_up(primary, standby)
+        assert await lag() == 0
 
 
 def test_lag_grows_from_the_moment_the_link_is_cut(primary: Cluster, standby: Cluster) -> None:

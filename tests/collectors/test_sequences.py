@@ -101,3 +101,34 @@ def test_sequences_that_may_not_be_read_are_counted(database: Cluster) -> None:
     assert [page.value("pg_schema_unreadable_sequences", **labels) for page in (before, after)] == [2, 0]
     assert [len(page.series("pg_sequence_used_ratio", **labels)) for page in (before, after)] == [0, 2]
     assert before.value("pg_schema_sequences", **labels) == 2
+
+
+def test_all_sequences_are_read_and_the_nearest_to_their_end_are_shown(database: Cluster) -> None:
+    """Also one without a table, and that of a queue which is emptied all the time. What is cut is counted."""
+    database.execute(
+        "CREATE SCHEMA crowd; SET search_path = crowd;"
+        "DO $$ BEGIN FOR i IN 1..250 LOOP EXECUTE format('CREATE TABLE t%s (id serial)', i);"
+        " EXECUTE format('INSERT INTO t%s SELECT FROM generate_series(1, %s)', i, i % 20); END LOOP; END $$;"
+        "CREATE SEQUENCE without_owner AS int; CREATE TABLE queue (id serial); CREATE SEQUENCE round_and_round CYCLE;"
+        f"SELECT setval('without_owner', {INTEGER - 10}), setval('queue_id_seq', {INTEGER - 20});"
+        "SELECT setval('t250_id_seq', 2000000000);"
+        f"GRANT USAGE ON SCHEMA crowd TO {MONITOR}; GRANT SELECT ON ALL SEQUENCES IN SCHEMA crowd TO {MONITOR}",
+        DATABASE,
+    )
+    found = page_of(database)
+    left = "pg_sequence_remaining_values"
+    assert found.value(left, schemaname="crowd", sequencename="without_owner") == 10
+    assert found.value(left, schemaname="crowd", sequencename="queue_id_seq") == 20
+    assert found.value("pg_sequence_used_ratio", schemaname="crowd", sequencename="t250_id_seq") > 0.9
+    assert len(found.series(left, datname=DATABASE)) == 50
+    ratios = [ratio for _, ratio in found.series("pg_sequence_used_ratio", datname=DATABASE)]
+    assert ratios == sorted(ratios, reverse=True)
+    readable = database.value(
+        "SELECT count(*) FROM pg_sequence WHERE (NOT seqcycle OR seqrelid::regclass::text = 'far')"
+        " AND has_sequence_privilege($1, seqrelid, 'SELECT')",
+        MONITOR,
+        database=DATABASE,
+    )
+    cut = found.value("pgvigil_collector_truncated_rows", collector="sequences", datname=DATABASE)
+    assert cut == readable - 50
+    database.execute("DROP SCHEMA crowd CASCADE", DATABASE)

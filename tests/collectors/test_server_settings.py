@@ -10,10 +10,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hostile import hostile_to
 from module_database import DATABASE, page_of
-from pages import MONITOR, Page, page
+from pages import MONITOR, Page, page, target, written
 from patience import until
 
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Catalog
 from exporter.demo.build import hand_over
 from exporter.demo.cluster import Cluster
 
@@ -58,6 +61,53 @@ def test_settings_are_in_base_units_and_not_those_of_our_own_sessions(server: Cl
     assert found.value("pg_settings_shared_buffers_bytes") == 32 * 1024 * 1024
     assert found.value("pg_settings_checkpoint_timeout_seconds") == 300
     assert found.value("pg_settings_temp_file_limit_bytes") == -1
+
+
+ODD_UNITS = [
+    # a setting of so many, in a unit, is so much: blocks of other sizes, and a unit that nobody knows
+    ("shared_buffers", "integer", "2048", "32kB", "pg_settings_shared_buffers_bytes", 64 * 2**20),
+    ("effective_cache_size", "integer", "16", "16kB", "pg_settings_effective_cache_size_bytes", 2**18),
+    ("wal_buffers", "integer", "512", "64kB", "pg_settings_wal_buffers_bytes", 32 * 2**20),
+    ("temp_file_limit", "integer", "3", "GB", "pg_settings_temp_file_limit_bytes", 3 * 2**30),
+    ("work_mem", "integer", "5", "B", "pg_settings_work_mem_bytes", 5),
+    ("bgwriter_delay", "real", "250", "us", "pg_settings_bgwriter_delay_seconds", 0.00025),
+    ("archive_timeout", "integer", "2", "h", "pg_settings_archive_timeout_seconds", 7200),
+    ("checkpoint_timeout", "integer", "1", "d", "pg_settings_checkpoint_timeout_seconds", 86400),
+    ("statement_timeout", "integer", "7", None, "pg_settings_statement_timeout_seconds", 7),
+    ("max_wal_size", "integer", "9", "furlong", "pg_settings_max_wal_size_bytes", None),
+]
+
+
+async def test_a_setting_is_in_base_units_whatever_the_block_size_and_absent_in_an_unknown_unit(
+    database: Cluster,
+) -> None:
+    """No build with other block sizes can be had here: a copy of pg_settings says what such a server says."""
+    database.execute(
+        "CREATE TABLE odd_settings AS SELECT * FROM pg_settings; GRANT SELECT ON odd_settings TO PUBLIC", DATABASE
+    )
+    for name, vartype, value, unit, _, _ in ODD_UNITS:
+        database.query(
+            "UPDATE odd_settings SET vartype = $2, reset_val = $3, setting = $3, unit = $4 WHERE name = $1",
+            name,
+            vartype,
+            value,
+            unit,
+            database=DATABASE,
+        )
+    for name in ("settings", "all_settings"):
+        made = load(BUILT_IN, COMPATIBILITY).named(name)
+        odd = {
+            first: sql and sql.replace("pg_catalog.pg_settings", "public.odd_settings")
+            for first, sql in made.sql.items()
+        }
+        asking = target(database.dsn(DATABASE, MONITOR), Catalog((made.model_copy(update={"sql": odd}),)))
+        found = written(await asking.scrape(9.0))
+        await asking.close()
+        assert found.value("pgvigil_collector_success", collector=name) == 1
+        shown = {metric: [value for _, value in found.series(metric)] for *_, metric, _ in ODD_UNITS}
+        if name == "settings":
+            assert shown == {metric: [] if value is None else [pytest.approx(value)] for *_, metric, value in ODD_UNITS}
+    database.execute("DROP TABLE odd_settings", DATABASE)
 
 
 async def test_a_change_of_settings_changes_the_checksum_until_it_is_taken_back(server: Cluster) -> None:
@@ -190,3 +240,60 @@ def test_the_page_says_since_when(server18: Cluster) -> None:
     found = scraped(server18)
     for name in ("bgwriter", "wal"):
         assert asked_at <= found.value(f"pg_{name}_stats_reset_timestamp_seconds") <= time.time()
+
+
+OF_THE_MOMENT = (
+    *("process_", "python_", "pg_statement", "pg_session", "pg_lock", "pg_wait"),
+    *("pg_connections", "pg_database_connections", "pg_roles_connections", "pg_ssl_connections"),
+)
+"""Begin the names of metrics that our own sessions change from page to page."""
+
+RICH = """
+    CREATE TABLE parent (id int PRIMARY KEY);
+    CREATE TABLE child (id int REFERENCES parent, v text, w float8);
+    CREATE INDEX child_id ON child (id) WHERE id IS NOT NULL;
+    CREATE INDEX child_v ON child (regexp_replace(v, '\\d', ''));
+    CREATE INDEX child_v_again ON child  (  regexp_replace( v, '\\d', ''));
+    CREATE INDEX child_lower ON child (lower(v)) WHERE w > 0.1;
+    CREATE INDEX child_lower_again ON child (lower( v )) WHERE  w > 0.1;
+    CREATE SEQUENCE few MAXVALUE 7;
+    INSERT INTO parent SELECT generate_series(1, 1000);
+    INSERT INTO child SELECT i, i, i / 3.0 FROM generate_series(1, 1000) AS i;
+    ANALYZE;
+"""
+
+
+def test_the_page_is_the_same_whatever_is_set_for_our_role(database: Cluster, major: int) -> None:
+    """Of what did not change between two pages before and after, all is the same; settings show what the role has."""
+    database.execute(RICH + f"GRANT SELECT ON SEQUENCE few TO {MONITOR}", DATABASE)
+    before = page_of(database)
+    database.execute(hostile_to(MONITOR, major))
+    for timeout in (
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+        *("transaction_timeout",) * (major > 16),
+    ):
+        database.execute(f"ALTER ROLE {MONITOR} RESET {timeout}")  # a login may take longer than a millisecond
+    try:
+        during = page_of(database)
+    finally:
+        database.execute(f"ALTER ROLE {MONITOR} RESET ALL")
+    after = page_of(database)
+
+    def samples(found: Page) -> dict[tuple[object, ...], float]:
+        return {
+            (name, *sorted(labels.items())): value
+            for name, series in found.samples.items()
+            for labels, value in series
+            if not name.startswith((*OF_THE_MOMENT, PREFIX, "pgvigil_"))
+        }
+
+    first, second, last = map(samples, (before, during, after))
+    steady = {key: value for key, value in first.items() if last.get(key) == value}
+    assert len(steady) > 300
+    assert {key: (value, second.get(key)) for key, value in steady.items() if second.get(key) != value} == {}
+    assert second.keys() - first.keys() - last.keys() == set()
+    advice = [had["duplicate_of"] for had, _ in during.series("pg_index_duplicate_bytes", relname="child")]
+    assert sorted(advice) == ["child_lower", "child_v"]
+    assert not during.series("pg_foreign_key_without_index_bytes", relname="child")
+    database.execute("DROP TABLE child, parent; DROP SEQUENCE few", DATABASE)

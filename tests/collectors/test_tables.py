@@ -173,6 +173,88 @@ def test_foreign_keys_without_an_index_are_counted_and_named(database: Cluster) 
     assert found.value("pg_schema_tables_without_primary_key", schemaname="keys", datname=DATABASE) == len(lacking)
 
 
+SERVING: list[tuple[str, bool]] = [
+    # an index of the child whose key is (a, b), or b if it has no a, and whether a delete from the parent can use it
+    ("CREATE INDEX i ON child (a, b) WHERE a IS NOT NULL", True),
+    ("CREATE INDEX i ON child (b, a) WHERE b IS NOT NULL AND a IS NOT NULL", True),
+    ("CREATE INDEX i ON child (a, b) WHERE a IS NOT NULL AND c IS NOT NULL", False),
+    ("CREATE INDEX i ON child (a, b) WHERE a IS NULL", False),
+    ("CREATE INDEX i ON child (a, b) WHERE a IS NOT NULL OR b IS NOT NULL", True),
+    ("CREATE INDEX i ON child (a, b) WHERE (a + 1) IS NOT NULL", False),
+    ('CREATE INDEX i ON child (b COLLATE "C")', False),
+    ("CREATE INDEX i ON child (b)", True),
+    ("CREATE INDEX i ON child (b text_pattern_ops, a)", True),
+    ("CREATE INDEX i ON child (a, b) WHERE c > 0", False),
+]
+
+
+def scanned(server: Cluster, index: str, within: float) -> bool:
+    """Whether statistics count a scan of the index; 13 receives them late."""
+    give_up = time.monotonic() + within
+    while not (scans := server.value("SELECT pg_stat_get_numscans($1::text::regclass)", index, database=DATABASE)):
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.1)
+    return bool(scans)
+
+
+def test_an_index_serves_a_foreign_key_when_a_delete_from_the_parent_uses_it(database: Cluster) -> None:
+    metric = "pg_foreign_key_without_index_bytes"
+    for statement, serves in SERVING:
+        key = "a, b" if "a" in statement.split("child (")[1] else "b"
+        database.execute(
+            f"CREATE TABLE parent (a int, b text, PRIMARY KEY ({key}));"
+            f"CREATE TABLE child (a int, b text, c int, FOREIGN KEY ({key}) REFERENCES parent);"
+            f"INSERT INTO parent VALUES (1, '1'), (2, '2'); INSERT INTO child VALUES (1, '1', 1); {statement}",
+            DATABASE,
+        )
+        database.execute("SET enable_seqscan = off; DELETE FROM parent WHERE b = '2'", DATABASE)
+        found = page_of(database)
+        assert scanned(database, "i", within=10 if serves else 0) == serves, statement
+        named = bool(found.series(metric, relname="child"))
+        assert named == (not serves), statement
+        assert found.value("pg_schema_foreign_keys_without_index", schemaname="public", datname=DATABASE) == named
+        database.execute("DROP TABLE child, parent", DATABASE)
+
+
+def test_a_foreign_key_that_brin_indexes_has_no_index_and_one_that_is_not_enforced_needs_none(
+    database: Cluster, major: int
+) -> None:
+    enforced = ["", "NOT ENFORCED"] if major >= 18 else [""]
+    for words in enforced:
+        database.execute(
+            "CREATE TABLE parent (a int PRIMARY KEY);"
+            f"CREATE TABLE child (a int, CONSTRAINT key FOREIGN KEY (a) REFERENCES parent {words});"
+            "CREATE INDEX ON child USING brin (a)",
+            DATABASE,
+        )
+        found = page_of(database)
+        named = [had["conname"] for had, _ in found.series("pg_foreign_key_without_index_bytes", relname="child")]
+        assert named == ([] if words else ["key"])
+        count = found.value("pg_schema_foreign_keys_without_index", schemaname="public", datname=DATABASE)
+        assert count == len(named)
+        database.execute("DROP TABLE child, parent", DATABASE)
+
+
+def test_no_size_is_negative_where_partitioned_tables_were_analyzed(database: Cluster) -> None:
+    """PostgreSQL 14 and later keep -1 pages for them."""
+    database.execute(
+        "CREATE SCHEMA hollow; SET search_path = hollow; CREATE TABLE other (id int PRIMARY KEY);"
+        "CREATE TABLE parent (id int REFERENCES other) PARTITION BY RANGE (id); CREATE INDEX ON parent (id);"
+        "CREATE TABLE beside (id int REFERENCES other) PARTITION BY RANGE (id);"
+        "CREATE TABLE full_part PARTITION OF parent FOR VALUES FROM (0) TO (10);"
+        "INSERT INTO other VALUES (1); INSERT INTO parent VALUES (1);"
+        "ANALYZE parent; ANALYZE beside",
+        DATABASE,
+    )
+    found = page_of(database)
+    assert found.value("pg_schema_table_size_bytes", schemaname="hollow", datname=DATABASE) == BLOCK
+    lacking = {had["relname"]: size for had, size in found.series("pg_table_without_primary_key_bytes")}
+    assert (lacking["parent"], lacking["beside"]) == (BLOCK, 0)
+    assert found.value("pg_foreign_key_without_index_bytes", relname="beside") == 0
+    database.execute("DROP SCHEMA hollow CASCADE", DATABASE)
+
+
 async def test_bloat_is_estimated_where_it_is_asked_for_and_the_tables_may_be_read(database: Cluster) -> None:
     database.execute(
         "CREATE EXTENSION pgstattuple; CREATE TABLE bloated (id int, v text) WITH (autovacuum_enabled = off);"

@@ -39,7 +39,7 @@ groups:
           instance:used:ratio
             > 0.8  # ratio: as the post-mortem says
           and
-          rate(pg_wal_position_bytes_total[5m])
+          deriv(pg_wal_position_bytes[5m])
             > 1e6  # wal_rate: so says nobody
         for: 5m  # a deploy is over by then
         labels:

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from clients import client, until, waiting
 from faults.harness import BUDGET, Witness, exporting, failing, reason, timed, until_whole, witnessed
+from hostile import hostile_to
 from pages import MONITOR, Page, read, uncached
 from patience import Stopwatch
 from serving import serving
@@ -303,45 +304,6 @@ async def test_logins_that_wait_for_a_locked_catalog_do_not_pile_up(
         await until_whole(watched, apart=10.0)
 
 
-HOSTILE = {
-    "statement_timeout": "'1ms'",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "'1ms'",
-    "default_transaction_isolation": "serializable",
-    "default_transaction_deferrable": "on",
-    "default_transaction_read_only": "off",
-    "search_path": "hostile, public, pg_catalog",
-    "work_mem": "'100GB'",
-    "jit": "on",
-    "jit_above_cost": "0",
-    "log_statement": "'all'",
-    "log_min_duration_statement": "0",
-    "client_min_messages": "debug5",
-    "client_encoding": "latin1",
-    "bytea_output": "escape",
-    "DateStyle": "'German'",
-    "IntervalStyle": "sql_standard",
-    "TimeZone": "'Pacific/Kiritimati'",
-    "extra_float_digits": "-15",
-    "standard_conforming_strings": "off",
-    "backslash_quote": "off",
-    "transform_null_equals": "on",
-    "array_nulls": "off",
-    "row_security": "off",
-    "quote_all_identifiers": "on",
-    "from_collapse_limit": "1",
-    "enable_hashjoin": "off",
-    "temp_file_limit": "0",
-    "application_name": "'somebody else'",
-}
-"""What somebody may have set for our role, or the whole server."""
-
-HOSTILE_SINCE = {
-    14: {"idle_session_timeout": "'200ms'", "client_connection_check_interval": "0"},
-    17: {"transaction_timeout": "'1ms'"},
-}
-
-
 @both_ends
 @pytest.mark.parametrize("while_it_runs", [False, True], ids=["from the start", "while it runs"])
 async def test_what_is_set_for_our_role_harms_nobody(
@@ -349,8 +311,7 @@ async def test_what_is_set_for_our_role_harms_nobody(
 ) -> None:
     """A serializable transaction is open as well, for whose end a deferrable one of ours would wait."""
     server = cluster(major)
-    settings = HOSTILE | {k: v for since, more in HOSTILE_SINCE.items() if major >= since for k, v in more.items()}
-    hostile = "".join(f"ALTER ROLE {MONITOR} SET {name} = {value};" for name, value in settings.items())
+    hostile = hostile_to(MONITOR, major)
     server.execute(
         "CREATE SCHEMA hostile; GRANT USAGE ON SCHEMA hostile TO public;"
         "CREATE VIEW hostile.pg_locks AS SELECT 1 / 0 AS trap;"

@@ -1,0 +1,27 @@
+"""Runs the query of a job on a session, with the parameters it takes: in batches, or with what its last run said."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from exporter.connections.session import Answer, Session
+from exporter.errors import QueryError
+from exporter.planning.plan import Job
+
+
+async def ask(job: Job, session: Session, remembered: Sequence[Any], clock: Callable[[], float]) -> Answer:
+    """Fetch the rows of a job; each batch is a statement of its own, so that its locks end with it."""
+    collector = job.collector
+    if not collector.batches:
+        return await session.fetch(job.sql, collector.timeout, *remembered, search_path=collector.search_path)
+    rows: list[Any] = []
+    round_trips, last, give_up = 0, 0, clock() + collector.timeout
+    while True:
+        parameters = last, collector.batches.rows
+        answer = await session.fetch(job.sql, collector.timeout, *parameters, search_path=collector.search_path)
+        rows += answer.rows
+        round_trips += answer.round_trips
+        if len(answer.rows) < collector.batches.rows:
+            return Answer(rows, round_trips)
+        last = answer.rows[-1][collector.batches.by]
+        if clock() > give_up:
+            raise QueryError("timeout", f"not all rows were read within {collector.timeout:.0f} s: {len(rows)} were")
