@@ -227,3 +227,15 @@ async def test_a_database_has_no_tables_until_one_is_created(cluster: Callable[.
             assert not await app.has_tables(5)
         server.execute("CREATE TABLE t ()", "app")
         assert await app.has_tables(5)
+
+
+@pytest.mark.parametrize(
+    "given", ["s3cret", "/s3cret", "postgresql://u:s3cret@h/d", "s3cret\0", "/nowhere/s3cret", "s3cret" * 99]
+)
+async def test_a_secret_given_in_place_of_its_file_is_not_repeated(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"^dsn_file: no file: ") as caught:
+        Postgres(Path(given))
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"^password_file: no file: ") as caught:
+        await Postgres(SecretStr("host=h"), Path(given)).connect()
+    assert "s3cret" not in str(caught.value)
