@@ -29,6 +29,9 @@ _PATIENCE_SECONDS = 1.0
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
 
+_EARLIEST_TIMEOUT = 0.9
+"""Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
+
 
 class PostgresSession(Session):
     """One connection to PostgreSQL, behind guard rails."""
@@ -44,6 +47,8 @@ class PostgresSession(Session):
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
         self._prepared: set[str] = set()
+        self._times_out_at = float("inf")
+        """When the server may end the query at hand for its statement_timeout."""
 
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
@@ -55,6 +60,7 @@ class PostgresSession(Session):
         if changed:
             await self._change(changed, patience)
         round_trips = 1 + (sql not in self._prepared) + bool(changed)
+        self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
         rows: list[Any] = await self._answered(sql, self._connection.fetch(sql, *args), patience)
         self._prepared.add(sql)
         return Answer(rows, round_trips)
@@ -170,6 +176,8 @@ class PostgresSession(Session):
         reason = query_reason(error)
         if reason == "connection":
             self.terminate()
+        if reason == "timeout" and self._clock() < self._times_out_at:
+            reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
         return QueryError(reason, sentence(error))
 
 

@@ -65,6 +65,7 @@ async def test_nothing_can_be_written(session: PostgresSession) -> None:
         ("SELECT", "none"),
         ("SELECT 1/0", "query"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "connection"),
+        ("SELECT pg_cancel_backend(pg_backend_pid())", "query"),
     ],
 )
 async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSession, sql: str, why: str) -> None:
