@@ -223,6 +223,10 @@ class PgBouncer:
                 message = message.replace(secret, "***")
             raise ConnectError(_connect_reason(error), message) from None
 
+    async def is_answering(self) -> bool:
+        """Return False: the console answers from memory, and a login that is silent is waited for."""
+        return False
+
     def _parameters(self) -> dict[str, Any]:
         """Read the DSN; libpq adds `PG*` variables, service files and .pgpass."""
         parameters = _read(

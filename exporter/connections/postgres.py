@@ -3,8 +3,10 @@
 import asyncio
 import re
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 _EARLIEST_TIMEOUT = 0.9
 """Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
@@ -231,6 +235,22 @@ class Postgres:
         except DRIVER_ERRORS as error:
             raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
         return PostgresSession(connection, time.monotonic() - started)
+
+    async def is_answering(self) -> bool:
+        """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
+        host = self._known.get("host", "localhost").split(",")[0]
+        port = self._known.get("port", "").split(",")[0] or 5432
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                if host.startswith("/"):
+                    reader, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+                else:
+                    reader, writer = await asyncio.open_connection(host, port)
+                with closing(writer):
+                    writer.write(_SSL_REQUEST)
+                    return await reader.read(1) in (b"S", b"N")
+        except (OSError, TimeoutError):
+            return False
 
 
 def _without_secret(message: str, known: Mapping[str, str]) -> str:

@@ -241,6 +241,9 @@ class Connector(Protocol):
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""
 
+    async def is_answering(self) -> bool:
+        """Return whether a new connection gets a first answer, before any login; it takes no place for long."""
+
 
 def secret_in(file: Path, setting: str) -> str:
     """Read a secret from a file, less the newline at its end.

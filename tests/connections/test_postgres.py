@@ -1,6 +1,7 @@
 """Sessions: guard rails, and the reason when there is none, each brought about on a real server."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -240,3 +241,14 @@ async def test_a_secret_given_in_place_of_its_file_is_not_repeated(given: str) -
     with pytest.raises(SettingsError, match=r"^password_file: no file: ") as caught:
         await Postgres(SecretStr("host=h"), Path(given)).connect()
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_server_answers_before_any_login_and_a_silent_address_does_not(server18: Cluster) -> None:
+    before = server18.log.count("\n")
+    assert await Postgres(SecretStr(server18.dsn())).is_answering()
+    assert server18.log.count("\n") == before  # nor does it clutter the log
+    assert not await Postgres(SecretStr(f"host=127.0.0.1 port={free_port()}")).is_answering()
+    assert not await Postgres(SecretStr("host=/nowhere")).is_answering()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert not await Postgres(SecretStr(f"host=127.0.0.1 port={port}")).is_answering()
