@@ -116,7 +116,7 @@ def grants_command(config: Path | None, role: str, kind: str | None) -> None:
 @click.option("--check", is_flag=True, help="Write nothing; fail when the file is out of date.")
 @click.option("--diff", type=click.Choice(["postgres_exporter"]), help="Print its names with ours and how they differ.")
 def reference_command(check: bool, diff: str | None) -> None:
-    """Write exporter/collectors/README.md from the built-in collectors, or print the names of another exporter."""
+    """Write exporter/collectors/README.md and exporter/LIBPQ.md, or print the names of another exporter."""
     from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 
     if diff:
@@ -125,13 +125,15 @@ def reference_command(check: bool, diff: str | None) -> None:
         click.echo(difference(load(BUILT_IN).of_kind("postgresql"), load(COMPATIBILITY)), nl=False)
         return
     from exporter.commands.reference import read_costs, reference
+    from exporter.connections.libpq import table
 
     costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
-    file, text = BUILT_IN / "README.md", reference(load(BUILT_IN), costs)
-    if check and (not file.is_file() or file.read_text("utf-8") != text):
-        raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
-    if not check:
-        file.write_text(text, "utf-8")
+    pages = {BUILT_IN / "README.md": reference(load(BUILT_IN), costs), BUILT_IN.parent / "LIBPQ.md": table()}
+    for file, text in pages.items():
+        if check and (not file.is_file() or file.read_text("utf-8") != text):
+            raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
+        if not check:
+            file.write_text(text, "utf-8")
 
 
 @cli.command("rules")

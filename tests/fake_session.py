@@ -69,6 +69,8 @@ class FakeServer:
     extensions: Mapping[str, Extension] = field(default_factory=dict)
     in_recovery: bool = False
     connect_timeout: float = 3.0
+    answering: bool = False
+    """Whether a new connection gets a first answer."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Every query so far: the database, and the tag."""
     sessions: list["FakeSession"] = field(default_factory=list)
@@ -112,6 +114,10 @@ class FakeServer:
         """Find what happens to a query."""
         found = (s for s in self._scripts if s.query == query and s.database in (None, database))
         return next(found, Script(query))
+
+    async def is_answering(self) -> bool:
+        """Answer as scripted."""
+        return self.answering
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> "FakeSession":
         """Open a session, as scripted."""

@@ -76,8 +76,8 @@ class Answers:
     backends: int = 0
     closed: tuple[str, ...] = ()
     """Databases that our role lacks the right to connect to."""
-    unreachable: Mapping[str, str] = field(default_factory=dict)
-    """Databases that refused our role although it has the right to connect: name -> reason."""
+    unreachable: Mapping[str, DatabaseError] = field(default_factory=dict)
+    """Databases that could not be looked into although our role has the right to connect."""
     idle_patterns: tuple[str, ...] = ()
     """Patterns of include_databases and exclude_databases that match no database."""
     extensions: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)
@@ -173,13 +173,14 @@ async def _with_others(
     answers: Answers, databases: Iterable[str], postgres: Postgres, extensions: Collection[str]
 ) -> Answers:
     """Look into the other databases as well."""
-    offers, unreachable = dict(answers.extensions), {}
+    offers = dict(answers.extensions)
+    unreachable: dict[str, DatabaseError] = {}
     for name in databases:
         try:
             async with await postgres.connect(name) as session:
                 offers[name] = await _offers(session, extensions)
         except DatabaseError as error:
-            unreachable[name] = str(error)
+            unreachable[name] = error
     return replace(answers, extensions=offers, unreachable=unreachable)
 
 

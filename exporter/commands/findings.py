@@ -168,9 +168,13 @@ def _databases(answers: Answers) -> Iterator[Finding]:
                 f"role {answers.role} may not connect to database {name}: its tables stay unseen",
                 (f"GRANT CONNECT ON DATABASE {quoted(name)} TO {quoted(answers.role)};",),
             )
-    for name, why in answers.unreachable.items():
-        advice = f"Let role {answers.role} in: a line of pg_hba.conf for database {name}, or for all."
-        yield Finding("missing", f"no connection to database {name}: {why}", advice=advice)
+    for name, error in answers.unreachable.items():
+        advice = "Check again, and look at the server's log."
+        if error.reason == "authentication":
+            advice = f"Let role {answers.role} in: a line of pg_hba.conf for database {name}, or for all."
+        elif error.reason == "too_many_connections":
+            advice = f"Raise the CONNECTION LIMIT of database {name} or of role {answers.role}, or end sessions."
+        yield Finding("missing", f"no connection to database {name}: {error}", advice=advice)
     for pattern in answers.idle_patterns:
         advice = "include_databases and exclude_databases take shell patterns: shop_* is shop_ and what follows."
         yield Finding("warning", f"no database matches {pattern}", advice=advice)

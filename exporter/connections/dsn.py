@@ -1,56 +1,83 @@
-"""Reads libpq's connection strings, both forms, into what asyncpg takes."""
+"""Reads libpq's connection strings, both forms, with what service files and the environment add."""
 
+import difflib
 import os
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Iterable, Mapping
+from urllib.parse import unquote, urlsplit
 
+from exporter.connections.libpq import BY_NAME, checked, variables
+from exporter.connections.service_file import service
 from exporter.errors import SettingsError
 
-_PAIR = re.compile(r"\s*([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)*))(?=\s|$)", re.DOTALL)
+_PAIR = re.compile(r"\s*([a-zA-Z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)*))(?=\s|$)", re.DOTALL)
 
-_OURS = {"application_name", "fallback_application_name", "client_encoding", "connect_timeout", "replication"}
-"""Parameters that the exporter decides itself: the session's name and guard rails are fixed."""
-
-_TRANSPORT = re.compile(
-    r"keepalives\w*|tcp_user_timeout|gssencmode|channel_binding|load_balance_hosts|sslcompression|sslsni|require_auth"
-)
-"""Parameters of libpq's transport that asyncpg has no counterpart for; harmless unless they demand something."""
+_IN_A_URI = "dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F %3F %23 %40 %5B %5D"
 
 
-def asyncpg_dsn(dsn: str) -> str:
-    """Turn a libpq URI or `key=value` string into a URI that asyncpg takes; the empty string leaves all to `PG*`.
+def parameters(dsn: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what a DSN says, completed by its service and `PG*` variables; no value is empty.
 
-    Raises SettingsError when it is neither; the message never repeats the string, which may hold a password.
+    Raises SettingsError for what is wrong or cannot be kept; the message never repeats a value, which may be a secret.
     """
-    if not dsn.strip():
-        return "postgresql://"
-    if "://" in dsn.split("=", 1)[0]:
-        return _uri(dsn.strip())
-    return "postgresql://?" + urlencode(_kept(_pairs(dsn)))
+    given = _explicit(dsn.strip())
+    for parameter, value in variables(environment):
+        checked({parameter.name: value} if parameter.name not in given else {}, parameter.variable)
+    known = {parameter.name: value for parameter, value in variables(environment)}
+    if name := given.get("service", known.get("service")):
+        path, of_service = service(name, environment)
+        known |= checked(of_service, str(path))
+    known |= given
+    kept = {name: value for name, value in checked(known, "dsn").items() if value and name != "service"}
+    return _one_host(kept)
 
 
-def _uri(dsn: str) -> str:
+def _explicit(dsn: str) -> dict[str, str]:
+    """Return what the string itself says; of a parameter that is named twice the last value."""
+    if "://" not in dsn.split("=", 1)[0]:
+        return dict(_named(_pairs(dsn)))
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise SettingsError("dsn: a connection URI starts with postgresql://")
+    return dict(_named(_uri(dsn)))
+
+
+def _uri(dsn: str) -> list[tuple[str, str]]:
+    if re.search(r"[/?#@\[\]]", dsn.partition("://")[2].partition("?")[0].rpartition("@")[0]):
+        raise SettingsError(_IN_A_URI)
     try:
         parts = urlsplit(dsn)
-        well_formed = parts.hostname is None or not re.search(r"[/?#\[\]]", _userinfo(dsn))
     except ValueError:
-        well_formed = False
-    if not well_formed:
-        raise SettingsError("dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F %3F %23 %40 %5B %5D")
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    return urlunsplit(parts._replace(query=urlencode(_kept(pairs, parts.hostname))))
+        raise SettingsError(_IN_A_URI) from None
+    userinfo, _, servers = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    hosts, ports = _servers(servers)
+    pairs = [("user", user), ("password", password), ("host", hosts), ("dbname", parts.path.removeprefix("/"))]
+    named = [(name, unquote(value)) for name, value in pairs if value]
+    return [*named, *([("port", ports)] if ports.strip(",") else []), *_query(parts.query)]
 
 
-def _userinfo(dsn: str) -> str:
-    """What a person means by the part before the host: all up to the last @ of what is no query."""
-    return dsn.partition("://")[2].rpartition("@")[0]
+def _servers(servers: str) -> tuple[str, str]:
+    """Split `host:port,[address]:port` into hosts and ports."""
+    found = [re.fullmatch(r"(\[[^]]*\]|[^:\[\]]*)(?::(.*))?", server) for server in servers.split(",")]
+    if not all(found):
+        raise SettingsError(_IN_A_URI)
+    return ",".join(each[1].strip("[]") for each in found if each), ",".join(each[2] or "" for each in found if each)
 
 
-def _pairs(dsn: str) -> list[tuple[str, str]]:
-    pairs, at = [], 0
-    while at < len(dsn.rstrip()):
+def _query(query: str) -> Iterable[tuple[str, str]]:
+    """Read the parameters of a URI. A `+` is a plus, as in libpq."""
+    for number, pair in enumerate(filter(None, query.split("&")), 1):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"dsn: parameter {number} of the URI has no value; write a & of a password as %26")
+        if (name, value) == ("ssl", "true"):
+            name, value = "sslmode", "require"
+        yield unquote(name), unquote(value)
+
+
+def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
+    at = 0
+    while at < len(dsn):
         found = _PAIR.match(dsn, at)
         if not found:
             raise SettingsError(
@@ -58,46 +85,43 @@ def _pairs(dsn: str) -> list[tuple[str, str]]:
                 " or host=... dbname=..., and quote a value with blanks: password='my secret'"
             )
         value = found[2] if found[2] is not None else found[3]
-        pairs.append((found[1], re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)))
+        yield found[1], re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
         at = found.end()
-    return pairs
 
 
-def _kept(pairs: list[tuple[str, str]], host: str | None = None) -> list[tuple[str, str]]:
-    kept = []
-    for key, value in _one_host(pairs, host):
-        if _TRANSPORT.fullmatch(key):
-            if value in ("require", "required"):
-                raise SettingsError(f"dsn: {key}={value} cannot be kept by this exporter's driver; leave {key} out")
-        elif key not in _OURS:
-            kept.append((key, value))
-    return kept
+def _named(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """Refuse a name that libpq does not know; it is not repeated, since a password may have been torn apart."""
+    for number, (name, value) in enumerate(pairs, 1):
+        if name not in BY_NAME:
+            near = difflib.get_close_matches(name, BY_NAME, 1)
+            hint = f"did you mean {near[0]}?" if near else "a setting of the server goes into options=-c name=value"
+            raise SettingsError(f"dsn: parameter {number} has a name that libpq does not know; {hint}")
+        yield name, value
 
 
-def _one_host(pairs: list[tuple[str, str]], host: str | None) -> list[tuple[str, str]]:
-    """Write an address as the host; libpq would connect to it and still hold the certificate against the name."""
-    given = {key for key, value in pairs if value}
-    if "hostaddr" in given and (host or "host" in given):
+def _one_host(kept: dict[str, str]) -> dict[str, str]:
+    """Make an address the host; libpq would connect to it and still hold the certificate against the name."""
+    if "hostaddr" in kept and "host" in kept:
         raise SettingsError(
-            "dsn: host and hostaddr: give one of them, since this exporter's driver checks the certificate against"
-            " what it connects to; with host, let the name lead to the address, for example in /etc/hosts"
+            "dsn: host and hostaddr: give one of them (PGHOST and PGHOSTADDR count), since this exporter's driver"
+            " checks the certificate against what it connects to; with host, let the name lead to the address, for"
+            " example in /etc/hosts"
         )
-    return [
-        ("host", _bracketed(value)) if key in ("host", "hostaddr") else (key, value)
-        for key, value in pairs
-        if key != "hostaddr" or value
-    ]
+    host = kept.get("host") or kept.get("hostaddr") or ""
+    hosts, ports = host.split(","), kept.get("port", "").split(",")
+    if not all(hosts) and len(hosts) > 1:
+        raise SettingsError("dsn: host: one of the list is empty. Name each host.")
+    if not all(not port or (port.isascii() and port.isdecimal() and 0 < int(port) < 65536) for port in ports):
+        raise SettingsError(
+            "dsn: port is no number up to 65535. In a URI a password stands before @: postgresql://user:PASSWORD@host/"
+        )
+    if len(ports) > 1 and len(ports) != len(hosts):
+        raise SettingsError(f"dsn: {len(ports)} ports for {len(hosts)} hosts. Give one for all, or one for each.")
+    rest = {name: value for name, value in kept.items() if name not in ("host", "hostaddr")}
+    return rest | ({"host": host} if host else {})
 
 
-def _bracketed(hosts: str) -> str:
-    """Put IPv6 addresses into the brackets without which asyncpg takes what follows a colon for the port."""
-    return ",".join(f"[{host}]" if re.fullmatch(r"[0-9a-fA-F]*:.*:.*", host) else host for host in hosts.split(","))
-
-
-def address_of(dsn: str) -> str:
-    """Name the server of a connection URI by `host:port`, as `PG*` variables complete it; no secret is in it."""
-    parts = urlsplit(dsn)
-    said = dict(parse_qsl(parts.query))
-    host = parts.hostname or said.get("host") or os.environ.get("PGHOST") or "localhost"
-    port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
-    return f"{host}:{port or said.get('port') or os.environ.get('PGPORT') or '5432'}"
+def address_of(known: Mapping[str, str]) -> str:
+    """Name the server by `host:port`; no secret is in it."""
+    host, port = known.get("host", "localhost").split(",")[0], known.get("port", "").split(",")[0]
+    return f"{host}:{port or '5432'}"

@@ -16,8 +16,11 @@ RECONNECT = Backoff(first=1.0, longest=10.0, jitter=0.5)
 GIVE_UP_SECONDS = 5.0
 """How long a stuck session is waited for before another login shows whether only that session hangs."""
 
+SILENT_SECONDS = 5.0
+"""How long a login is waited for before a look whether the server answers new connections."""
+
 LOGIN_SECONDS = 60.0
-"""How long a login is waited for before another one is tried beside it."""
+"""How long a login is waited for before another one is tried beside it, even if the server answers nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class LoggingIn:
     """Why the last use found no connection."""
     until: float = float("-inf")
     """Until then a use fails with that error at once, unless the login has ended."""
+    dead: Lease | None = None
+    """An earlier login whose connection is silent although the server answers; it was tried again once."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,11 @@ class KeptConnection:
                 lease = await self._logged_in()
         except ConnectError as found:
             raise await self._failed(found) from found
+        dead = self.state.dead if isinstance(self.state, LoggingIn) else None
         await self._drop()
         self.state = Open(lease)
+        if dead:
+            await dead.release(cancel=True)
         assert lease.session  # noqa: S101  # logged in
         return lease.session
 
@@ -178,9 +186,22 @@ class KeptConnection:
         if not isinstance(self.state, LoggingIn):
             failures = self.state.failures if isinstance(self.state, BackingOff) else 0
             self.state = LoggingIn(self._budget.keep(), self._clock(), self._lease, failures)
+        elif await self._is_dead(self.state):
+            dead = self.state.lease
+            fresh = LoggingIn(self._budget.keep(), self._clock(), self._lease, self.state.failures, dead=dead)
+            self.state = fresh
+            await dead.release()
         lease = self.state.lease
         await lease.log_in(self._connector)
         return lease
+
+    async def _is_dead(self, login: LoggingIn) -> bool:
+        """Return whether a login waits on a silent connection although the server answers new ones.
+
+        A login that waits for a lock looks the same: it keeps its place, and is tried again once, not without end.
+        """
+        waits = login.lease.is_logging_in and self._clock() - login.since >= SILENT_SECONDS
+        return waits and login.dead is None and await self._connector.is_answering()
 
     async def _failed(self, error: ConnectError) -> ConnectError:
         """Back off; return why there is no connection."""

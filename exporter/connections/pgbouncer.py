@@ -211,7 +211,7 @@ class PgBouncer:
         """Open a session on the console; ConnectError says why there is none."""
         parameters = self._parameters()
         if self._password_file:
-            parameters["password"] = secret_in(self._password_file)
+            parameters["password"] = secret_in(self._password_file, "password_file")
         try:
             async with asyncio.timeout(self.connect_timeout if timeout is None else timeout):
                 return Console(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
@@ -223,9 +223,15 @@ class PgBouncer:
                 message = message.replace(secret, "***")
             raise ConnectError(_connect_reason(error), message) from None
 
+    async def is_answering(self) -> bool:
+        """Return False: the console answers from memory, and a login that is silent is waited for."""
+        return False
+
     def _parameters(self) -> dict[str, Any]:
         """Read the DSN; libpq adds `PG*` variables, service files and .pgpass."""
-        parameters = _read(secret_in(self._dsn) if isinstance(self._dsn, Path) else self._dsn.get_secret_value())
+        parameters = _read(
+            secret_in(self._dsn, "dsn_file") if isinstance(self._dsn, Path) else self._dsn.get_secret_value()
+        )
         if parameters.get("dbname", DATABASE) != DATABASE:
             raise SettingsError(f"dsn: PgBouncer's console is the database {DATABASE}; name that one, or none")
         return {**_DEFAULTS, **parameters, "dbname": DATABASE, "application_name": APPLICATION_NAME}

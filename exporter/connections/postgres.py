@@ -3,8 +3,10 @@
 import asyncio
 import re
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import asyncpg
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
+from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
-from exporter.connections.dsn import address_of, asyncpg_dsn
+from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import PINNED, assignments, protect
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
@@ -27,6 +30,11 @@ _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)
+
+_EARLIEST_TIMEOUT = 0.9
+"""Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
 
 
 class PostgresSession(Session):
@@ -43,6 +51,8 @@ class PostgresSession(Session):
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
         self._prepared: set[str] = set()
+        self._times_out_at = float("inf")
+        """When the server may end the query at hand for its statement_timeout."""
 
     async def fetch(
         self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
@@ -54,6 +64,7 @@ class PostgresSession(Session):
         if changed:
             await self._change(changed, patience)
         round_trips = 1 + (sql not in self._prepared) + bool(changed)
+        self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
         rows: list[Any] = await self._answered(sql, self._connection.fetch(sql, *args), patience)
         self._prepared.add(sql)
         return Answer(rows, round_trips)
@@ -169,6 +180,8 @@ class PostgresSession(Session):
         reason = query_reason(error)
         if reason == "connection":
             self.terminate()
+        if reason == "timeout" and self._clock() < self._times_out_at:
+            reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
         return QueryError(reason, sentence(error))
 
 
@@ -178,29 +191,33 @@ class Postgres:
     kind: Kind = "postgresql"
 
     def __init__(self, dsn: SecretStr | Path, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
-        self._file = dsn if isinstance(dsn, Path) else None
-        self._dsn = asyncpg_dsn(secret_in(dsn) if isinstance(dsn, Path) else dsn.get_secret_value())
+        self._dsn = dsn
         self._password_file = password_file
         self.connect_timeout = connect_timeout
+        self._known = self._read()
+
+    def _read(self) -> dict[str, str]:
+        """Read the DSN, and what service files and variables add to it."""
+        dsn = self._dsn
+        return parameters(secret_in(dsn, "dsn_file") if isinstance(dsn, Path) else dsn.get_secret_value())
 
     @property
     def address(self) -> str:
         """Host and port as log lines name the server."""
-        return address_of(self._dsn)
+        return address_of(self._known)
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         timeout = self.connect_timeout if timeout is None else timeout
         started = time.monotonic()
-        password = secret_in(self._password_file) if self._password_file else None
-        if self._file:
-            self._dsn = asyncpg_dsn(secret_in(self._file))
+        known = self._known = self._read()
+        if self._password_file:
+            known["password"] = secret_in(self._password_file, "password_file")
         try:
+            arguments = driver_arguments(known | ({"dbname": database} if database else {}))
             async with asyncio.timeout(timeout):
                 connection = await asyncpg.connect(
-                    self._dsn,
-                    database=database,
-                    password=password,
+                    **arguments,
                     timeout=timeout,
                     statement_cache_size=200,
                     max_cached_statement_lifetime=0,
@@ -212,19 +229,35 @@ class Postgres:
                     connection.terminate()
                     raise
         except ssl.SSLError as error:
-            raise ConnectError("authentication", self._without_secret(sentence(error), password)) from error
+            raise ConnectError("authentication", _without_secret(sentence(error), known)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
-            raise SettingsError(f"dsn: {self._without_secret(str(error), password)}") from None
+            raise SettingsError(f"dsn: {_without_secret(str(error), known)}") from None
         except DRIVER_ERRORS as error:
-            raise ConnectError(connect_reason(error), self._without_secret(sentence(error), password)) from error
+            raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
         return PostgresSession(connection, time.monotonic() - started)
 
-    def _without_secret(self, message: str, password: str | None) -> str:
-        """Take any password out of a driver's message."""
-        found = re.search(r"password=([^&]+)|://[^:/@]*:([^@]+)@", self._dsn)
-        for secret in filter(None, (password, *(found.groups() if found else ()))):
-            message = message.replace(secret, "***")
-        return message
+    async def is_answering(self) -> bool:
+        """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
+        host = self._known.get("host", "localhost").split(",")[0]
+        port = self._known.get("port", "").split(",")[0] or 5432
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                if host.startswith("/"):
+                    reader, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+                else:
+                    reader, writer = await asyncio.open_connection(host, port)
+                with closing(writer):
+                    writer.write(_SSL_REQUEST)
+                    return await reader.read(1) in (b"S", b"N")
+        except (OSError, TimeoutError):
+            return False
+
+
+def _without_secret(message: str, known: Mapping[str, str]) -> str:
+    """Take any password out of a driver's message."""
+    for secret in filter(None, (known.get("password"), known.get("sslpassword"))):
+        message = message.replace(secret, "***")
+    return message
 
 
 def _utf8(name: bytes) -> str | None:

@@ -246,10 +246,26 @@ class Connector(Protocol):
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""
 
+    async def is_answering(self) -> bool:
+        """Return whether a new connection gets a first answer, before any login; it takes no place for long."""
 
-def secret_in(file: Path) -> str:
-    """Read a secret from a file, less the newline at its end; SettingsError when it cannot be read."""
+
+def secret_in(file: Path, setting: str) -> str:
+    """Read a secret from a file, less the newline at its end.
+
+    SettingsError when it cannot be read. It names the file only if that looks like a path: some give the secret itself.
+    """
     try:
         return file.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        is_path = file.is_absolute() and file.parent != Path("/") and _is_folder(file.parent)
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        where = f"{file}: cannot be read: {why}" if is_path else f"no file: {why}. Give a path, not the secret itself"
+        raise SettingsError(f"{setting}: {where}.") from None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

@@ -7,6 +7,7 @@ import pytest
 
 from exporter.commands.answers import Answers, Offer, Setting
 from exporter.commands.findings import Finding, findings, libraries, sql_to_mend
+from exporter.errors import ConnectError
 
 WELL = Answers(
     version=(18, 1),
@@ -137,7 +138,17 @@ def test_what_sql_can_mend_comes_with_its_sql(answers: Answers, level: str, sql:
         (having({}, version=(12, 9)), "missing", "13 or later"),
         (having({}, version=(19, 0)), "warning", ""),
         (having({}, superuser=True), "warning", "pgvigil grants"),
-        (having({}, unreachable={"shop": "no entry in pg_hba.conf"}), "missing", "pg_hba.conf for database shop"),
+        (
+            having({}, unreachable={"shop": ConnectError("authentication", "no")}),
+            "missing",
+            "pg_hba.conf for database shop",
+        ),
+        (
+            having({}, unreachable={"shop": ConnectError("too_many_connections", "no")}),
+            "missing",
+            "LIMIT of database shop",
+        ),
+        (having({}, unreachable={"shop": ConnectError("timeout", "no")}), "missing", "look at the server's log"),
         (having({}, backends=95), "warning", "reserved_connections"),
         (having({}, backends=95, version=(15, 1)), "warning", "Raise max_connections"),
         (having({**NOT_PRELOADED, "shared_preload_libraries": None}), "missing", "Grant pg_monitor and check again"),

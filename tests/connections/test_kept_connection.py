@@ -110,6 +110,45 @@ def test_a_login_that_never_ends_is_left_behind_and_keeps_its_place_until_it_is_
     in_virtual_time(scenario())
 
 
+def test_after_20_silent_seconds_a_server_that_answers_again_is_found_within_two_scrapes() -> None:
+    async def scenario() -> None:
+        server, clock = FakeServer(), asyncio.get_running_loop().time
+        server.on_login(hangs=True)
+        async with keeping(server) as (kept, budget):
+            while clock() < 20:
+                assert await why_not(kept) == "timeout"
+                await asyncio.sleep(1)
+            assert budget.count == 1
+            server.off()
+            server.answering = True
+            while not isinstance(kept.state, Open):
+                with suppress(ConnectError):
+                    await kept.ready(5)
+                await asyncio.sleep(1)
+            assert clock() <= 20 + 2 * 15
+            await asyncio.sleep(1)
+            assert budget.count == 1  # the silent login has been given up
+
+    in_virtual_time(scenario())
+
+
+def test_logins_that_wait_for_a_lock_stay_within_the_budget_although_the_server_answers() -> None:
+    async def scenario() -> None:
+        server, clock = FakeServer(answering=True), asyncio.get_running_loop().time
+        server.on_login(hangs=True)
+        async with keeping(server, size=5) as (kept, budget):
+            while clock() < 55:
+                assert await why_not(kept) == "timeout"
+                await asyncio.sleep(1)
+            assert budget.count == 2
+            while clock() < 500:
+                assert await why_not(kept) == "timeout"
+                await asyncio.sleep(1)
+            assert budget.count == 5
+
+    in_virtual_time(scenario())
+
+
 def test_a_session_that_answers_again_wins_over_the_login_begun_meanwhile() -> None:
     async def scenario() -> None:
         server = FakeServer()

@@ -1,6 +1,7 @@
 """Sessions: guard rails, and the reason when there is none, each brought about on a real server."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -65,6 +66,7 @@ async def test_nothing_can_be_written(session: PostgresSession) -> None:
         ("SELECT", "none"),
         ("SELECT 1/0", "query"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "connection"),
+        ("SELECT pg_cancel_backend(pg_backend_pid())", "query"),
     ],
 )
 async def test_why_a_query_has_no_rows(server18: Cluster, session: PostgresSession, sql: str, why: str) -> None:
@@ -227,3 +229,26 @@ async def test_a_database_has_no_tables_until_one_is_created(cluster: Callable[.
             assert not await app.has_tables(5)
         server.execute("CREATE TABLE t ()", "app")
         assert await app.has_tables(5)
+
+
+@pytest.mark.parametrize(
+    "given", ["s3cret", "/s3cret", "postgresql://u:s3cret@h/d", "s3cret\0", "/nowhere/s3cret", "s3cret" * 99]
+)
+async def test_a_secret_given_in_place_of_its_file_is_not_repeated(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"^dsn_file: no file: ") as caught:
+        Postgres(Path(given))
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"^password_file: no file: ") as caught:
+        await Postgres(SecretStr("host=h"), Path(given)).connect()
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_server_answers_before_any_login_and_a_silent_address_does_not(server18: Cluster) -> None:
+    before = server18.log.count("\n")
+    assert await Postgres(SecretStr(server18.dsn())).is_answering()
+    assert server18.log.count("\n") == before  # nor does it clutter the log
+    assert not await Postgres(SecretStr(f"host=127.0.0.1 port={free_port()}")).is_answering()
+    assert not await Postgres(SecretStr("host=/nowhere")).is_answering()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert not await Postgres(SecretStr(f"host=127.0.0.1 port={port}")).is_answering()

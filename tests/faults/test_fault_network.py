@@ -228,3 +228,30 @@ async def test_an_exporter_starts_where_the_way_is_long(cluster: Callable[..., C
             await timed(fresh, 9.5)
             page = await until_whole(fresh)
             assert held_back(page) == {}
+
+
+async def test_connections_that_were_taken_in_silence_for_20_s_never_answer(cluster: Callable[..., Cluster]) -> None:
+    """Those stay silent for good, as behind a proxy that forgot them; new ones get through."""
+    server = cluster()
+    forgotten = asyncio.Event()
+    async with network(server) as net:
+        silent_until = time.monotonic() + 20
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if time.monotonic() < silent_until:
+                await forgotten.wait()
+                writer.transport.abort()
+            else:
+                await net.serve(reader, writer)
+
+        proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = proxy.sockets[0].getsockname()[1]
+        dsn = server.dsn(user=MONITOR).replace(f":{server.port}/", f":{port}/")
+        async with exporting(dsn, uncached(), watch=WatchOptions()) as running:
+            while time.monotonic() < silent_until:
+                assert (await timed(running, 4.5)).page.value("pg_up") == 0
+                await asyncio.sleep(1)
+            await until_whole(running, apart=15)
+        forgotten.set()
+        proxy.close()
+        await asyncio.sleep(0.1)

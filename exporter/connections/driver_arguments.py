@@ -1,0 +1,75 @@
+"""Turns connection parameters into what asyncpg takes, and checks the files that they name."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from exporter.errors import SettingsError
+
+_IN_URI = {
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+}
+"""Parameters that asyncpg takes in a URI only."""
+
+_VERIFYING = ("require", "verify-ca", "verify-full")
+"""Values of sslmode with which the driver reads the certificates of CAs."""
+
+
+def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of `asyncpg.connect`; SettingsError names a file that cannot be read."""
+    known = dict(known)
+    arguments: dict[str, Any] = {}
+    if known.get("sslrootcert") == "system":
+        arguments["ssl"] = _system_cas(known)
+        del known["sslrootcert"]
+    _check_files(known)
+    in_uri = {name: value for name, value in known.items() if name in _IN_URI}
+    arguments["dsn"] = "postgresql://?" + urlencode(in_uri, quote_via=quote) if in_uri else "postgresql://"
+    if host := known.get("host"):
+        arguments["host"] = host.split(",")
+    if port := known.get("port"):
+        arguments["port"] = [int(each or 5432) for each in port.split(",")]
+    if options := known.get("options"):
+        arguments["server_settings"] = {"options": options}
+    names = {"dbname": "database"} | {
+        name: name for name in ("user", "password", "passfile", "target_session_attrs", "krbsrvname", "gsslib")
+    }
+    return arguments | {names[name]: value for name, value in known.items() if name in names}
+
+
+def _check_files(known: Mapping[str, str]) -> None:
+    mode = known.get("sslmode", "prefer")
+    read = [
+        *(("sslrootcert", "sslcrl") if mode in _VERIFYING else ()),
+        *(("sslcert", "sslkey") if mode != "disable" else ()),
+    ]
+    for name in read:
+        path = known.get(name)
+        if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
+            raise SettingsError(f"dsn: {name}: {path}: no file that can be read. Correct the path or its permissions.")
+
+
+def _system_cas(known: Mapping[str, str]) -> ssl.SSLContext:
+    """Trust the CAs of the system; as in libpq, the name of the host is always checked then."""
+    if known.get("sslmode", "verify-full") != "verify-full":
+        raise SettingsError("dsn: sslrootcert=system takes sslmode=verify-full only. Write that, or leave sslmode out.")
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["postgresql"])
+    if cert := known.get("sslcert"):
+        _check_files(known)
+        context.load_cert_chain(cert, known.get("sslkey"), known.get("sslpassword", ""))
+    for name in ("minimum", "maximum"):
+        if version := known.get(f"ssl_{name[:3]}_protocol_version"):
+            setattr(context, f"{name}_version", ssl.TLSVersion[version.replace(".", "_")])
+    return context

@@ -1,0 +1,224 @@
+"""Every parameter of libpq is honoured, replaced or refused by name: one test for each row of LIBPQ.md."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import pq
+from pydantic import SecretStr
+
+from exporter.connections import libpq
+from exporter.connections.driver_arguments import driver_arguments
+from exporter.connections.dsn import parameters
+from exporter.connections.postgres import Postgres
+from exporter.demo.build import hand_over
+from exporter.demo.cluster import Cluster
+from exporter.errors import ConnectError, SettingsError
+
+HONOURED: dict[str, tuple[str, dict[str, Any]]] = {
+    "host": ("/run/a,b", {"host": ["/run/a", "b"]}),
+    "hostaddr": ("192.0.2.1", {"host": ["192.0.2.1"]}),
+    "port": ("5433", {"port": [5433]}),
+    "dbname": ("d d", {"database": "d d"}),
+    "user": ("u", {"user": "u"}),
+    "password": ("a+b c", {"password": "a+b c"}),
+    "passfile": ("/f", {"passfile": "/f"}),
+    "options": ("-c geqo=off", {"server_settings": {"options": "-c geqo=off"}}),
+    "target_session_attrs": ("standby", {"target_session_attrs": "standby"}),
+    "sslmode": ("verify-full", {"dsn": "postgresql://?sslmode=verify-full"}),
+    "sslnegotiation": ("direct", {"dsn": "postgresql://?sslnegotiation=direct"}),
+    "sslrootcert": ("/a b", {"dsn": "postgresql://?sslrootcert=%2Fa%20b"}),
+    "sslcert": ("FILE", {"dsn": "postgresql://?sslcert=FILE"}),
+    "sslkey": ("FILE", {"dsn": "postgresql://?sslkey=FILE"}),
+    "sslpassword": ("a+b", {"dsn": "postgresql://?sslpassword=a%2Bb"}),
+    "sslcrl": ("/a", {"dsn": "postgresql://?sslcrl=%2Fa"}),
+    "ssl_min_protocol_version": ("TLSv1.3", {"dsn": "postgresql://?ssl_min_protocol_version=TLSv1.3"}),
+    "ssl_max_protocol_version": ("TLSv1.2", {"dsn": "postgresql://?ssl_max_protocol_version=TLSv1.2"}),
+    "krbsrvname": ("x", {"krbsrvname": "x"}),
+    "gsslib": ("gssapi", {"gsslib": "gssapi"}),
+}
+"""Parameter -> a value, and what the driver gets."""
+
+REPLACED = {
+    "application_name": "x",
+    "fallback_application_name": "x",
+    "client_encoding": "LATIN1",
+    "connect_timeout": "3",
+    "keepalives": "0",
+    "keepalives_idle": "1",
+    "keepalives_interval": "1",
+    "keepalives_count": "1",
+    "tcp_user_timeout": "1",
+    "sslcompression": "1",
+    "channel_binding": "prefer",
+    "gssencmode": "disable",
+    "sslcertmode": "allow",
+    "sslsni": "1",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "latest",
+    "gssdelegation": "0",
+    "load_balance_hosts": "disable",
+    "replication": "false",
+}
+"""Parameter -> a value that is taken and changes nothing."""
+
+REFUSED = {
+    "require_auth": "scram-sha-256",
+    "channel_binding": "require",
+    "gssencmode": "require",
+    "sslmode": "perhaps",
+    "sslnegotiation": "perhaps",
+    "sslcertmode": "disable",
+    "sslsni": "0",
+    "sslcrldir": "/a",
+    "sslkeylogfile": "/a",
+    "requirepeer": "postgres",
+    "ssl_min_protocol_version": "SSLv3",
+    "ssl_max_protocol_version": "2",
+    "min_protocol_version": "3.2",
+    "max_protocol_version": "4",
+    "gsslib": "x",
+    "gssdelegation": "1",
+    "load_balance_hosts": "random",
+    "replication": "database",
+    "target_session_attrs": "x",
+    "scram_client_key": "s3cret",
+    "scram_server_key": "s3cret",
+    "oauth_issuer": "s3cret",
+    "oauth_client_id": "s3cret",
+    "oauth_client_secret": "s3cret",
+    "oauth_scope": "s3cret",
+}
+"""Parameter -> a demand that this exporter cannot keep."""
+
+
+def test_the_table_has_the_parameters_and_the_variables_of_libpq() -> None:
+    theirs = {each.keyword.decode(): (each.envvar or b"").decode() for each in pq.Conninfo.get_defaults()}
+    assert {parameter.name: parameter.variable for parameter in libpq.PARAMETERS} == theirs
+    assert {*HONOURED, *REPLACED, *REFUSED, "service"} == set(theirs)
+
+
+@pytest.mark.parametrize("name", HONOURED)
+def test_an_honoured_parameter_reaches_the_driver_from_string_and_variable(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    value, expected = HONOURED[name]
+    known = parameters(f"{name}='{value}'", {})
+    assert driver_arguments(known) == {"dsn": "postgresql://"} | expected
+    if variable := libpq.BY_NAME[name].variable:
+        assert parameters("", {variable: value}) == known
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_replaced_parameter_changes_nothing(name: str) -> None:
+    assert parameters(f"{name}={REPLACED[name]}", {}) == {}
+    if variable := libpq.BY_NAME[name].variable:
+        assert parameters("", {variable: REPLACED[name]}) == {}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_demand_that_cannot_be_kept_is_refused_by_name_wherever_it_comes_from(name: str, tmp_path: Path) -> None:
+    value, variable = REFUSED[name], libpq.BY_NAME[name].variable
+    file = tmp_path / "services"
+    file.write_text(f"[mine]\n{name}={value}\n")
+    places = [(f"{name}={value}", {}, "dsn"), ("service=mine", {"PGSERVICEFILE": str(file)}, str(file))]
+    places += [("", {variable: value}, variable)] if variable else []
+    for dsn, environment, place in places:
+        with pytest.raises(SettingsError) as caught:
+            parameters(dsn, environment)
+        assert str(caught.value).startswith(f"{place}: {name} cannot be kept as given. ")
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_variable_that_the_string_overrides_demands_nothing() -> None:
+    assert parameters("channel_binding=prefer", {"PGCHANNELBINDING": "require"}) == {}
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    assert (Path(libpq.__file__).parents[1] / "LIBPQ.md").read_text("utf-8") == libpq.table()
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcrl", "sslcert", "sslkey"])
+async def test_a_file_that_is_missing_is_named(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"dsn: {name}: /nowhere/file: no file that can be read"):
+        await Postgres(SecretStr(f"host=127.0.0.1 sslmode=require {name}=/nowhere/file")).connect()
+
+
+def test_the_cas_of_the_system_take_full_verification_only() -> None:
+    assert driver_arguments({"sslrootcert": "system"})["ssl"].check_hostname
+    with pytest.raises(SettingsError, match="sslmode=verify-full only"):
+        driver_arguments({"sslrootcert": "system", "sslmode": "require"})
+
+
+async def test_a_plus_in_the_password_of_a_uri(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(auth="scram-sha-256", password="a+b")
+    dsn = f"postgresql://postgres@127.0.0.1:{server.port}/postgres?password=a+b"
+    async with await Postgres(SecretStr(dsn)).connect() as session:
+        assert session.is_usable
+
+
+async def test_variables_and_a_service_reach_a_server(
+    server18: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pg_service.conf").write_text(f"[here]\nport={server18.port}\nuser=pgvigil\noptions=-c geqo=off\n")
+    monkeypatch.setenv("PGSYSCONFDIR", str(tmp_path))
+    monkeypatch.setenv("PGSERVICE", "here")
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    monkeypatch.setenv("PGDATABASE", "postgres")
+    async with await Postgres(SecretStr("")).connect() as session:
+        [row] = await session.rows("SELECT current_user AS role, current_setting('geqo') AS geqo", 5)
+    assert dict(row) == {"role": "pgvigil", "geqo": "off"}
+
+
+@pytest.fixture
+def encrypted(cluster: Callable[..., Cluster], tool: Callable[[str, str], Path]) -> Cluster:
+    """A server with a certificate for the name localhost; the build of 18 knows no TLS."""
+    server = cluster(17)
+    server.stop()
+    files = [server.data / "server.key", server.data / "server.crt"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command: list[object] = [
+        tool("openssl", "it comes with every system"),
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        *subject,
+    ]
+    command += ["-keyout", files[0], "-out", files[1]]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    for file in files:
+        file.chmod(0o600)
+        hand_over(file)
+    with (server.data / "postgresql.conf").open("a") as conf:
+        conf.write("ssl = on\n")
+    server.start()
+    return server
+
+
+async def tls(dsn: str) -> bool:
+    """Whether a session is encrypted."""
+    async with await Postgres(SecretStr(dsn)).connect() as session:
+        [row] = await session.rows("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", 5)
+    return bool(row["ssl"])
+
+
+async def test_certificates_are_checked_as_asked(encrypted: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, ca = f"host=localhost port={encrypted.port} user=pgvigil dbname=postgres", encrypted.data / "server.crt"
+    assert await tls(f"{host} sslmode=verify-full sslrootcert={ca}")
+    assert await tls(f"{host} sslmode=require sslnegotiation=direct")
+    assert not await tls(f"{host} sslmode=disable")
+    with pytest.raises(ConnectError) as caught:
+        await tls(f"{host} sslrootcert=system")
+    assert caught.value.reason == "authentication"
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    assert await tls(f"{host} sslrootcert=system")
+    assert await tls(f"{host} sslrootcert=system sslnegotiation=direct sslmode=verify-full")
+    with pytest.raises(ConnectError) as caught:
+        await tls(f"{host.replace('localhost', '127.0.0.1')} sslrootcert=system")
+    assert caught.value.reason == "authentication"
