@@ -1,11 +1,12 @@
 """What a collector file may say, and what is said of one that is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
 from collector_files import collector
 
-from exporter.catalog.load import BUILT_IN, load
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Metric
 from exporter.errors import CatalogError
 
@@ -79,6 +80,15 @@ def test_a_compatibility_name_that_breaks_the_counters_rule_is_untyped(own: str,
 
 def test_the_built_in_collectors_load_and_each_stands_in_the_file_of_its_name() -> None:
     assert {collector.name for collector in load(BUILT_IN)} == {file.stem for file in BUILT_IN.glob("*.yaml")}
+
+
+CUTS = re.compile(r"\b(?:LIMIT|FETCH FIRST)\s+\S+|\w+_rank\s*<=?\s*\d+")
+
+
+def test_no_query_cuts_rows_without_saying_so() -> None:
+    """The key `limit` counts what it cuts; a batch is followed by the next; one of several reasons is no cut."""
+    cuts = {(c.name, cut) for c in load(BUILT_IN, COMPATIBILITY) for sql in c.queries() for cut in CUTS.findall(sql)}
+    assert cuts <= {("sequences", "LIMIT $2"), ("lock_blockers", "LIMIT 1")}
 
 
 BAD = [

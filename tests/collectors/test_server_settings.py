@@ -243,7 +243,7 @@ def test_the_page_says_since_when(server18: Cluster) -> None:
 
 
 OF_THE_MOMENT = (
-    *("process_", "python_", "pg_statement", "pg_session", "pg_lock", "pg_wait"),
+    *("process_", "python_", "pg_statement", "pg_session", "pg_lock", "pg_wait", "pg_buffer_cache"),
     *("pg_connections", "pg_database_connections", "pg_roles_connections", "pg_ssl_connections"),
 )
 """Begin the names of metrics that our own sessions change from page to page."""

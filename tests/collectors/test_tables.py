@@ -259,17 +259,18 @@ async def test_bloat_is_estimated_where_it_is_asked_for_and_the_tables_may_be_re
     database.execute(
         "CREATE EXTENSION pgstattuple; CREATE TABLE bloated (id int, v text) WITH (autovacuum_enabled = off);"
         "INSERT INTO bloated SELECT i, repeat('x', 50) FROM generate_series(1, 20000) AS i;"
-        "CREATE TABLE dense AS TABLE bloated; DELETE FROM bloated WHERE id % 5 > 0",
+        "CREATE TABLE dense AS TABLE bloated; CREATE TABLE narrowed AS TABLE bloated;"
+        "ALTER TABLE narrowed DROP COLUMN v; DELETE FROM bloated WHERE id % 5 > 0",
         DATABASE,
     )
-    for table in ("bloated", "dense"):
+    for table in ("bloated", "dense", "narrowed"):
         database.execute(f"VACUUM ANALYZE {table}", DATABASE)
     collectors = (c.model_copy(update={"enabled": True}) for c in catalog() if c.name == "table_bloat")
     estimating = target(database.dsn(DATABASE, MONITOR), Catalog(tuple(collectors)))
     ratio = "pg_table_bloat_estimate_ratio"
     assert not written(await estimating.scrape(9.0)).series(ratio, relname="bloated")
     await estimating.close()
-    database.execute(f"GRANT SELECT ON bloated, dense TO {MONITOR}", DATABASE)
+    database.execute(f"GRANT SELECT ON bloated, dense, narrowed TO {MONITOR}", DATABASE)
     collectors = (c.model_copy(update={"enabled": True}) for c in catalog() if c.name == "table_bloat")
     estimating = target(database.dsn(DATABASE, MONITOR), Catalog(tuple(collectors)))
     found = written(await estimating.scrape(9.0))
@@ -278,6 +279,7 @@ async def test_bloat_is_estimated_where_it_is_asked_for_and_the_tables_may_be_re
     free = database.value("SELECT free_percent / 100 FROM pgstattuple('bloated')", database=DATABASE)
     assert found.value(ratio, relname="bloated") == pytest.approx(free, abs=0.1)
     assert found.value(ratio, relname="dense") == pytest.approx(0, abs=0.05)
+    assert not found.series(ratio, relname="narrowed")
     size = database.value("SELECT pg_relation_size('bloated')", database=DATABASE)
     assert found.value("pg_table_bloat_estimate_bytes", relname="bloated") == pytest.approx(
         found.value(ratio, relname="bloated") * size
