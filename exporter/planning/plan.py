@@ -150,7 +150,7 @@ def _query(
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
-    if limit and not collector.ledger:
+    if limit and not collector.ledger and not collector.transform:
         sql = limited(sql, limit, metrics)
     if details:
         sql = detailed(sql, details)
