@@ -42,6 +42,27 @@ STATEMENT_KEY = frozenset({"userid", "dbid", "queryid", "toplevel", "generation"
 """The columns of pg_stat_statements that tell statements apart; `generation` counts its resets where it can."""
 
 
+@dataclass(frozen=True)
+class Transform:
+    """A step in code between the rows of a query and the metrics, for what SQL cannot do in linear time."""
+
+    needs: tuple[str, ...]
+    """Columns that the query has to have."""
+    adds: tuple[str, ...]
+    """Columns that the metrics may use besides those of the query."""
+
+
+TransformName = Literal["wait_roots"]
+
+
+TRANSFORMS: Mapping[TransformName, Transform] = {
+    "wait_roots": Transform(
+        needs=("owner", "object", "mode", "granted", "waited_seconds"),
+        adds=("held_mode", "blocked_sessions", "longest_wait_seconds"),
+    )
+}
+
+
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -132,6 +153,8 @@ class Collector(_Fact):
     batches: Batches | None = None
     remember: Annotated[tuple[str, ...], Field(strict=False)] = ()
     statements: bool = False
+    transform: TransformName | None = None
+    last_good: bool = True
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
 
@@ -180,6 +203,8 @@ class Collector(_Fact):
             raise ValueError(f"statements: needs a ledger whose key has {', '.join(sorted(STATEMENT_KEY))}")
         if self.details and (self.limit is None or self.ledger or self.batches):
             raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
+        if self.transform and (self.scope == "database" or self.ledger or self.details):
+            raise ValueError("transform: needs scope: server, no ledger and no details")
         return self
 
     @model_validator(mode="after")

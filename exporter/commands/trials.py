@@ -63,7 +63,7 @@ async def _lack(job: Job, session: PostgresSession) -> str:
         return f"the query has no column {', '.join(missing)}"
     if job.collector.lenient:
         return ""
-    wrong = {m.column: types[m.column] for m in job.metrics if types[m.column] not in _NUMBERS}
+    wrong = {m.column: types[m.column] for m in job.metrics if types.get(m.column, "int8") not in _NUMBERS}
     return ", ".join(f"column {column} is of type {of}, which is no number" for column, of in wrong.items())
 
 

@@ -153,7 +153,7 @@ def _query(
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
-    if limit and not collector.ledger and not collector.batches:
+    if limit and not (collector.ledger or collector.batches or collector.transform):
         sql = with_limit(sql, limit, metrics)
     if details:
         sql = with_details(sql, details)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from exporter.catalog.model import Collector, Metric
+from exporter.catalog.model import TRANSFORMS, Collector, Metric, Transform, TransformName
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import ROWS_IN_ALL, Job, sum_column
 from exporter.samples.lenient import leniently
@@ -20,11 +20,35 @@ from exporter.samples.model import (
     escape,
     label_text,
 )
+from exporter.samples.wait_graph import wait_roots
 
 
 def columns(rows: Sequence[Any]) -> Columns:
     """Turn the driver's records into columns by name."""
     return dict(zip(rows[0].keys(), zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def transformed(job: Job, table: Columns) -> Columns:
+    """Turn the columns of a query into those of the metrics, and cut the rows that a limit does not keep."""
+    if not table or job.collector.transform is None:
+        return table
+    return _limited(job, _TRANSFORMS[job.collector.transform](table))
+
+
+_TRANSFORMS: Mapping[TransformName, Callable[[Columns], Columns]] = {"wait_roots": wait_roots}
+
+
+def _limited(job: Job, table: Columns) -> Columns:
+    """Keep the rows that the limit allows, beside the number and the sums of all, as `limited` has the server do."""
+    limit, rows = job.collector.limit, len(next(iter(table.values()), ()))
+    if limit is None or rows <= limit:
+        return table
+    whole: dict[str, Sequence[Any]] = {ROWS_IN_ALL: [rows] * limit}
+    for metric in job.metrics:
+        if metric.rest:
+            total = float(sum(value for value in table[metric.column] if value is not None))
+            whole[sum_column(metric)] = [total] * limit
+    return {name: values[:limit] for name, values in table.items()} | whole
 
 
 def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
@@ -33,8 +57,9 @@ def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
     extra = [label for metric in job.metrics for label in metric.labels]
     ledger, batches = job.collector.ledger, job.collector.batches
     key = [*ledger.key, ledger.rank] if ledger else [batches.by, batches.rank] if batches else job.collector.remember
-    wanted = dict.fromkeys([*job.collector.labels, *extra, *own, *key])
-    return [column for column in wanted if column not in present]
+    transform = TRANSFORMS[job.collector.transform] if job.collector.transform else Transform((), ())
+    wanted = dict.fromkeys([*job.collector.labels, *extra, *own, *key, *transform.needs])
+    return [column for column in wanted if column not in (*present, *transform.adds)]
 
 
 def samples(job: Job, table: Columns, names: Names) -> Samples:

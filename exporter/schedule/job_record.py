@@ -160,6 +160,8 @@ class JobRecord:
     def status(self, job: Job, now: float, *, is_expected: bool, last_good: float) -> JobStatus:
         """Describe the job for a report; a last good result is served while it is young enough.
 
+        One that names a culprit is not: by then another one may be, or none.
+
         Args:
             job: the job.
             now: clock time in seconds.
@@ -169,7 +171,7 @@ class JobRecord:
         """
         age = now - self.succeeded_at
         success = self.is_good and not is_expected
-        is_young = age <= max(job.cache, self.spacing.throttle) + last_good
+        is_young = job.collector.last_good and age <= max(job.cache, self.spacing.throttle) + last_good
         why_not: Literal["late", ""] = "" if success else "late"
         return JobStatus(
             collector=job.collector.name,

@@ -5,7 +5,7 @@ from typing import Any
 from exporter.connections.session import Answer, Session
 from exporter.errors import DatabaseError, QueryError
 from exporter.planning.plan import Job
-from exporter.samples.convert import columns, missing_columns, samples
+from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.ledger import Ledger, new_ledger, update_ledger
 from exporter.samples.model import Columns, Samples
 from exporter.schedule.job_record import Outcome
@@ -67,6 +67,7 @@ class JobRunner:
             raise QueryError("query", f"the query has no column {', '.join(missing)}")
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
+        table = transformed(job, table)
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
             found = update_ledger(job, table, self._parts.discovery.names, self._ledger(job), self._clock())

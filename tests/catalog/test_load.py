@@ -150,6 +150,11 @@ BAD = [
     (GOOD + "batches: {by: a, rows: 5, rank: b}\n", "bad.yaml: batches: needs a limit, and neither a ledger nor"),
     (GOOD + "limit: 5\nremember: [a]\n", "bad.yaml: remember: only the first row is remembered"),
     (GOOD + "kind: pgbouncer\nlimit: 5\ndetails: SELECT 1\n", "bad.yaml: details: not with kind: pgbouncer"),
+    (GOOD + "transform: roots\n", "bad.yaml: transform: Input should be 'wait_roots'"),
+    (
+        GOOD + "transform: wait_roots\nscope: database\n",
+        "bad.yaml: transform: needs scope: server, no ledger and no details",
+    ),
     (GOOD + "needs_tables: true\n", "bad.yaml: needs_tables: only with scope: database"),
     (GOOD + "kind: pgbouncer\nscope: database\n", "bad.yaml: scope: not with kind: pgbouncer"),
     (GOOD.replace("pg_uptime_seconds", "pgbouncer_up"), "metric pgbouncer_up: the exporter's own; choose another"),

@@ -14,7 +14,7 @@ from patience import until
 from servers import MAJORS
 from standby import clone_standby
 
-from exporter.demo.cluster import Cluster
+from exporter.demo.cluster import HOST, SUPERUSER, Cluster
 
 
 async def use_up(xids: int, connection: Any) -> None:
@@ -240,3 +240,61 @@ async def test_a_running_vacuum_is_no_holder(database: Cluster) -> None:
             await running
     age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": DATABASE})
     assert (age or 0) < 100  # the exporter's other connection may be there, but the vacuum is not
+
+
+SLOWLY = """
+    CREATE TABLE copied (id int);
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END';
+    CREATE TRIGGER slow BEFORE INSERT ON copied FOR EACH ROW EXECUTE FUNCTION slow();
+    ALTER TABLE copied ENABLE ALWAYS TRIGGER slow;
+"""
+
+
+@pytest.mark.parametrize("major", [13, 16, 18], ids=lambda major: f"pg{major}")
+async def test_an_initial_copy_holds_the_horizon_and_the_walsender_that_decodes_does_not(
+    major: int, cluster: Callable[..., Cluster]
+) -> None:
+    publisher, subscriber = cluster(major), cluster(major)
+    publisher.execute("CREATE TABLE copied AS SELECT repeat('1', 5)::int AS id FROM generate_series(1, 500000)")
+    publisher.execute("CREATE PUBLICATION all_of_it FOR TABLE copied")
+    subscriber.execute(SLOWLY)
+    subscriber.execute(
+        f"CREATE SUBSCRIPTION s CONNECTION 'host={HOST} port={publisher.port} user={SUPERUSER} dbname=postgres'"
+        " PUBLICATION all_of_it"
+    )
+    copying = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender' AND query LIKE 'COPY%'"
+
+    async def copies() -> bool:
+        return bool(publisher.query(copying)) and bool(publisher.value("SELECT count(*) FROM pg_stat_replication"))
+
+    await until(copies)
+    async with session(publisher, "postgres") as writer:
+        await use_up(500, writer)
+    [(pid,)] = publisher.query(copying)
+    found = page(publisher.dsn(user=MONITOR))
+    labels = {"holder": "backend", "name": "walsender", "datname": "postgres", "pid": str(pid)}
+    assert (held(found, "pg_xmin_horizon_age", labels) or 0) >= 500
+    assert (held(found, "pg_xmin_horizon_seconds", labels) or 0) > 0
+    assert {had["pid"] for had, _ in found.series("pg_xmin_horizon_age", name="walsender")} == {str(pid)}
+    subscriber.execute("ALTER SUBSCRIPTION s DISABLE")
+
+
+@pytest.mark.parametrize("major", [13, 15, 16, 18], ids=lambda major: f"pg{major}")
+async def test_a_lost_slot_holds_nothing(major: int, cluster: Callable[..., Cluster]) -> None:
+    server = cluster(major, {"max_slot_wal_keep_size": "1MB", "wal_keep_size": "2MB", "min_wal_size": "32MB"})
+    for name in ("lost", "kept"):
+        server.execute(f"SELECT pg_create_logical_replication_slot('{name}', 'test_decoding')")
+    before = page(server.dsn(user=MONITOR))
+    for _ in range(6):
+        server.execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', 100000))")
+        server.execute("SELECT pg_switch_wal()")
+    server.execute("CHECKPOINT")
+    server.execute("SELECT pg_drop_replication_slot('kept')")
+    assert server.value("SELECT wal_status FROM pg_replication_slots") == "lost"
+    found = page(server.dsn(user=MONITOR))
+    slots = {"holder": "replication_slot_catalog", "datname": "postgres"}
+    assert held(before, "pg_xmin_horizon_age", slots) is not None
+    assert held(found, "pg_xmin_horizon_age", slots) is None
+    assert found.series("pg_replication_slots_catalog_xmin_age") == []
+    assert found.series("pg_replication_slots_retained_bytes") == []
+    assert found.value("pg_replication_slots_active", slot_name="lost") == 0

@@ -10,7 +10,7 @@ from collector_files import collector
 
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
-from exporter.samples.convert import columns, missing_columns, samples
+from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.model import Columns, Rest, label_text
 
 
@@ -178,6 +178,19 @@ def test_a_limit_that_cut_nothing_says_so() -> None:
     table: Columns = {"x": ["u"], "a": [None], "pgvigil_rows_in_all": [1], "pgvigil_sum_a": [None]}
     found = samples(job(metrics=metrics, limit=2), table, Names())
     assert (found.truncated_rows, found.rest) == (0, (Rest("a_total", 0.0, 0.0),))
+
+
+def test_a_limit_cuts_the_rows_of_a_transform_as_it_cuts_those_of_a_query() -> None:
+    """Three roots with one session behind each: the first is kept, and what the others carried is counted."""
+    blocked = {"name": "blocked", "type": "gauge", "help": "A.", "column": "blocked_sessions", "rest": True}
+    made = job(labels=["owner", "mode", "held_mode"], metrics=[blocked], transform="wait_roots", limit=1)
+    held = {"owner": (1, 2, 3), "object": ("a", "b", "c"), "mode": ("ShareLock",) * 3, "granted": (True,) * 3}
+    waiting = {"owner": (4, 5, 6), "object": ("a", "b", "c"), "mode": ("ExclusiveLock",) * 3, "granted": (False,) * 3}
+    table = {name: held[name] + waiting[name] for name in held} | {"waited_seconds": (None, None, None, 1.0, 3.0, 2.0)}
+    found = samples(made, transformed(made, table), Names())
+    assert found.families[0].labels == ['owner="2",mode="ExclusiveLock",held_mode="ShareLock"']
+    assert (found.rows, found.truncated_rows, found.rest) == (1, 2, (Rest("blocked", 2.0, 3.0),))
+    assert missing_columns(made, ["owner", "mode", "object", "granted"]) == ["waited_seconds"]
 
 
 def test_columns_that_the_query_lacks_are_named() -> None:

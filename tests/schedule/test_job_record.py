@@ -33,8 +33,10 @@ def pause(record: JobRecord, clock: Clock) -> float:
     return clock() - before
 
 
-def status(record: JobRecord, clock: Clock, *, is_expected: bool = False, cache: float = 0.0) -> JobStatus:
-    job = Job(collector("a", cache=cache), "postgres", "SELECT 1", ())
+def status(
+    record: JobRecord, clock: Clock, *, is_expected: bool = False, cache: float = 0.0, last_good: bool = True
+) -> JobStatus:
+    job = Job(collector("a", cache=cache).model_copy(update={"last_good": last_good}), "postgres", "SELECT 1", ())
     return record.status(job, clock(), is_expected=is_expected, last_good=60.0)
 
 
@@ -165,6 +167,17 @@ def test_a_last_good_result_is_served_until_it_is_too_old() -> None:
     clock.advance(1)
     assert status(record, clock).samples is None
     assert status(record, clock, cache=30).samples == Samples()
+
+
+def test_a_result_that_names_a_culprit_is_not_served_once_it_is_past() -> None:
+    clock, record = Clock(), JobRecord()
+    run(record, clock)
+    assert status(record, clock, last_good=False).samples == Samples()
+    assert status(record, clock, last_good=False, is_expected=True).samples is None
+    failed(record, clock)
+    assert status(record, clock, last_good=False).samples is None
+    run(record, clock)
+    assert status(record, clock, last_good=False).samples == Samples()
 
 
 def test_a_status_says_when_it_runs_next_and_why() -> None:

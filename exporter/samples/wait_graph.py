@@ -1,0 +1,312 @@
+"""Lock entries -> the roots of their wait-for graph. Pure, and linear in the number of entries."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any, NamedTuple
+
+from exporter.catalog.model import TRANSFORMS
+from exporter.samples.components import Graph, components
+from exporter.samples.model import Columns
+
+CYCLE = "deadlock cycle"
+"""State of a root that is no session, but sessions that wait for each other."""
+
+STRENGTH: Mapping[str, int] = {
+    mode: strength
+    for strength, mode in enumerate(
+        (
+            "AccessShareLock",
+            "RowShareLock",
+            "RowExclusiveLock",
+            "ShareUpdateExclusiveLock",
+            "ShareLock",
+            "ShareRowExclusiveLock",
+            "ExclusiveLock",
+            "AccessExclusiveLock",
+        )
+    )
+}
+"""The lock modes, the strongest last."""
+
+_CONFLICTS = ("7", "67", "4567", "34567", "23567", "234567", "1234567", "01234567")
+"""Source: PostgreSQL's table "Conflicting Lock Modes", by the strength of the modes."""
+
+CONFLICTS: Mapping[str, frozenset[str]] = {
+    mode: frozenset(other for other, number in STRENGTH.items() if str(number) in conflicts)
+    for mode, conflicts in zip(STRENGTH, _CONFLICTS, strict=True)
+}
+"""Lock mode -> the modes that another session cannot hold at the same time."""
+
+
+class _Entry(NamedTuple):
+    """One lock that is held or waited for."""
+
+    row: int
+    owner: int
+    mode: str
+    waited: float
+    """Seconds of the wait so far; an unknown wait counts as the youngest."""
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One lockable object: the entries that hold it and those that wait for it."""
+
+    held: dict[str, dict[int, _Entry]] = field(default_factory=dict)
+    """Mode -> owner -> entry."""
+    queue: list[_Entry] = field(default_factory=list)
+
+    def is_held(self, mode: str, by_other_than: int) -> bool:
+        """Return whether another owner holds the object in a mode."""
+        owners = self.held.get(mode, {})
+        return len(owners) > (by_other_than in owners)
+
+
+class _Roots(NamedTuple):
+    """The sessions that cannot go on by a wait of others only, numbered as the bits of a mask."""
+
+    owners: list[int]
+    """Root number -> its owner; of a cycle, the lowest one of it."""
+    cycles: Set[int]
+    """Numbers of the roots that are cycles."""
+    masks: Mapping[int, int]
+    """Waiting owner -> mask of the roots that it waits for, directly or through others."""
+
+
+def wait_roots(table: Columns) -> Columns:
+    """Find the roots of the wait-for graph, worst first: one row each, of the entry by which it blocks.
+
+    A root holds what others wait for and waits for nothing itself. Sessions in a deadlock, which wait for each other,
+    are one root: its row is that of the lowest owner, its state is CYCLE. An owner is one session, whatever the number
+    of its processes.
+
+    Args:
+        table: entries of all objects that are waited for. `owner` is the number of a session, `object` a text that
+            identifies what is locked; all other columns describe the owner or the object.
+
+    Returns:
+        The columns of the entries, and `held_mode`, `blocked_sessions`, `longest_wait_seconds`. `mode` is the one that
+        the longest direct waiter wants.
+
+    """
+    objects, waited = _objects(table)
+    if not waited:
+        return {}
+    roots = _roots(objects, waited)
+    counts, longest = _tallies(roots, waited)
+    direct = _direct(objects)
+    blocking = [root for root, count in enumerate(counts) if count]
+    worst_first = sorted(blocking, key=lambda root: (-counts[root], -longest[root], roots.owners[root]))
+    owners = [roots.owners[root] for root in worst_first]
+    entries = [direct[owner] for owner in owners]
+    found = {name: [values[held.row] for held, _ in entries] for name, values in table.items()}
+    if "state" in found:
+        is_cycle = [root in roots.cycles for root in worst_first]
+        found["state"] = [CYCLE if cycle else state for cycle, state in zip(is_cycle, found["state"], strict=True)]
+    return found | {
+        "mode": [waiter.mode for _, waiter in entries],
+        "held_mode": [None if held is waiter else held.mode for held, waiter in entries],
+        "blocked_sessions": [counts[root] for root in worst_first],
+        "longest_wait_seconds": [longest[root] if longest[root] >= 0 else None for root in worst_first],
+    }
+
+
+def _objects(table: Columns) -> tuple[list[_Object], dict[int, float]]:
+    """Gather the objects that are waited for, with their queues in order, and how long each owner has waited."""
+    objects: dict[Any, _Object] = {}
+    waited: dict[int, float] = {}
+    for row, (owner, key, mode, granted, seconds) in enumerate(_entries(table)):
+        if owner is None or mode not in STRENGTH:
+            continue
+        each = objects.setdefault(key, _Object())
+        entry = _Entry(row, owner, mode, -1.0 if seconds is None else seconds)
+        if granted:
+            each.held.setdefault(mode, {})[owner] = entry
+        else:
+            each.queue.append(entry)
+            waited[owner] = max(waited.get(owner, -1.0), entry.waited)
+    contested = [each for each in objects.values() if each.queue]
+    for each in contested:
+        each.queue[:] = _in_order(each)
+    return contested, waited
+
+
+def _entries(table: Columns) -> Iterable[tuple[Any, ...]]:
+    return zip(*(table[name] for name in TRANSFORMS["wait_roots"].needs), strict=True)
+
+
+def _in_order(contested: _Object) -> list[_Entry]:
+    """Order a queue as PostgreSQL does: by arrival, but ahead of those that wait for what the newcomer holds."""
+    ordered: list[_Entry] = []
+    present: set[str] = set()
+    for entry in sorted(contested.queue, key=lambda entry: -entry.waited):
+        held = {mode for mode, owners in contested.held.items() if entry.owner in owners}
+        overtaken = present & {mode for each in held for mode in CONFLICTS[each]}
+        place = len(ordered)
+        if overtaken:
+            place = next(i for i, other in enumerate(ordered) if other.mode in overtaken)
+        ordered.insert(place, entry)
+        present.add(entry.mode)
+    return ordered
+
+
+class _WaitGraph:
+    """Owners, and the nodes that keep the number of edges linear.
+
+    One node stands for all holders of an object in a mode, and one for all that wait for it in a mode up to a place in
+    the queue, which leads to the one of the place before. So an entry has an edge for each mode, not for each session.
+    """
+
+    def __init__(self, objects: Iterable[_Object], waited: Iterable[int]) -> None:
+        self.owner_of: list[int | None] = []
+        """Node -> owner; None for a node that stands for several."""
+        self.hard: Graph = []
+        """Node -> the nodes whose locks it waits for."""
+        self.all: Graph = []
+        """With those ahead of it in a queue."""
+        self.guessed: set[int] = set()
+        """Nodes whose edges are a guess."""
+        self._nodes: dict[int, int] = {}
+        for owner in waited:
+            self._session(owner)
+        for each in objects:
+            self._add(each)
+
+    def _session(self, owner: int) -> int:
+        if (node := self._nodes.get(owner)) is None:
+            node = self._nodes[owner] = self._node(owner)
+        return node
+
+    def _node(self, owner: int | None, targets: Iterable[int] = (), *, is_hard: bool = True) -> int:
+        targets = list(targets)
+        self.owner_of.append(owner)
+        self.hard.append(list(targets) if is_hard else [])
+        self.all.append(targets)
+        return len(self.owner_of) - 1
+
+    def _add(self, contested: _Object) -> None:
+        holders = {mode: self._node(None, map(self._session, owners)) for mode, owners in contested.held.items()}
+        ahead: dict[str, int] = {}
+        unexplained = []
+        for entry in contested.queue:
+            node = self._session(entry.owner)
+            in_conflict = CONFLICTS[entry.mode]
+            hard = [holders[mode] for mode in in_conflict & holders.keys()]
+            soft = [ahead[mode] for mode in in_conflict & ahead.keys()]
+            self.hard[node] += hard
+            self.all[node] += hard + soft
+            if not soft and not any(contested.is_held(mode, entry.owner) for mode in in_conflict):
+                unexplained.append((node, in_conflict))
+            before = [ahead[entry.mode]] if entry.mode in ahead else []
+            ahead[entry.mode] = self._node(None, [node, *before], is_hard=False)
+        # Before PostgreSQL 14 the order is a guess: who waits for nobody by it waits for all that it conflicts with.
+        for node, in_conflict in unexplained:
+            self.guessed.add(node)
+            self.all[node] += [ahead[mode] for mode in in_conflict & ahead.keys()]
+
+    def owners(self, nodes: Iterable[int]) -> list[int]:
+        """Return the owners among some nodes."""
+        return [owner for node in nodes if (owner := self.owner_of[node]) is not None]
+
+
+class _Numbering:
+    """Gives roots their numbers."""
+
+    def __init__(self) -> None:
+        self.owners: list[int] = []
+        self.cycles: set[int] = set()
+
+    def root(self, owner: int) -> int:
+        """Number a session; return its mask."""
+        self.owners.append(owner)
+        return 1 << len(self.owners) - 1
+
+    def cycle(self, owners: Sequence[int]) -> int:
+        """Number sessions that wait for each other; return their mask."""
+        self.cycles.add(len(self.owners))
+        return self.root(min(owners))
+
+
+def _roots(objects: Iterable[_Object], waited: Mapping[int, float]) -> _Roots:
+    """Find the roots, and which of them each owner waits for."""
+    graph, numbering = _WaitGraph(objects, waited), _Numbering()
+    own: dict[int, int] = {}  # owner -> mask of the deadlock that it is part of
+    for nodes in components(graph.hard):
+        if len(owners := graph.owners(nodes)) > 1:
+            own |= dict.fromkeys(owners, numbering.cycle(owners))
+    masks = [0] * len(graph.all)
+    for nodes in components(graph.all):  # those that others wait for come first
+        owners = graph.owners(nodes)
+        behind = (masks[target] for node in nodes for target in graph.all[node])
+        themselves = (own.get(owner, 0) if owner in waited else numbering.root(owner) for owner in owners)
+        mask = reduce(or_, (*behind, *themselves), 0)
+        if (
+            not mask and len(owners) > 1 and graph.guessed.isdisjoint(nodes)
+        ):  # in a circle by their places in queues only, until PostgreSQL reorders one
+            mask = numbering.cycle(owners)
+        for node in nodes:
+            masks[node] = mask
+    by_owner = {owner: mask for owner, mask in zip(graph.owner_of, masks, strict=True) if owner in waited}
+    return _Roots(numbering.owners, numbering.cycles, by_owner)  # type: ignore[arg-type]  # None never waits
+
+
+def _tallies(roots: _Roots, waited: Mapping[int, float]) -> tuple[list[int], list[float]]:
+    """Count the sessions behind each root, and find the longest wait among them.
+
+    Masks are added as columns of binary digits, since a session may wait for as many roots as there are sessions.
+    """
+    digits: list[int] = []  # by significance: the roots whose count has this digit
+    longest = [-1.0] * len(roots.owners)
+    seen = 0
+    for owner, mask in sorted(roots.masks.items(), key=lambda item: -waited[item[0]]):
+        for root in _bits(mask & ~seen):
+            longest[root] = waited[owner]
+        seen |= mask
+        place, carry = 0, mask
+        while carry:
+            if place == len(digits):
+                digits.append(0)
+            digits[place], carry = digits[place] ^ carry, digits[place] & carry
+            place += 1
+    counts = [sum((digit >> root & 1) << place for place, digit in enumerate(digits)) for root in range(len(longest))]
+    return counts, longest
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """List the numbers of the bits that are set."""
+    text = bin(mask)[:1:-1]
+    place = text.find("1")
+    while place >= 0:
+        yield place
+        place = text.find("1", place + 1)
+
+
+def _direct(objects: Iterable[_Object]) -> dict[int, tuple[_Entry, _Entry]]:
+    """Find for each owner its entry that has been waited for longest, and the waiter; else its own wait, twice."""
+    best: dict[int, tuple[_Entry, _Entry]] = {}
+    for each in objects:
+        for entry in each.queue:
+            best.setdefault(entry.owner, (entry, entry))
+    ranks: dict[int, tuple[float, int]] = {}
+    for each in objects:
+        oldest = sorted(each.queue, key=lambda entry: -entry.waited)
+        for mode, owners in each.held.items():
+            waiters = _two_owners(entry for entry in oldest if entry.mode in CONFLICTS[mode])
+            for owner, held in owners.items():
+                waiter = next((entry for entry in waiters if entry.owner != owner), None)
+                if waiter and (owner not in ranks or ranks[owner] < (waiter.waited, STRENGTH[mode])):
+                    ranks[owner], best[owner] = (waiter.waited, STRENGTH[mode]), (held, waiter)
+    return best
+
+
+def _two_owners(entries: Iterable[_Entry]) -> Sequence[_Entry]:
+    """Return the first entry, and the first one of another owner."""
+    found: list[_Entry] = []
+    for entry in entries:
+        if not found or entry.owner != found[0].owner:
+            found.append(entry)
+        if len(found) == 2:
+            break
+    return found
