@@ -307,3 +307,39 @@ async def test_locked_tables_indexes_and_partitions_are_waited_for_by_nobody(dat
         assert found.value("pgvigil_collector_success", collector=name, datname=DATABASE) == 1, name
     assert not found.series("pg_sequence_used_ratio", sequencename="locked_id_seq")
     assert page_of(database).series("pg_sequence_used_ratio", sequencename="locked_id_seq")
+
+
+def test_a_partitioned_table_has_a_size_as_a_whole_and_the_largest_tables_say_what_was_purged(
+    database: Cluster,
+) -> None:
+    database.execute(
+        "CREATE SCHEMA whole; SET search_path = whole; CREATE TABLE log (id int PRIMARY KEY, v text)"
+        " PARTITION BY RANGE (id);"
+        "CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (1000) PARTITION BY RANGE (id);"
+        "CREATE TABLE log_1a PARTITION OF log_1 FOR VALUES FROM (0) TO (500);"
+        "CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (1000) TO (2000);"
+        "CREATE TABLE empty (id int) PARTITION BY RANGE (id);"
+        "ALTER TABLE log_2 ALTER v SET STORAGE EXTERNAL;"
+        "INSERT INTO log SELECT i, repeat('x', 3000) FROM generate_series(1, 1500) AS i WHERE i < 500 OR i > 1000;"
+        "CREATE TABLE plain AS SELECT * FROM log; ANALYZE log; ANALYZE plain",
+        DATABASE,
+    )
+    for relation in ("log_1a", "log_2"):
+        database.execute(f"VACUUM whole.{relation}", DATABASE)
+    database.execute("DELETE FROM whole.plain WHERE id <= 7; DELETE FROM whole.log WHERE id <= 7", DATABASE)
+    purged = "pg_table_purged_tuples_total"
+    found = page_when(database, lambda p: value_of(p, purged, relname="plain") == 7)
+    sizes = "SELECT sum(c.relpages) FROM pg_class AS c WHERE c.oid IN (%s)"
+    parts = "'whole.log_1a'::regclass, 'whole.log_2'::regclass"
+    toast = f"SELECT reltoastrelid FROM pg_class WHERE oid IN ({parts})"
+    indexes = f"SELECT indexrelid FROM pg_index WHERE indrelid IN ({parts}) OR indrelid IN ({toast})"
+    whole = BLOCK * database.value(
+        sizes % f"SELECT unnest(ARRAY[{parts}])::oid UNION ALL {toast} UNION ALL {indexes}", database=DATABASE
+    )
+    labels = {"datname": DATABASE, "schemaname": "whole"}
+    assert found.value("pg_partitioned_table_total_size_bytes", relname="log", **labels) == whole > 1_000_000
+    assert found.value("pg_partitioned_table_partitions", relname="log", **labels) == 2
+    assert found.value("pg_partitioned_table_total_size_bytes", relname="empty", **labels) == 0
+    assert {had["relname"] for had, _ in found.series("pg_partitioned_table_partitions", **labels)} == {"log", "empty"}
+    assert not found.series(purged, relname="log_1a")
+    database.execute("DROP SCHEMA whole CASCADE", DATABASE)
