@@ -174,6 +174,10 @@ ROWS_IN_ALL = "pgvigil_rows_in_all"
 """The column in which a limited query says how many rows there were before the cut."""
 
 
+HIDDEN = "pgvigil_hidden"
+"""The column in which a query counts what the role may not see: above 0 its collector fails with `permission`."""
+
+
 def sum_column(metric: Metric) -> str:
     """Name the column in which a limited query says what a metric added up to before the cut."""
     return f"pgvigil_sum_{metric.column}"

@@ -4,7 +4,7 @@ from typing import Any
 
 from exporter.connections.session import Answer, Session
 from exporter.errors import DatabaseError, QueryError
-from exporter.planning.plan import Job
+from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.ledger import Ledger, new_ledger, update_ledger
 from exporter.samples.model import Columns, Samples
@@ -65,6 +65,10 @@ class JobRunner:
         table = columns(answer.rows)
         if table and (missing := missing_columns(job, list(table))):
             raise QueryError("query", f"the query has no column {', '.join(missing)}")
+        if hidden := sum(table.get(HIDDEN, ())):
+            raise QueryError(
+                "permission", f"the role may not see {hidden} of the server's processes; GRANT pg_monitor TO it"
+            )
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
         table = transformed(job, table)
