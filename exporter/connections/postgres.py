@@ -13,58 +13,14 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.dsn import address_of, asyncpg_dsn
+from exporter.connections.guard_rails import FAREWELL, GUARD_RAILS, LIMITS_SINCE, PINNED
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
 
-PINNED = "pg_catalog"
-"""The search_path of all but queries that ask for the role's own, so that they cannot be redirected."""
-
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
-
-GUARD_RAILS = {
-    "default_transaction_isolation": "'read committed'",
-    "default_transaction_deferrable": "off",
-    "application_name": f"'{APPLICATION_NAME}'",
-    "default_transaction_read_only": "on",
-    "lock_timeout": "'100ms'",
-    "idle_in_transaction_session_timeout": "'10s'",
-    "jit": "off",
-    "search_path": PINNED,
-    "max_parallel_workers_per_gather": "0",
-    "work_mem": "'4MB'",
-    "standard_conforming_strings": "on",
-    "backslash_quote": "safe_encoding",
-    "transform_null_equals": "off",
-    "array_nulls": "on",
-    "quote_all_identifiers": "off",
-    "extra_float_digits": "1",
-    "DateStyle": "'ISO, MDY'",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "xmloption": "content",
-}
-"""Set with SET in every session, since a connection pooler refuses them as start-up parameters.
-
-The last ten decide what a query means and how its text is written, and may have been set for our role. TimeZone stays:
-no value depends on it, and own queries that ask for today mean the server's day.
-"""
-
-_LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
-"""Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
-
-They go first, in a message of their own, since parsing a longer one may already take longer than they allow.
-"""
-
-_FAREWELL = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "client_connection_check_interval": "'1s'",
-}
-"""So that a backend of ours ends soon after we are gone, also in the middle of a query; PostgreSQL 14 on Linux."""
 
 _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
@@ -289,9 +245,9 @@ class Postgres:
 async def _set_guard_rails(connection: Any) -> None:
     """Set what protects the server from us; what an old or foreign server does not know of it, is left out."""
     major = connection.get_server_version().major
-    await connection.execute(_set({name: "0" for since, name in _LIMITS_SINCE.items() if major >= since}))
+    await connection.execute(_set({name: "0" for since, name in LIMITS_SINCE.items() if major >= since}))
     try:
-        await connection.execute(_set(GUARD_RAILS | _FAREWELL))
+        await connection.execute(_set(GUARD_RAILS | FAREWELL))
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
         await connection.execute(_set(GUARD_RAILS))
 

@@ -11,7 +11,8 @@ from pages import MONITOR
 from pydantic import SecretStr
 from standby import clone_standby, launch
 
-from exporter.connections.postgres import GUARD_RAILS, Postgres, PostgresSession
+from exporter.connections.guard_rails import GUARD_RAILS
+from exporter.connections.postgres import Postgres, PostgresSession
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
 
@@ -45,6 +46,16 @@ async def test_every_guard_rail_is_up(server: Cluster) -> None:
         "search_path": "pg_catalog",
         "max_parallel_workers_per_gather": "0",
         "work_mem": "4MB",
+        "standard_conforming_strings": "on",
+        "backslash_quote": "safe_encoding",
+        "transform_null_equals": "off",
+        "array_nulls": "on",
+        "quote_all_identifiers": "off",
+        "extra_float_digits": "1",
+        "datestyle": "ISO, MDY",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+        "xmloption": "content",
         "statement_timeout": "2500ms",
     }
 
