@@ -290,15 +290,13 @@ def _ids() -> Row:
                 "ids-used",
                 "Ids used per second",
                 "Transaction and multixact ids per second, those of subtransactions included; dashed, a week ago.",
+                Query("sum by (instance) (deriv(pg_xid_consumed{<server>}[$__rate_interval]))", "{{instance}} xids"),
                 Query(
-                    "sum by (instance) (rate(pg_xid_consumed_total{<server>}[$__rate_interval]))", "{{instance}} xids"
-                ),
-                Query(
-                    "sum by (instance) (rate(pg_multixact_consumed_total{<server>}[$__rate_interval]))",
+                    "sum by (instance) (deriv(pg_multixact_consumed{<server>}[$__rate_interval]))",
                     "{{instance}} multixacts",
                 ),
                 Query(
-                    "sum by (instance) (rate(pg_xid_consumed_total{<server>}[$__rate_interval] offset 1w))",
+                    "sum by (instance) (deriv(pg_xid_consumed{<server>}[$__rate_interval] offset 1w))",
                     "{{instance}} xids last week",
                     "past",
                 ),

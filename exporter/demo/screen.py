@@ -137,7 +137,7 @@ def _wraparound(page: Page, before: Page | None) -> Line:
     if not oldest:
         return Line("wraparound", False, "no age is known yet")
     name, age = oldest[0].labels["datname"], oldest[0].value
-    rate = _rate(page, before, "pg_xid_consumed_total")
+    rate = _rate(page, before, "pg_xid_consumed")
     left = f"; {rate:,.0f} more a second, {(WRAPAROUND - age) / rate / DAY:,.0f} days to the end" if rate else ""
     freeze_at = page.value("pg_wraparound_freeze_max_age") or WRAPAROUND
     return Line("wraparound", age > freeze_at, f"{name} is {age:,.0f} transactions old{left}")

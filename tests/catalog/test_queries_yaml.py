@@ -394,7 +394,7 @@ def test_check_and_serve_say_what_became_of_the_file(server18: Cluster, tmp_path
 
 
 def test_a_collector_can_be_switched_off_for_theirs(tmp_path: Path, server18: Cluster) -> None:
-    (tmp_path / "queries.yaml").write_text(ONE.replace("pg_a", "pg_xid").replace("b", "consumed_total"))
+    (tmp_path / "queries.yaml").write_text(ONE.replace("b", "archived_total").replace("pg_a", "pg_archiver"))
     settings = {"dsn": server18.dsn(user=MONITOR), "collectors_dir": str(tmp_path)}
-    assert "\npg_xid_consumed_total " in run("scrape", **settings).stdout
-    assert "\npg_xid_consumed_total{server=" in run("scrape", disable="xid", **settings).stdout
+    assert "\npg_archiver_archived_total " in run("scrape", **settings).stdout
+    assert "\npg_archiver_archived_total{server=" in run("scrape", disable="archiver", **settings).stdout

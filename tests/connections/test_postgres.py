@@ -47,6 +47,16 @@ async def test_every_guard_rail_is_up(server: Cluster) -> None:
         "search_path": "pg_catalog",
         "max_parallel_workers_per_gather": "0",
         "work_mem": "4MB",
+        "standard_conforming_strings": "on",
+        "backslash_quote": "safe_encoding",
+        "transform_null_equals": "off",
+        "array_nulls": "on",
+        "quote_all_identifiers": "off",
+        "extra_float_digits": "1",
+        "datestyle": "ISO, MDY",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+        "xmloption": "content",
         "statement_timeout": "2500ms",
     }
 

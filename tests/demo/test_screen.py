@@ -82,8 +82,8 @@ def test_a_page_becomes_a_sentence_on_each_subject(page: str, expected: Line) ->
 
 
 def test_two_pages_say_how_long_the_transaction_ids_last() -> None:
-    before = read("pg_xid_consumed_total 1000", 10)
-    page = read(f'pg_xid_consumed_total 2000\npg_database_xid_age{{datname="shop"}} {2**31 - 86_400 * 300}', 20)
+    before = read("pg_xid_consumed 1000", 10)
+    page = read(f'pg_xid_consumed 2000\npg_database_xid_age{{datname="shop"}} {2**31 - 86_400 * 300}', 20)
     [wraparound] = [finding for finding in lines(page, before) if finding.subject == "wraparound"]
     assert wraparound.text.endswith("; 100 more a second, 3 days to the end")
 

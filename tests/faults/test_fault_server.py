@@ -178,7 +178,7 @@ async def test_a_promoted_standby_changes_over_without_a_restart(cluster: Callab
     for of_standby in ("pg_replication_lag_seconds", "pg_wal_receiver_streaming"):
         assert before.series(of_standby) != []
         assert after.series(of_standby) == []
-    for of_primary in ("pg_autovacuum_workers", "pg_table_live_tuples", "pg_xid_consumed_total"):
+    for of_primary in ("pg_autovacuum_workers", "pg_table_live_tuples", "pg_xid_consumed"):
         assert after.series(of_primary) != []
     assert before.series("pg_table_live_tuples") == []
     assert after.series("pgvigil_collector_success", collector="recovery") == []
