@@ -1,7 +1,7 @@
 """What may be set for our role, or the whole server, by mistake or in bad faith."""
 
 HOSTILE = {
-    "statement_timeout": "'1ms'",
+    "statement_timeout": "'200ms'",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "'1ms'",
     "default_transaction_isolation": "serializable",
@@ -42,7 +42,7 @@ HOSTILE = {
 
 HOSTILE_SINCE = {
     14: {"idle_session_timeout": "'200ms'", "client_connection_check_interval": "0"},
-    17: {"transaction_timeout": "'1ms'"},
+    17: {"transaction_timeout": "'200ms'"},
 }
 """Those that a major version brought."""
 

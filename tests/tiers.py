@@ -15,6 +15,7 @@ HEAVY = (
     "tests/image/test_image.py",
     "tests/incidents/test_incidents.py",
     "tests/release/test_wheel.py",
+    "tests/scrape/test_target.py::test_a_page_is_bounded_and_says_what_it_left_off",
     "tests/test_prometheus.py",
     "tests/watch/test_loop.py::test_a_lock_wait_of_8_s_between_two_scrapes_15_s_apart_is_counted_and_recorded",
 )
@@ -23,7 +24,28 @@ HEAVY = (
 EVERY_MAJOR = ("tests/collectors/test_contract.py",)
 """Tests that run on every major version even by default: the contract between collectors and servers."""
 
-SLOWEST = ("tests/dashboards/test_live.py",)
+SLOWEST = (
+    "tests/faults/test_soak.py",
+    "tests/faults/test_fault_locks.py",
+    "tests/collectors/test_replication.py",
+    "tests/alerts/test_rules.py",
+    "tests/dashboards/test_live.py",
+    "tests/incidents/test_incidents.py",
+    "tests/faults/test_fault_network.py",
+    "tests/release/test_wheel.py",
+    "tests/faults/test_fault_connections.py",
+    "tests/image/test_image.py",
+    "tests/faults/test_fault_scrapers.py",
+    "tests/commands/test_compatibility.py",
+    "tests/alerts/test_routing.py",
+    "tests/faults/test_fault_server.py",
+    "tests/commands/test_check.py",
+    "tests/scrape/test_target.py",
+    "tests/collectors/test_contract.py",
+    "tests/faults/test_fault_databases.py",
+    "tests/web/test_server.py",
+    "tests/connections/test_pgbouncer.py",
+)
 """Files that start first, the slowest before the others: one that starts last leaves the other cores idle."""
 
 

@@ -307,7 +307,7 @@ async def test_logins_that_wait_for_a_locked_catalog_do_not_pile_up(
 @both_ends
 @pytest.mark.parametrize("while_it_runs", [False, True], ids=["from the start", "while it runs"])
 async def test_what_is_set_for_our_role_harms_nobody(
-    cluster: Callable[..., Cluster], major: int, while_it_runs: bool
+    cluster: Callable[..., Cluster], tmp_path: Path, major: int, while_it_runs: bool
 ) -> None:
     """A serializable transaction is open as well, for whose end a deferrable one of ours would wait."""
     server = cluster(major)
@@ -318,11 +318,15 @@ async def test_what_is_set_for_our_role_harms_nobody(
         "CREATE FUNCTION hostile.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT 1 / 0 = 1';"
         "CREATE TABLE public.busy (id int); CREATE TABLE public.idle (id int)"
     )
+    (tmp_path / "slow.yaml").write_text(
+        "name: slow\nhelp: Own.\nsql: SELECT 1 AS value FROM pg_sleep(0.4)\n"
+        "metrics:\n  - {name: pg_slow, type: gauge, help: Own., column: value}\n"
+    )
     if not while_it_runs:
         server.execute(hostile)
     async with (
         witnessed(server),
-        exporting(server.dsn(user=MONITOR)) as watched,
+        exporting(server.dsn(user=MONITOR), load(BUILT_IN, tmp_path)) as watched,
         client(server, "serializable") as other,
         client(server, "locker") as locker,
     ):
