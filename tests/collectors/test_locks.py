@@ -132,14 +132,14 @@ async def test_connections_are_counted_against_their_limits(cluster: Callable[..
     assert found.value("pg_connections_superuser_reserved") == 3
     assert found.value("pg_connections_reserved") == 2
     used = found.value("pg_connections_used")
-    assert 4 <= used <= 5  # ours, two kept and perhaps one borrowed, and the two clients
+    assert 2 + 1 <= used <= 2 + 3  # the two clients, and ours: one asks, and perhaps two more log in meanwhile
     assert found.value("pg_connections_available") == 20 - 3 - 2 - used
     assert found.value("pg_roles_connection_limit", rolname="web") == 7
     assert found.series("pg_roles_connection_limit", rolname="postgres") == []
     assert found.value("pg_roles_connections", rolname="postgres") == 2
     assert found.value("pg_roles_connections", rolname="web") == 0
     assert found.value("pg_database_connection_limit", datname="postgres") == 15
-    assert found.value("pg_database_connections", datname="postgres") >= 4
+    assert found.value("pg_database_connections", datname="postgres") >= 3
     assert found.value("pg_sessions", application_name="web 1", state="idle in transaction") == 1
     assert found.value("pg_sessions_oldest_transaction_seconds", application_name="web 1") >= 0.2
 
