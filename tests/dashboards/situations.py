@@ -176,7 +176,7 @@ NEVER_SEEN: Mapping[str, float] = {
 
 FALLING = {"pg_sequence_remaining_values", "pg_replication_slots_safe_wal_size_bytes", "node_filesystem_avail_bytes"}
 GROWING = {"pg_connections_used", "pg_sessions", "pg_wal_size_bytes", "pg_replication_slots_retained_bytes"}
-SIZES = ("_size_bytes", "_age", "_used_ratio")
+SIZES = ("_size_bytes", "_age", "_used_ratio", "_consumed", "_position_bytes")
 MOVED = 0.2
 """By which part of itself a gauge has moved in the time that is recorded."""
 
