@@ -95,7 +95,9 @@ async def test_a_server_is_stopped_for_twelve_seconds(cluster: Callable[..., Clu
                 await asyncio.sleep(0.5)
         await until_whole(running, scrapes=11)  # within ten seconds, less than two scrapes are apart
         await until(lambda: len(ours(server)) == len(before))
-        assert logins() - known <= 2
+        assert (
+            logins() - known <= 4
+        )  # of each connection the one that waited, and one beside it once the server answers
 
 
 async def test_an_exporter_starts_while_the_server_is_stopped(cluster: Callable[..., Cluster]) -> None:
