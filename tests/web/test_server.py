@@ -50,7 +50,7 @@ def test_a_scraper_that_accepts_openmetrics_gets_it(exporter: Exporter) -> None:
     answer = exporter.get(headers=PROMETHEUS)
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(answer.text)}
-    assert families["pg_xid_consumed"].type == "counter"
+    assert families["pgvigil_scrapes"].type == "counter"
     assert families["pg_up"].samples[0].value == 1
 
 
