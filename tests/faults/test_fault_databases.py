@@ -305,7 +305,9 @@ async def test_grants_that_are_revoked_cost_what_they_gave_and_return(
         assert reasons <= {"permission", "query"}
         assert {"databases", "locks"} & failing(found) == set()
         refused = {"collector": "connections", "reason": "permission"}
-        assert found.value("pgvigil_collector_errors_total", datname="", **refused) >= 1, "what it cannot see is no zero"
+        assert found.value("pgvigil_collector_errors_total", datname="", **refused) >= 1, (
+            "what it cannot see is no zero"
+        )
         assert fallen(before, found, "pg_statements_all") == {}
     assert fallen(before, after, "pg_statements_all") == {}
     grown = after.value(ALL_CALLS) - before.value(ALL_CALLS)
