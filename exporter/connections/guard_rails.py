@@ -77,10 +77,13 @@ async def _refuse_pooler(connection: Any) -> None:
     """Refuse a login that was answered by another process than the one that runs our statements.
 
     PostgreSQL announces the process ID of the backend at login. PgBouncer, Odyssey and PgCat announce a number of their
-    own, RDS Proxy none. The question is a simple query: a prepared statement would stay behind on a shared backend.
+    own, RDS Proxy none. The question is one simple query, whose limit ends with it: a prepared statement or a setting
+    would stay behind on a shared backend, and without a limit the question waits while pg_namespace is locked.
     """
     pid = connection.get_server_pid()
-    answer = await connection.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}")
+    limit = f"SET LOCAL lock_timeout = {GUARD_RAILS['lock_timeout']}"
+    question = f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+    answer = await connection.execute(f"{limit}; {question}")
     if answer != "SELECT 1":
         raise ConnectError("pooler", _POOLER)
 

@@ -187,12 +187,12 @@ OTHERS = frozenset(
 LOCKED = {
     "pg_statistic": Lost(set(), TABLE_READERS | DATABASE_READERS | ROLE_READERS | EXTENSIONS, perhaps=OTHERS),
     "pg_class": Lost(TABLE_READERS, {"wait_sampler"}, "timeout"),
-    "pg_namespace": Lost(TABLE_READERS, {"wait_sampler"}, "timeout"),
+    "pg_namespace": Lost(TABLE_READERS, {"wait_sampler"}, "other"),
     "pg_database": Lost(DATABASE_READERS, {"wait_sampler"}, "timeout"),
     "pg_authid": Lost(ROLE_READERS, {"wait_sampler"}, "timeout"),
     "pg_extension": Lost({"extension_updates"}, {"extension_updates"} | EXTENSIONS),
 }
-"""As VACUUM FULL locks them. No login ends that has to read pg_class, pg_namespace, pg_database or pg_authid."""
+"""As VACUUM FULL locks them. No login ends that has to read pg_class, pg_database or pg_authid."""
 
 OURS = """
 SELECT pid
