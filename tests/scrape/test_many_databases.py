@@ -18,7 +18,7 @@ from exporter.demo.cluster import FAST, Cluster
 from exporter.planning.plan import FULL_LIMITS
 
 NAMES = [f"many_{n:02}" for n in range(30)]
-ROUND_SECONDS = 2.0
+ROUND_SECONDS = 4.0
 GAP_SECONDS = 0.25
 
 CLOCK = Catalog(
@@ -77,7 +77,7 @@ def looked_at(page: Page) -> dict[str, float]:
 async def test_each_database_is_visited_in_its_turn_and_none_starves(
     many: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What costs more than the budget runs once a round; the longest round is two seconds here instead of minutes."""
+    """What costs more than the budget runs once a round; the longest round is four seconds here instead of minutes."""
     monkeypatch.setattr("exporter.schedule.cost_budget.LONGEST_SECONDS", ROUND_SECONDS)
     watched = target(many.dsn(user=MONITOR), CLOCK, cost_budget=0.001)
     visits: dict[str, list[float]] = {name: [] for name in NAMES}
