@@ -72,27 +72,27 @@ OTHER_VALUES = {
 Series = Mapping[str, list[tuple[Labels, float]]]
 
 
-@pytest.mark.parametrize("name", THEIRS)
-def test_what_is_served_has_their_labels_and_type(name: str) -> None:
+def test_what_is_served_has_their_labels_and_type(subtests: pytest.Subtests) -> None:
     """And what is not says why."""
-    asked = THEIRS[name]
-    if name not in SERVED:
-        assert asked.difference
-        return
-    metric, labels = SERVED[name]
-    more = MORE_LABELS.get(name, set())
-    assert set(labels) == set(asked.labels) | more
-    assert not more or asked.difference
-    if metric.name == name:
-        lawful = asked.type in ("gauge", "untyped") or (asked.type == "counter" and name.endswith("_total"))
-        assert metric.type == (asked.type if lawful else "untyped")
+    for name, asked in THEIRS.items():
+        with subtests.test(name):
+            if name not in SERVED:
+                assert asked.difference
+                continue
+            metric, labels = SERVED[name]
+            more = MORE_LABELS.get(name, set())
+            assert set(labels) == set(asked.labels) | more
+            assert not more or asked.difference
+            if metric.name == name:
+                lawful = asked.type in ("gauge", "untyped") or (asked.type == "counter" and name.endswith("_total"))
+                assert metric.type == (asked.type if lawful else "untyped")
 
 
-@pytest.mark.parametrize("name", THEIRS)
-def test_their_name_leads_to_one_that_is_always_there(name: str) -> None:
-    asked = THEIRS[name]
-    assert not (asked.ours and name in ALWAYS), "the catalog says it already"
-    assert our_name(asked, ALWAYS) in ("", *ALWAYS)
+def test_their_name_leads_to_one_that_is_always_there(subtests: pytest.Subtests) -> None:
+    for name, asked in THEIRS.items():
+        with subtests.test(name):
+            assert not (asked.ours and name in ALWAYS), "the catalog says it already"
+            assert our_name(asked, ALWAYS) in ("", *ALWAYS)
 
 
 def test_the_table_has_every_name_once_and_every_name_that_we_serve_for_them() -> None:
