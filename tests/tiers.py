@@ -9,6 +9,7 @@ import pytest
 from servers import NEWEST
 
 HEAVY = (
+    "tests/commands/test_compatibility.py::test_names_labels_and_values_agree_with_the_real_one",
     "tests/dashboards/test_live.py",
     "tests/demo/test_demo.py",
     "tests/faults",
@@ -17,6 +18,7 @@ HEAVY = (
     "tests/release/test_wheel.py",
     "tests/scrape/test_target.py::test_a_page_is_bounded_and_says_what_it_left_off",
     "tests/test_prometheus.py",
+    "tests/test_servers.py",
     "tests/watch/test_loop.py::test_a_lock_wait_of_8_s_between_two_scrapes_15_s_apart_is_counted_and_recorded",
 )
 """Folders, files and tests of --full only: each takes minutes, or programs that few machines have."""

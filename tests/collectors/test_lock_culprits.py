@@ -135,7 +135,7 @@ async def test_a_deadlock_is_one_root_and_those_behind_it_are_counted(shop: Clus
     assert found.value(SESSIONS) == found.value("pg_lock_waiters") == 7
 
 
-@pytest.fixture(params=[13, 16, 18], ids=lambda major: f"pg{major}")
+@pytest.fixture(params=[*(pytest.param(major, marks=pytest.mark.full) for major in (13, 16)), 18], ids="pg{}".format)
 def pair(request: pytest.FixtureRequest, cluster: Callable[..., Cluster]) -> Iterator[tuple[Cluster, Cluster]]:
     """A primary, and a standby on which replay waits for readers for ever."""
     primary = cluster(request.param)
@@ -239,6 +239,7 @@ async def test_a_commit_that_waits_for_a_standby_is_seen_beside_an_older_query(c
     assert 0.5 <= longest < found.value("pg_session_waits_longest_seconds", wait_event="PgSleep") - 0.9
 
 
+@pytest.mark.full
 async def test_an_idle_dump_hides_no_other_idle_transaction(servers: Callable[[int], Cluster]) -> None:
     """From ten seconds on, each application has the oldest of its own."""
     majors = (13, 18)

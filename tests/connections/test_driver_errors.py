@@ -27,7 +27,7 @@ exec {bin}/postgres "$@"
 """
 
 
-@pytest.fixture(params=["C", "de_DE.utf8"])
+@pytest.fixture(params=["C", pytest.param("de_DE.utf8", marks=pytest.mark.full)])
 def german(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A server whose messages are German: in ASCII, in UTF-8."""
     if not (BIN.exists() and shutil.which("localedef") and Path("/usr/share/i18n/locales/de_DE").exists()):

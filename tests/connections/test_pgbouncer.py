@@ -449,7 +449,7 @@ def test_a_dsn_that_cannot_be_right_is_refused_without_its_password(dsn: str) ->
     assert SECRET not in str(wrong.value)
 
 
-@pytest.mark.parametrize("auth_type", ["md5", "scram-sha-256"])
+@pytest.mark.parametrize("auth_type", [pytest.param("md5", marks=pytest.mark.full), "scram-sha-256"])
 def test_the_password_comes_from_a_file_or_from_libpq(bouncers: Bouncers, tmp_path: Path, auth_type: str) -> None:
     bouncer = bouncers(auth_type=auth_type)
     secret = tmp_path / "password"

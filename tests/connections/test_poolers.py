@@ -32,7 +32,7 @@ def pooled(servers: Callable[[int], Cluster]) -> Iterator[Cluster]:
     server.execute("DROP TABLE orders; DROP ROLE app")
 
 
-@pytest.fixture(params=MODES, ids="-".join)
+@pytest.fixture(params=[MODES[0], *(pytest.param(mode, marks=pytest.mark.full) for mode in MODES[1:])], ids="-".join)
 def pooler(request: pytest.FixtureRequest, pooled: Cluster, each_tool: Callable[..., Path]) -> Iterator[Bouncer]:
     """A PgBouncer whose clients, whatever their names, share the one backend of the role app."""
     mode, reset = request.param

@@ -35,7 +35,7 @@ def of_bytes(sql: bytes) -> str:
     return f"DO $$ BEGIN EXECUTE convert_from('\\x{sql.hex()}', 'SQL_ASCII'); END $$"
 
 
-@pytest.fixture(scope="module", params=[13, 18])
+@pytest.fixture(scope="module", params=[pytest.param(13, marks=pytest.mark.full), 18])
 def babel(request: pytest.FixtureRequest, servers: Callable[[int], Cluster]) -> Iterator[Cluster]:
     """A server with a database of each encoding, a table or more in each, and a gid of two."""
     server = servers(request.param)
