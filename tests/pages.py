@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from exporter.catalog.load import BUILT_IN, load
-from exporter.catalog.model import Catalog
+from exporter.catalog.model import Catalog, Collector
 from exporter.connections.postgres import Postgres
 from exporter.exposition.page import Pages
 from exporter.exposition.text_format import negotiate
@@ -56,6 +56,11 @@ class Page:
 def catalog() -> Catalog:
     """The built-in collectors, read once."""
     return load(BUILT_IN)
+
+
+def named(catalog: Catalog, name: str) -> Collector:
+    """The collector of that name."""
+    return next(collector for collector in catalog if collector.name == name)
 
 
 def read(text: str) -> Page:

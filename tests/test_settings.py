@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pages import catalog
+from pages import catalog, named
 
 from exporter.assembly import database_filter_of
 from exporter.errors import SettingsError
@@ -152,9 +152,9 @@ def test_a_secret_in_a_wrong_setting_is_not_shown(environ: pytest.MonkeyPatch, t
 def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch) -> None:
     variables = {"PGVIGIL_COLLECTORS": '{"tables": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
     found = loaded(environ, variables).applied_to(catalog())
-    assert (found.named("tables").limit, found.named("tables").cache) == (None, 7)
-    assert not found.named("locks").enabled
-    assert found.named("sessions").enabled
+    assert (named(found, "tables").limit, named(found, "tables").cache) == (None, 7)
+    assert not named(found, "locks").enabled
+    assert named(found, "sessions").enabled
 
 
 @pytest.mark.parametrize("variables", [{"PGVIGIL_DISABLE": "tabels"}, {"PGVIGIL_COLLECTORS": '{"tabels": {}}'}])

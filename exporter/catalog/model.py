@@ -287,7 +287,3 @@ class Catalog:
     def of_kind(self, kind: Kind) -> "Catalog":
         """Leave out the collectors of other kinds of targets."""
         return replace(self, collectors=tuple(collector for collector in self if collector.kind == kind))
-
-    def named(self, name: str) -> Collector:
-        """Find one collector; KeyError when there is none of that name."""
-        return {collector.name: collector for collector in self}[name]

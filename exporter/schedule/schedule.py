@@ -10,7 +10,7 @@ from exporter.planning.plan import Job, Plan
 from exporter.report import JobStatus, Rounds
 from exporter.schedule.cost_budget import Apart, Login, throttled
 from exporter.schedule.job_record import JobRecord, Outcome
-from exporter.schedule.next_run import NextRun, Spacing
+from exporter.schedule.next_run import Spacing
 from exporter.schedule.rotation import Rotation
 
 USUAL_SCRAPE_INTERVAL = 15.0
@@ -122,10 +122,6 @@ class Schedule:
         if (found := self._records.get(job.key)) is None:  # the plan changed while the job ran
             found = self._records[job.key] = JobRecord()
         return found
-
-    def next_run(self, job: Job) -> NextRun:
-        """Return when a job runs next, and why not earlier."""
-        return self._record(job).next_run
 
     def job_of(self, sql: str) -> Job | None:
         """Find the job of the DSN's database that asks this query; None when it is none of a job."""

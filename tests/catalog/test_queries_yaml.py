@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from bench.exporters import PROGRAM, running, theirs
-from pages import MONITOR, Page, compatible, page, target
+from pages import MONITOR, Page, compatible, named, page, target
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from serving import run, serving
 
@@ -218,13 +218,13 @@ def test_of_two_metrics_with_one_name_ours_stays_and_a_compatibility_name_yields
 def test_a_query_that_is_switched_off_takes_nobodys_name(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text(OURS.replace("NAME", "pg_x").replace("TYPE", "gauge").replace("ALSO", "pg_a_b"))
     catalog = loaded(tmp_path, ONE, runs=lambda collector: collector.name != "pg_a")
-    assert catalog.named("ours").metrics[0].also == "pg_a_b"
-    assert catalog.named("pg_a").metrics[0].name == "pg_a_b"
+    assert named(catalog, "ours").metrics[0].also == "pg_a_b"
+    assert named(catalog, "pg_a").metrics[0].name == "pg_a_b"
 
 
 def test_a_collector_whose_name_is_taken_gets_another(tmp_path: Path) -> None:
     made = loaded(tmp_path, ONE.replace("pg_a", "locks"), BUILT_IN)
-    assert made.named("locks_queries").metrics[0].name == "locks_b"
+    assert named(made, "locks_queries").metrics[0].name == "locks_b"
 
 
 def prepared(server: Cluster) -> None:

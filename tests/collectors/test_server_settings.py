@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from hostile import hostile_to
 from module_database import DATABASE, page_of
-from pages import MONITOR, Page, page, target, written
+from pages import MONITOR, Page, named, page, target, written
 from patience import until
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
@@ -95,7 +95,7 @@ async def test_a_setting_is_in_base_units_whatever_the_block_size_and_absent_in_
             database=DATABASE,
         )
     for name in ("settings", "all_settings"):
-        made = load(BUILT_IN, COMPATIBILITY).named(name)
+        made = named(load(BUILT_IN, COMPATIBILITY), name)
         odd = {
             first: sql and sql.replace("pg_catalog.pg_settings", "public.odd_settings")
             for first, sql in made.sql.items()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from clients import client, waiting
-from pages import MONITOR, adds_up, catalog, page, scraped, target, uncached
+from pages import MONITOR, adds_up, catalog, named, page, scraped, target, uncached
 
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
@@ -17,7 +17,7 @@ QUERY_ID = "SELECT query_id::text FROM pg_stat_activity WHERE pid = $1"
 
 def only_statements(limit: int = 100) -> Catalog:
     """The collector of statements with another limit, and nothing else."""
-    return Catalog((catalog().named("statements").model_copy(update={"limit": limit, "cache": 0}),))
+    return Catalog((named(catalog(), "statements").model_copy(update={"limit": limit, "cache": 0}),))
 
 
 def queryid(server: Cluster, text: str) -> str:
@@ -114,7 +114,7 @@ async def test_the_extension_is_found_in_another_database_and_schema(cluster: Ca
 
 async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Callable[..., Cluster]) -> None:
     server = cluster(settings={"pg_stat_statements.max": "100"})
-    catalog = Catalog((*only_statements(), uncached().named("statements_info")))
+    catalog = Catalog((*only_statements(), named(uncached(), "statements_info")))
     watched = target(server.dsn(user=MONITOR), catalog)
     totals = []
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
-from pages import Page, catalog
+from pages import Page, catalog, named
 from patience import until
 
 from exporter.demo.cluster import Cluster
@@ -157,7 +157,7 @@ def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: i
         "ANALYZE parent",
     )
     found = page_with(database, child=("pg_table_dead_tuples", 10))
-    ours = {metric.name for metric in catalog().named("tables").metrics}
+    ours = {metric.name for metric in named(catalog(), "tables").metrics}
     shown = {name for name in ours if found.series(name, relname="parent")}
     analyzed = {"pg_table_analyzes_total", "pg_table_last_analyze_timestamp_seconds", "pg_table_estimated_rows"}
     assert shown == (analyzed if major >= 14 else set())
@@ -176,7 +176,7 @@ def test_what_is_cut_is_the_least_overdue(cluster: Callable[..., Cluster]) -> No
         server.execute(f"INSERT INTO {table} SELECT generate_series(1, {rows}); DELETE FROM {table}")
     found = page_of(server, "postgres")
     tables = [had["relname"] for had, _ in found.series("pg_table_dead_tuples", datname="postgres")]
-    assert len(tables) == catalog().named("tables").limit
+    assert len(tables) == named(catalog(), "tables").limit
     assert {"t249", "t250"} < set(tables)
     assert found.value("pg_table_dead_tuples", relname="t249") == 60
 

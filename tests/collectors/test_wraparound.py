@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, session
-from pages import MONITOR, Page, page
+from pages import MONITOR, Page, named, page
 from patience import until
 from servers import MAJORS
 from standby import clone_standby
@@ -311,4 +311,4 @@ async def test_transaction_ids_fall_after_a_crash_and_so_are_no_counter(cluster:
     server.start()
     after = page(server.dsn(user=MONITOR))
     assert after.value("pg_xid_consumed") < before.value("pg_xid_consumed")
-    assert {metric.type for metric in load(BUILT_IN).named("xid").metrics} == {"gauge"}
+    assert {metric.type for metric in named(load(BUILT_IN), "xid").metrics} == {"gauge"}

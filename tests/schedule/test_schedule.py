@@ -122,7 +122,7 @@ def test_the_most_expensive_job_is_put_apart_until_all_keep_within_the_budget() 
     run(of, clock, cheap, 0.001)
     run(of, clock, dear, 0.6)
     of.throttle()
-    assert (of.next_run(cheap).why, of.next_run(dear).why) == ("cached", "throttled")
+    assert (of.status(cheap).next_run_why, of.status(dear).next_run_why) == ("cached", "throttled")
     apart = of.status(dear).interval
     assert 0.6 / apart + 0.001 / 15 == pytest.approx(PLANNED_SHARE * 0.01)
     assert of.status(cheap).interval == 0

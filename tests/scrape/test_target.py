@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clients import client, waiting
-from pages import MONITOR, Page, compatible, page, scraped, target, written
+from pages import MONITOR, Page, compatible, named, page, scraped, target, written
 from patience import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as text_parser
@@ -442,7 +442,7 @@ async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -
     for i in range(3):
         server.execute(f"CREATE TABLE t{i} AS SELECT FROM generate_series(1, {10 ** (i + 1)}); ANALYZE t{i}")
     catalog = load(BUILT_IN)
-    tables = catalog.named("tables").model_copy(update={"limit": 2})
+    tables = named(catalog, "tables").model_copy(update={"limit": 2})
     few = target(server.dsn(user=MONITOR), Catalog((tables,)))
     every = target(server.dsn(user=MONITOR), Catalog((tables.model_copy(update={"limit": None}),)))
     try:
