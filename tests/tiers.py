@@ -9,13 +9,18 @@ import pytest
 from servers import NEWEST
 
 HEAVY = (
+    "tests/alerts/test_routing.py",
+    "tests/catalog/test_queries_yaml.py::test_names_labels_and_values_are_those_of_the_real_one",
+    "tests/collectors/test_pile_ups.py",
     "tests/commands/test_compatibility.py::test_names_labels_and_values_agree_with_the_real_one",
     "tests/dashboards/test_live.py",
     "tests/demo/test_demo.py",
     "tests/faults",
+    "tests/helm/test_values.py::test_helm_lints_it_and_kubernetes_takes_it",
     "tests/image/test_image.py",
     "tests/incidents/test_incidents.py",
     "tests/release/test_wheel.py",
+    "tests/scrape/test_many_databases.py",
     "tests/scrape/test_target.py::test_a_page_is_bounded_and_says_what_it_left_off",
     "tests/test_prometheus.py",
     "tests/test_servers.py",
@@ -47,6 +52,12 @@ SLOWEST = (
     "tests/faults/test_fault_databases.py",
     "tests/web/test_server.py",
     "tests/connections/test_pgbouncer.py",
+    "tests/collectors/test_wraparound.py",
+    "tests/collectors/test_vacuum.py",
+    "tests/collectors/test_lock_culprits.py",
+    "tests/catalog/test_queries_yaml.py",
+    "tests/scrape/test_encodings.py",
+    "tests/helm/test_targets.py",
 )
 """Files that start first, the slowest before the others: one that starts last leaves the other cores idle."""
 
