@@ -1,5 +1,7 @@
 """The servers and programs that tests ask for, started when the first one asks; and the tiers of a run."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 from debian import newer
 from servers import MAJORS, NEWEST, MissingError, build, do_without, program
 from tiers import Asked, Test
@@ -30,6 +33,12 @@ PREPARE = """
     CREATE EXTENSION pg_stat_statements;
     CREATE EXTENSION pg_buffercache;
 """
+
+
+if sys.dont_write_bytecode:  # where none is to lie beside the sources, the dozens of processes of a run share it elsewhere
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(servers.cache() / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 LEFT_OUT_KEY = "left_out"
