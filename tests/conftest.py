@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 from debian import newer
 from servers import MAJORS, NEWEST, MissingError, build, do_without, program
+from servers import cache as tests_cache
 from tiers import Asked, Test
 
 from exporter.demo.cluster import FAST, Cluster
@@ -35,8 +35,10 @@ PREPARE = """
 """
 
 
-if sys.dont_write_bytecode:  # where none is to lie beside the sources, the dozens of processes of a run share it elsewhere
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(servers.cache() / "bytecode")
+if (
+    sys.dont_write_bytecode
+):  # where none is to lie beside the sources, the dozens of processes of a run share it elsewhere
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(tests_cache() / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 

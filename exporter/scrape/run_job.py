@@ -50,7 +50,8 @@ class JobRunner:
             return Outcome(seconds, spent, error=error, is_stuck=session.stuck_on == job.sql)
         except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
             return Outcome(self._clock() - started, error=self._unexpected(job, error))
-        server_seconds = max(self._clock() - started - self._parts.discovery.round_trip * answer.round_trips, 0.0)
+        on_the_way = self._parts.discovery.least_round_trip * answer.round_trips
+        server_seconds = max(self._clock() - started - on_the_way, 0.0)
         try:
             found = await self._samples(job, answer, session)
         except DatabaseError as error:

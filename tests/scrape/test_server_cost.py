@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fake_session import collector
 from pages import MONITOR, catalog, scraped, target, uncached
 
 from exporter.catalog.model import Catalog
@@ -97,12 +98,13 @@ def counted(server: Cluster) -> dict[str, Any]:
 
 
 async def test_without_pg_stat_statements_the_client_side_is_there(server18: Cluster) -> None:
-    plain = Catalog(tuple(each for each in catalog() if each.extension is None))
+    slow = collector("slow", sql="SELECT 1 AS value FROM pg_sleep(1)")
+    plain = Catalog((*(each for each in catalog() if each.extension is None), slow))
     watched = target(server18.dsn(user=MONITOR), plain)
     found = await scraped(watched)
     await watched.close()
     assert found.series("pgvigil_collector_server_seconds_total") == []
-    assert sum(seconds for _, seconds in found.series("pgvigil_collector_seconds_total")) > 0
+    assert found.value("pgvigil_collector_seconds_total", collector="slow") == pytest.approx(1, rel=0.5)
     assert found.value("pgvigil_collector_returned_rows_total", collector="connections") == 1
 
 
