@@ -79,6 +79,8 @@ class Metric(_Fact):
     until: VersionField | None = None
     also: MetricName | None = None
     total: MetricName | None = None
+    sum: bool = False
+    """Whether the column adds up members that may be dropped, for which the counter does not fall."""
     rest: bool | str = False
     """Whether what a limit cuts is summed up, or the column of `sql` to sum where `column` is one of `details`."""
 
@@ -86,6 +88,8 @@ class Metric(_Fact):
     def _total_is_for_counters(self) -> Self:
         if (self.type == "counter") != self.name.endswith("_total") and self.type != "untyped":
             raise ValueError(f"{self.name}: a counter's name ends with _total, and no other's does")
+        if self.sum and (self.type != "counter" or self.rest):
+            raise ValueError(f"{self.name}: sum is for a counter without rest")
         return self
 
     def exists_in(self, version: Version) -> bool:
