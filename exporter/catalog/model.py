@@ -79,17 +79,27 @@ class Metric(_Fact):
     until: VersionField | None = None
     also: MetricName | None = None
     total: MetricName | None = None
-    rest: bool = False
+    sum: bool = False
+    """Whether the column adds up members that may be dropped, for which the counter does not fall."""
+    rest: bool | str = False
+    """Whether what a limit cuts is summed up, or the column of `sql` to sum where `column` is one of `details`."""
 
     @model_validator(mode="after")
     def _total_is_for_counters(self) -> Self:
         if (self.type == "counter") != self.name.endswith("_total") and self.type != "untyped":
             raise ValueError(f"{self.name}: a counter's name ends with _total, and no other's does")
+        if self.sum and (self.type != "counter" or self.rest):
+            raise ValueError(f"{self.name}: sum is for a counter without rest")
         return self
 
     def exists_in(self, version: Version) -> bool:
         """Tell whether a server or extension of this version has the column."""
         return (self.since or (0,)) <= version and (self.until is None or version < self.until)
+
+    @property
+    def rest_column(self) -> str | None:
+        """The column whose sum over all rows, less the rows shown, is the rest; None for a metric without one."""
+        return self.rest if isinstance(self.rest, str) else self.column if self.rest else None
 
     def twin(self) -> "Metric | None":
         """Build the metric under postgres_exporter's name; one that breaks the counters' rule is untyped."""
@@ -203,6 +213,8 @@ class Collector(_Fact):
             raise ValueError(f"statements: needs a ledger whose key has {', '.join(sorted(STATEMENT_KEY))}")
         if self.details and (self.limit is None or self.ledger or self.batches):
             raise ValueError("details: needs a limit, which decides what rows they are asked for, and no ledger")
+        if not self.details and any(isinstance(metric.rest, str) for metric in self.metrics):
+            raise ValueError("rest: names a column of `sql` only beside details, whose own columns have no sum")
         if self.transform and (self.scope == "database" or self.ledger or self.details):
             raise ValueError("transform: needs scope: server, no ledger and no details")
         return self

@@ -178,15 +178,17 @@ HIDDEN = "pgvigil_hidden"
 """The column in which a query counts what the role may not see: above 0 its collector fails with `permission`."""
 
 
-def sum_column(metric: Metric) -> str:
-    """Name the column in which a limited query says what a metric added up to before the cut."""
-    return f"pgvigil_sum_{metric.column}"
+def sum_column(column: str) -> str:
+    """Name the column in which a limited query says what another one added up to before the cut."""
+    return f"pgvigil_sum_{column}"
 
 
 def with_limit(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     """Keep the first rows of a query, and count and sum all of them in the same pass."""
-    columns = dict.fromkeys((metric.column, sum_column(metric)) for metric in metrics if metric.rest)
-    sums = "".join(f",\n       CAST(sum({quoted(c)}) OVER () AS float8) AS {quoted(s)}" for c, s in columns)
+    columns = dict.fromkeys(metric.rest_column for metric in metrics if metric.rest_column)
+    sums = "".join(
+        f",\n       CAST(sum({quoted(column)}) OVER () AS float8) AS {quoted(sum_column(column))}" for column in columns
+    )
     return (
         f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
         f"  FROM (\n{without_end(sql)}\n) AS kept\n LIMIT {limit}"

@@ -45,9 +45,8 @@ def _limited(job: Job, table: Columns) -> Columns:
         return table
     whole: dict[str, Sequence[Any]] = {ROWS_IN_ALL: [rows] * limit}
     for metric in job.metrics:
-        if metric.rest:
-            total = float(sum(value for value in table[metric.column] if value is not None))
-            whole[sum_column(metric)] = [total] * limit
+        if column := metric.rest_column:
+            whole[sum_column(column)] = [_sum(table[column])] * limit
     return {name: values[:limit] for name, values in table.items()} | whole
 
 
@@ -204,8 +203,11 @@ def _cut(job: Job, table: Columns, rows: int) -> tuple[int, tuple[Rest, ...]]:
         return 0, ()
     rest = []
     for metric in job.metrics:
-        if metric.rest:
-            total = table[sum_column(metric)][0] or 0.0
-            kept = float(sum(value for value in table[metric.column] if value is not None))
-            rest.append(Rest(metric.name, max(total - kept, 0.0), total))
+        if column := metric.rest_column:
+            total = table[sum_column(column)][0] or 0.0
+            rest.append(Rest(metric.name, max(total - _sum(table[column]), 0.0), total))
     return table[ROWS_IN_ALL][0] - rows, tuple(rest)
+
+
+def _sum(column: Sequence[Any]) -> float:
+    return float(sum(value for value in column if value is not None))

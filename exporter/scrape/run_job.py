@@ -8,6 +8,7 @@ from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.ledger import Ledger, new_ledger, update_ledger
 from exporter.samples.model import Columns, Samples
+from exporter.samples.sums import Sums
 from exporter.schedule.job_record import Outcome
 from exporter.scrape.ask import ask
 from exporter.scrape.parts import Parts
@@ -15,12 +16,13 @@ from exporter.scrape.server_cost import OUR_TEXTS
 
 
 class JobRunner:
-    """Runs jobs of one target, and keeps the ledgers that outlive their runs."""
+    """Runs jobs of one target, and keeps the ledgers and sums that outlive their runs."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._clock = parts.clock
         self._ledgers: dict[tuple[str, str], Ledger] = {}
+        self._sums: dict[tuple[str, str], Sums] = {}
         self._remembered: dict[tuple[str, str], tuple[Any, ...]] = {}
 
     async def run(self, job: Job, session: Session) -> Outcome:
@@ -78,6 +80,8 @@ class JobRunner:
             found = update_ledger(job, table, self._parts.discovery.names, self._ledger(job), self._clock())
         else:
             found = samples(job, table, self._parts.discovery.names)
+            if any(metric.sum for metric in job.metrics):
+                found = self._sums.setdefault(job.key, Sums()).keep(found)
         if job.collector.statements:
             await self._count_costs(job, table, session)
         return found

@@ -498,6 +498,16 @@ def test_a_lost_slot_says_so(cluster: Callable[..., Cluster], major: int) -> Non
         assert sum(reasons.values()) == 1
 
 
+def test_a_slot_that_reserved_no_wal_yet_has_none_left_to_count(cluster: Callable[..., Cluster], major: int) -> None:
+    """PostgreSQL itself says a negative number, of what was written since its first segment."""
+    server = cluster(major, {"max_slot_wal_keep_size": "1MB"})
+    server.execute("SELECT pg_create_physical_replication_slot('unused')")
+    assert server.value("SELECT safe_wal_size FROM pg_replication_slots") < 0
+    found = page_of(server)
+    assert found.value("pg_replication_slots_active", slot_name="unused") == 0
+    assert not found.series("pg_replication_slots_safe_wal_size_bytes")
+
+
 def test_a_slot_that_was_idle_for_too_long_keeps_no_wal(cluster: Callable[..., Cluster]) -> None:
     """Though its restart_lsn stays, unlike that of one whose WAL was removed."""
     server = cluster(18, {"idle_replication_slot_timeout": "1s"})
