@@ -304,6 +304,19 @@ def _ids() -> Row:
                 empty="does not answer",
                 links=(of_series("pg-queries", "Statements", instance="instance"),),
             ),
+            timeseries(
+                "members",
+                "Multixact members kept",
+                "Fails at 4.3 billion, whatever the age of the ids; from half of it on autovacuum freezes sooner. Not from PostgreSQL 19 on.",
+                Query("max by (instance) (pg_multixact_members{<server>})", "{{instance}}"),
+                unit="short",
+                empty="no primary answers, or PostgreSQL 19",
+                steps=rising(
+                    of("PostgreSQLMultixactMembersFreezeOverdue", "members"),
+                    of("PostgreSQLMultixactMembersNearlyExhausted", "members"),
+                ),
+                alerts=("PostgreSQLMultixactMembersFreezeOverdue", "PostgreSQLMultixactMembersNearlyExhausted"),
+            ),
         ),
         collapsed=True,
     )

@@ -36,9 +36,13 @@ PROMETHEUS: Mapping[str, Labels] = {
 """What is used beside our own: Prometheus' own series, and file systems as node_exporter has them."""
 
 SOMETIMES: Mapping[str, Labels] = {
-    name: frozenset({"target"}) for name in ("pg_up", "pg_up_reason", "pgbouncer_up", "pgbouncer_up_reason")
+    **{name: frozenset({"target"}) for name in ("pg_up", "pg_up_reason", "pgbouncer_up", "pgbouncer_up_reason")},
+    "pg_server_info": frozenset({"clone"}),
 }
-"""Labels that a metric has on some pages only: the page of an exporter with several targets says which are up."""
+"""Labels that a metric has in some places only.
+
+The page of an exporter with several targets says which are up. A user gives a target the label `clone` in Prometheus.
+"""
 
 SCALARS = {"time", "scalar", "pi"}
 PICKING = {"topk", "bottomk"}

@@ -355,6 +355,31 @@ async def test_a_query_cancelled_by_replay_is_a_conflict(primary: Cluster, stand
         page_where(standby, lambda p: p.value("pg_recovery_conflicts_total", **counted) > before)
 
 
+async def test_replay_that_waits_for_a_reader_of_a_locked_table_says_so(primary: Cluster, standby: Cluster) -> None:
+    """The reader holds the table, which the primary changes."""
+    primary.execute("CREATE TABLE read AS SELECT 1 AS n")
+    standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = '1min'")
+    standby.execute("ALTER SYSTEM SET max_standby_archive_delay = '2min'")
+    standby.execute("SELECT pg_reload_conf()")
+    caught_up(primary, standby)
+    try:
+        async with client(standby, "reader") as reader:
+            await reader.execute("BEGIN; SELECT FROM read")
+            primary.execute("ALTER TABLE read ADD COLUMN m int")
+            found = page_where(standby, lambda p: p.value("pg_recovery_waits_for_query") == 1)
+            assert found.value("pg_recovery_max_standby_delay_seconds") == 60
+        caught_up(primary, standby)
+        cut(standby)
+        page_where(standby, lambda p: p.value("pg_recovery_max_standby_delay_seconds") == 120)
+    finally:
+        mend(standby)
+        caught_up(primary, standby)
+        primary.execute("DROP TABLE read")
+        standby.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+        standby.execute("ALTER SYSTEM RESET max_standby_archive_delay")
+        standby.execute("SELECT pg_reload_conf()")
+
+
 def test_a_delay_on_purpose_is_lag_and_says_so(primary: Cluster, standby: Cluster) -> None:
     standby.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
     standby.execute("SELECT pg_reload_conf()")
@@ -365,6 +390,32 @@ def test_a_delay_on_purpose_is_lag_and_says_so(primary: Cluster, standby: Cluste
     finally:
         standby.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
         standby.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_delayed_standby_is_no_later_than_it_is_asked_to_be(primary: Cluster, standby: Cluster) -> None:
+    """A commit that waits for its time stays behind the one before it, which was seldom followed by others."""
+    delay = 6
+    caught_up(primary, standby)
+    async with watching(standby) as lag:
+        assert await lag() == 0
+        standby.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}s'")
+        standby.execute("SELECT pg_reload_conf()")
+        try:
+            page_where(standby, lambda p: p.value("pg_recovery_min_apply_delay_seconds") == delay)
+            lags = []
+            for _ in range(2):
+                write(primary, 1000)
+                for _ in range(10):
+                    await asyncio.sleep(0.5)
+                    lags.append(await lag())
+            while lags[-1]:
+                await asyncio.sleep(0.5)
+                lags.append(await lag())
+        finally:
+            standby.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
+            standby.execute("SELECT pg_reload_conf()")
+    assert max(lags[:10]) > 3
+    assert max(lags) <= delay
 
 
 async def test_lag_grows_while_replay_waits_for_a_query(primary: Cluster, standby: Cluster) -> None:
@@ -381,11 +432,15 @@ async def test_lag_grows_while_replay_waits_for_a_query(primary: Cluster, standb
             found = page_where(standby, lambda p: p.value("pg_replication_lag_bytes") > 1_000_000)
             first = found.value("pg_replication_lag_seconds")
             assert first > 0
+            assert found.series("pg_recovery_max_standby_delay_seconds") == []  # it waits without end
             await asyncio.sleep(1)
-            assert page_of(standby).value("pg_replication_lag_seconds") >= first + 1
+            found = page_where(standby, lambda p: p.value("pg_recovery_waits_for_query") == 1)
+            assert found.value("pg_replication_lag_seconds") >= first + 1
             assert found.value("pg_recovery_paused") == 0
         caught_up(primary, standby)
-        assert page_of(standby).value("pg_replication_lag_seconds") == 0
+        found = page_of(standby)
+        assert found.value("pg_replication_lag_seconds") == 0
+        assert found.value("pg_recovery_waits_for_query") == 0
     finally:
         primary.execute("DROP TABLE kept")
         standby.execute("ALTER SYSTEM RESET max_standby_streaming_delay")

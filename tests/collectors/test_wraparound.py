@@ -70,6 +70,42 @@ async def test_a_row_locked_by_two_transactions_uses_up_one_multixact(database: 
     assert grown == {"pg_multixact_consumed": 1, "pg_multixact_members_consumed": 2}
 
 
+LOCK_EACH = """
+    DO $$ BEGIN FOR i IN 1..{rows} LOOP
+      BEGIN PERFORM FROM many WHERE id = i FOR SHARE; EXCEPTION WHEN division_by_zero THEN NULL; END;
+    END LOOP; END $$
+"""
+"""Locks each row in a subtransaction of its own, so that each is another multixact."""
+
+KEPT = """
+    SELECT sum((SELECT count(*) FROM pg_get_multixact_members(id::text::xid)))::int
+      FROM (SELECT max(mxid_age(datminmxid)) AS ids, mxid_age('1'::xid) + 1 AS next_id FROM pg_database) AS k,
+           generate_series(next_id - ids, next_id - 1) AS id
+"""
+
+
+async def test_members_of_multixacts_are_estimated_from_a_sample(database: Cluster) -> None:
+    """First many with two members, then some with three."""
+    database.execute("CREATE TABLE many AS SELECT i AS id FROM generate_series(1, 400) AS i", DATABASE)
+    async with (
+        session(database) as one,
+        session(database) as two,
+        session(database) as three,
+        one.transaction(),
+        two.transaction(),
+        three.transaction(),
+    ):
+        await one.execute("SELECT FROM many FOR SHARE")
+        await two.execute(LOCK_EACH.format(rows=400))
+        before = page_of(database).value("pg_multixact_members")
+        await three.execute(LOCK_EACH.format(rows=200))
+        kept = database.value(KEPT, database=DATABASE)
+        found = page_of(database).value("pg_multixact_members")
+    assert kept >= 400 * 2 + 200 * 3
+    assert found == pytest.approx(kept, rel=0.05)
+    assert found - before == pytest.approx(600, rel=0.1)
+
+
 def test_the_server_says_when_it_freezes_by_force(database: Cluster, major: int) -> None:
     found = page_of(database)
     for metric, setting, since in (

@@ -201,7 +201,7 @@ REFUSED: list[tuple[Values, str]] = [
                 "values": {"overrides": {"PostgreSQLConnectionsNearlyUsed": {"ration": 1}}},
             }
         },
-        "overrides.PostgreSQLConnectionsNearlyUsed.ration: no such threshold; there are: for, ratio, severity",
+        "ConnectionsNearlyUsed.ration: no such threshold; there are: always_ratio, for, margin, ratio, severity",
     ),
 ]
 
