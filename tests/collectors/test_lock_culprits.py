@@ -261,7 +261,10 @@ async def test_an_idle_dump_hides_no_other_idle_transaction(servers: Callable[[i
 
 
 async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop: Cluster) -> None:
-    collectors = ("connections", "sessions", "session_ages", "session_waits", "role_connections", "lock_blockers")
+    collectors = (
+        *("connections", "sessions", "session_ages", "session_waits", "role_connections", "lock_blockers"),
+        *("xmin_horizon", "autovacuum", "ssl"),
+    )
     shop.execute("CREATE ROLE stranger LOGIN")
     try:
         async with client(shop, "root") as root:
@@ -273,6 +276,28 @@ async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop
     for collector in collectors:
         assert found.value("pgvigil_collector_success", collector=collector) == 0
         assert found.value("pgvigil_collector_errors_total", collector=collector, reason="permission") == 1
-    for name in ("pg_connections_used", "pg_sessions", "pg_session_waits", "pg_roles_connections", SESSIONS):
+    names = ("pg_connections_used", "pg_sessions", "pg_session_waits", "pg_roles_connections", SESSIONS)
+    for name in (*names, "pg_xmin_horizon_age", "pg_autovacuum_launcher_running", "pg_ssl_connections"):
         assert found.series(name) == []
     assert found.value("pg_lock_waiters") == 1
+
+
+@pytest.mark.parametrize("major", [13, 18])
+async def test_a_role_that_may_not_see_senders_and_receivers_is_told_so(
+    cluster: Callable[..., Cluster], major: int
+) -> None:
+    """A standby would seem not to stream, and a primary to have a standby of which nothing is known."""
+    primary = cluster(major)
+    primary.execute("CREATE ROLE stranger LOGIN")
+    with clone_standby(primary) as standby:
+        await until(lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1)
+        known = [page_of(server) for server in (primary, standby)]
+        found = [page(server.dsn(user="stranger")) for server in (primary, standby)]
+    for number, collector, metric in (
+        (0, "replication", "pg_replication_sender_state"),
+        (1, "wal_receiver", "pg_wal_receiver_streaming"),
+        (1, "recovery", "pg_replication_lag_seconds"),
+    ):
+        assert known[number].value(metric) is not None
+        assert found[number].value("pgvigil_collector_errors_total", collector=collector, reason="permission") == 1
+        assert found[number].series(metric) == []
