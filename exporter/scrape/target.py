@@ -84,7 +84,7 @@ class Target:
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch
-        self._watch = Watch(pool, parts.discovery.names, watch, name, clock, log) if watch else None
+        self._watch = Watch(parts.discovery, pool, watch, name, clock, log) if watch else None
         self._watching: asyncio.Task[None] | None = None
         self._pinging: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
