@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from clients import client, until, waiting
 from pages import MONITOR, Page, page
@@ -189,6 +190,30 @@ async def test_replay_is_the_root_of_those_that_wait_for_what_it_has_locked(pair
     assert (replaying.labels(SESSIONS)["state"], replaying.value(SESSIONS)) == ("startup", 1)
     assert (stopped.labels(SESSIONS)["state"], stopped.value(SESSIONS)) == ("startup, RecoveryPause", 1)
     assert stopped.labels(SESSIONS)["pid"] == replaying.labels(SESSIONS)["pid"] != ""
+
+
+async def test_replay_that_waits_for_a_pinned_page_is_the_root_and_says_so(pair: tuple[Cluster, Cluster]) -> None:
+    """A cursor keeps a page that VACUUM has cleaned; nothing in SQL says whose pin it is, so no reader is accused."""
+    primary, standby = pair
+    primary.execute("CREATE TABLE pinned (id int); INSERT INTO pinned VALUES (1)")
+    with suppress(asyncpg.PostgresError):
+        primary.execute("INSERT INTO pinned SELECT generate_series(2, 50); SELECT 1 / 0")  # dead at once, for everybody
+    behind = f"SELECT pg_last_wal_replay_lsn() >= '{primary.value('SELECT pg_current_wal_lsn()::text')}'"
+    await until(lambda: bool(standby.value(behind)))
+    async with client(standby, "cursor") as cursor, client(primary, "migration") as migration:
+        await cursor.execute("BEGIN; DECLARE c CURSOR FOR SELECT FROM pinned; FETCH c")
+        await migration.execute("BEGIN; LOCK TABLE orders")
+        primary.execute("VACUUM pinned")
+        pins = "SELECT wait_event = 'BufferPin' FROM pg_stat_activity WHERE backend_type = 'startup'"
+        await until(lambda: bool(standby.value(pins)))
+        async with waiting(standby, "reader", "SELECT FROM orders"):
+            found = page_of(standby)
+            startup = standby.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+        await cursor.execute("COMMIT")
+        await until(lambda: not standby.value(pins))
+    labels = found.labels(SESSIONS)
+    assert (labels["state"], labels["pid"], labels["relation"]) == ("startup, BufferPin", str(startup), "public.orders")
+    assert found.value(SESSIONS) == 1
 
 
 async def test_the_lock_table_is_as_full_as_it_has_objects(shop: Cluster) -> None:
