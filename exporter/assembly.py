@@ -55,6 +55,7 @@ def options_of(connection: Connection, settings: Settings) -> Options:
     return Options(
         max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,
         last_good=settings.last_good,
+        max_samples=settings.max_samples,
         databases=database_filter_of(connection, settings) if kind == "postgresql" else DatabaseFilter(),
         cost_budget=settings.cost_budget,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,

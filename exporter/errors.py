@@ -10,6 +10,7 @@ PgvigilError
 └── DatabaseError          a server did not do what was asked; `reason` says why in one word
     ├── ConnectError       no session
     ├── QueryError         a session, but no rows
+    │   └── ExcessError    the server sent more than is read: the connection was dropped
     └── BusyError          all connections that we may use are in use
 """
 
@@ -90,6 +91,13 @@ class QueryError(DatabaseError):
 
     def __init__(self, reason: QueryReason, message: str) -> None:
         super().__init__(reason, message)
+
+
+class ExcessError(QueryError):
+    """The server sent more than is read: the connection was dropped."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("query", message)
 
 
 class BusyError(DatabaseError):

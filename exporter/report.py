@@ -56,7 +56,7 @@ class JobStatus:
     next_run_why: Why | None = None
     """Why it does not run earlier."""
     dropped: int = 0
-    """Samples beyond `max_samples`, which the page leaves out."""
+    """Samples beyond `max_samples`, which the page leaves out: at least so many where not all rows were read."""
 
 
 @dataclass(frozen=True)

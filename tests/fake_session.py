@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.catalog.model import Catalog, Collector, Kind
-from exporter.connections.session import Answer, Directory, Session, Vitals
+from exporter.connections.session import LONGEST_SILENCE_SECONDS, MOST_ROWS, Answer, Directory, Session, Vitals
 from exporter.errors import ConnectError, PgvigilError, QueryError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
@@ -119,6 +119,10 @@ class FakeServer:
         """Answer as scripted."""
         return self.answering
 
+    async def log_in(self, database: str | None = None) -> "FakeSession":
+        """Open a session, and wait long for it."""
+        return await self.connect(database, LONGEST_SILENCE_SECONDS)
+
     async def connect(self, database: str | None = None, timeout: float | None = None) -> "FakeSession":
         """Open a session, as scripted."""
         name = database or self.database
@@ -148,14 +152,20 @@ class FakeSession(Session):
         self._closed = False
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "pg_catalog",
+        most_rows: int = MOST_ROWS,
     ) -> Answer:
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
         tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")
         self._server.asked.append((self.database, tag))
         play = self._play(self._server.script(tag, self.database), timeout, args)
         rows = await self._answered(sql, play, timeout + 1.0 if patience is None else patience)
-        return Answer([Row(row) for row in rows])
+        return Answer([Row(row) for row in rows[:most_rows]], is_cut=len(rows) > most_rows)
 
     async def _play(self, script: Script, timeout: float, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         if script.hangs:

@@ -14,9 +14,6 @@ _log = logging.getLogger(__name__)
 KEPT = 2
 """Places that are never lent: one for each kept connection."""
 
-LONGEST_LOGIN_SECONDS = 600.0
-"""Upper bound on a login that nothing waits for any more: until then the server may still be working on it."""
-
 FORGET_SECONDS = 600.0
 """How long an abandoned backend counts as there while no session can tell whether it is."""
 
@@ -132,7 +129,7 @@ class Lease:
         """
         timeout = connector.connect_timeout if timeout is None else timeout
         if self._login is None:
-            self._login = asyncio.create_task(connector.connect(database, timeout=LONGEST_LOGIN_SECONDS))
+            self._login = asyncio.create_task(connector.log_in(database))
             self._login.add_done_callback(_retrieve)
         await asyncio.wait([self._login], timeout=timeout)
         if not self._login.done():

@@ -35,8 +35,8 @@ def commands(sql: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_TABLE.findall(sql)))
 
 
-def rows(sql: str, shown: Mapping[str, Shown], seconds: float) -> list[sqlite3.Row]:
-    """Run a query on these answers; QueryError says why there are no rows."""
+def rows(sql: str, shown: Mapping[str, Shown], seconds: float, most: int) -> list[sqlite3.Row]:
+    """Run a query on these answers, and read so many rows at most; QueryError says why there are none."""
     give_up = time.monotonic() + seconds
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.row_factory = sqlite3.Row
@@ -45,7 +45,7 @@ def rows(sql: str, shown: Mapping[str, Shown], seconds: float) -> list[sqlite3.R
         try:
             for name, answer in shown.items():
                 _fill(memory, f"show_{name}", answer)
-            return memory.execute(sql).fetchall()
+            return memory.execute(sql).fetchmany(most)
         except sqlite3.Error as error:
             late = time.monotonic() > give_up
             raise QueryError("timeout" if late else "query", str(error)) from error

@@ -13,7 +13,7 @@ from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
-from exporter.planning.plan import Job, Plan, plan
+from exporter.planning.plan import Job, Plan, lock_entries, plan
 from exporter.planning.server import Extension, Server
 from exporter.samples.model import Columns
 from exporter.sql import quoted
@@ -71,6 +71,11 @@ class Discovery:
         if self._planned[0] is not self.server and self.server:
             self._planned = (self.server, plan(self._catalog, self.server))
         return self._planned[1]
+
+    @property
+    def lock_entries(self) -> str | None:
+        """The query for the entries of the lock table in which waits are traced."""
+        return lock_entries(self._catalog, self.server)
 
     @property
     def least_round_trip(self) -> float:

@@ -43,6 +43,7 @@ _CONNECT_REASONS: Mapping[str, ConnectReason] = {
     "57P02": "shutting_down",
     "57P03": "starting_up",
     "40001": "recovery_conflict",
+    "55P03": "timeout",
 }
 
 

@@ -40,6 +40,10 @@ The last ten decide what a query means and how its text is written, and may have
 no value depends on it, and own queries that ask for today mean the server's day.
 """
 
+AT_LOGIN = {"lock_timeout": "100"}
+"""Sent with the login, in milliseconds: it holds once the role is known, before the settings of role and database are
+read, which may be locked. Until then PostgreSQL heeds no limit of ours."""
+
 _LIMITS_SINCE = {0: "statement_timeout", 14: "idle_session_timeout", 17: "transaction_timeout"}
 """Time limits that may be set for our role, by the major version that brought them: off, as each query gets its own.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from exporter.connections.authentication import METHODS, is_list_of_methods
 from exporter.errors import SettingsError
 
 
@@ -98,7 +99,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "require_auth",
         "PGREQUIREAUTH",
-        "Refused: the driver sends what the server asks for. Use sslmode=verify-full, so that no other server can ask.",
+        "Honoured: methods that the server may ask for, separated by commas, or each with a `!` those it may not.",
+        METHODS,
     ),
     Parameter(
         "sslcertmode",
@@ -175,11 +177,18 @@ def checked(given: Mapping[str, str], place: str) -> dict[str, str]:
         parameter = BY_NAME[name]
         if "\0" in value:
             raise SettingsError(f"{place}: {name} holds a NUL byte. Remove it.")
-        if value and (parameter.is_refused or (parameter.values and value not in parameter.values)):
+        if value and (parameter.is_refused or not _is_taken(parameter, value)):
             raise SettingsError(f"{place}: {name} cannot be kept as given. {_remedy(parameter)}")
         if parameter.is_used:
             kept[name] = value
     return kept
+
+
+def _is_taken(parameter: Parameter, value: str) -> bool:
+    """Return whether a value is one of those that are taken."""
+    if parameter.name == "require_auth":
+        return is_list_of_methods(value)
+    return not parameter.values or value in parameter.values
 
 
 def _remedy(parameter: Parameter) -> str:

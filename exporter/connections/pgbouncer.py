@@ -16,7 +16,18 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.console_sql import Shown, Value, commands, rows
-from exporter.connections.session import APPLICATION_NAME, Answer, Asked, Directory, Session, Stuck, Vitals, secret_in
+from exporter.connections.session import (
+    APPLICATION_NAME,
+    LONGEST_SILENCE_SECONDS,
+    MOST_ROWS,
+    Answer,
+    Asked,
+    Directory,
+    Session,
+    Stuck,
+    Vitals,
+    secret_in,
+)
 from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
@@ -84,12 +95,19 @@ class Console(Session):
         self.user = connection.info.user
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = ""
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "",
+        most_rows: int = MOST_ROWS,
     ) -> Answer:
         """Run the SHOW commands that a query names, then the query on their answers."""
         give_up = time.monotonic() + (timeout if patience is None else patience)
         shown = {name: await self.show(name, give_up - time.monotonic()) for name in commands(sql)}
-        return Answer(rows(sql, shown, timeout))
+        found = rows(sql, shown, timeout, most_rows + 1)
+        return Answer(found[:most_rows], is_cut=len(found) > most_rows)
 
     async def show(self, name: str, patience: float) -> Shown:
         """Run one SHOW command."""
@@ -222,6 +240,10 @@ class PgBouncer:
             if secret := parameters.get("password"):
                 message = message.replace(secret, "***")
             raise ConnectError(_connect_reason(error), message) from None
+
+    async def log_in(self, database: str | None = None) -> Console:
+        """Open a session, and wait long for it."""
+        return await self.connect(database, LONGEST_SILENCE_SECONDS)
 
     async def is_answering(self) -> bool:
         """Return False: the console answers from memory, and a login that is silent is waited for."""

@@ -6,7 +6,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,19 @@ from exporter.catalog.model import Kind
 from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
 from exporter.connections.dsn import address_of, parameters
-from exporter.connections.guard_rails import PINNED, assignments, protect
-from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
-from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
+from exporter.connections.guard_rails import AT_LOGIN, PINNED, assignments, protect
+from exporter.connections.inbound import BoundedLoop, Inbound
+from exporter.connections.session import (
+    APPLICATION_NAME,
+    LONGEST_SILENCE_SECONDS,
+    MOST_ROWS,
+    Answer,
+    Directory,
+    Session,
+    Vitals,
+    secret_in,
+)
+from exporter.errors import ConnectError, DatabaseError, ExcessError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -30,6 +40,9 @@ _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
+
+_MOST_NAMES = 500_000
+"""Upper bound on the databases, and on the roles, that are known by name."""
 
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
@@ -43,10 +56,15 @@ class PostgresSession(Session):
     _errors = (*DRIVER_ERRORS, *DECODE_ERRORS)
 
     def __init__(
-        self, connection: Any, login_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        connection: Any,
+        inbound: Inbound,
+        login_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(clock)
         self._connection = connection
+        self._inbound = inbound
         self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
@@ -55,9 +73,15 @@ class PostgresSession(Session):
         """When the server may end the query at hand for its statement_timeout."""
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = PINNED,
+        most_rows: int = MOST_ROWS,
     ) -> Answer:
-        """Run one query; the server ends it after the timeout."""
+        """Run one query; the server ends it after the timeout, and stops at one row more than may be read."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
         wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
@@ -65,9 +89,11 @@ class PostgresSession(Session):
             await self._change(changed, patience)
         round_trips = 1 + (sql not in self._prepared) + bool(changed)
         self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
-        rows: list[Any] = await self._answered(sql, self._connection.fetch(sql, *args), patience)
+        self._inbound.rows = most_rows + 1
+        question = self._connection._execute(sql, args, most_rows + 1, None)  # noqa: SLF001  # the driver's fetch() has no limit
+        rows: list[Any] = await self._answered(sql, question, patience)
         self._prepared.add(sql)
-        return Answer(rows, round_trips)
+        return Answer(rows[:most_rows], round_trips, is_cut=len(rows) > most_rows)
 
     async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
@@ -91,7 +117,8 @@ class PostgresSession(Session):
             " (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role"
         )
         asked_at = self._clock()
-        answer = await self.fetch(signed(sql, "vitals"), timeout, patience=_PATIENCE_WITH_VITALS_SECONDS)
+        patience = _PATIENCE_WITH_VITALS_SECONDS
+        answer = await self.fetch(signed(sql, "vitals"), timeout, patience=patience, most_rows=1)
         round_trip = (self._clock() - asked_at) / answer.round_trips
         if len(answer.rows) != 1:
             raise QueryError("query", f"the server answered a question of one row with {len(answer.rows)}")
@@ -100,19 +127,23 @@ class PostgresSession(Session):
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
-        databases = await self.rows(
+        answer = await self.fetch(
             "SELECT oid, textsend(datname::text) AS name,"
             " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
             " AND has_database_privilege(oid, 'CONNECT') AS connectable"
             " FROM pg_catalog.pg_database ORDER BY datname /* pgvigil:directory */",
             timeout,
+            most_rows=_MOST_NAMES,
         )
-        roles = await self.rows(
-            "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */", timeout
+        databases = answer.rows
+        roles = await self.fetch(
+            "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */",
+            timeout,
+            most_rows=_MOST_NAMES,
         )
         return Directory(
             {row["oid"]: row["name"].decode(errors="replace") for row in databases},
-            {row["oid"]: row["name"].decode(errors="replace") for row in roles},
+            {row["oid"]: row["name"].decode(errors="replace") for row in roles.rows},
             tuple(name for row in databases if row["connectable"] and (name := _utf8(row["name"]))),
         )
 
@@ -177,6 +208,9 @@ class PostgresSession(Session):
 
     def _translated(self, error: Exception) -> DatabaseError:
         """Say what happened; a connection that is lost is closed on this side as well."""
+        if self._inbound.refusal:
+            self.terminate()
+            return ExcessError(self._inbound.refusal)
         reason = query_reason(error)
         if reason == "connection":
             self.terminate()
@@ -208,33 +242,41 @@ class Postgres:
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
-        timeout = self.connect_timeout if timeout is None else timeout
+        limit = asyncio.timeout(self.connect_timeout if timeout is None else timeout)
+        return await self._opened(database, limit, lambda: None)
+
+    async def log_in(self, database: str | None = None) -> PostgresSession:
+        """Open a session, however long a server takes that has begun to answer: its backend may wait for a lock."""
+        limit = asyncio.timeout(LONGEST_SILENCE_SECONDS)
+
+        def wait_on() -> None:
+            with suppress(RuntimeError):  # it ends at this moment
+                limit.reschedule(None)
+
+        return await self._opened(database, limit, wait_on)
+
+    async def _opened(
+        self, database: str | None, limit: asyncio.Timeout, on_answer: Callable[[], None]
+    ) -> PostgresSession:
         started = time.monotonic()
         known = self._known = self._read()
         if self._password_file:
             known["password"] = secret_in(self._password_file, "password_file")
+        loop = BoundedLoop(known.get("require_auth", ""), on_answer)
         try:
             arguments = driver_arguments(known | ({"dbname": database} if database else {}))
-            async with asyncio.timeout(timeout):
-                connection = await asyncpg.connect(
-                    **arguments,
-                    timeout=timeout,
-                    statement_cache_size=200,
-                    max_cached_statement_lifetime=0,
-                    max_cacheable_statement_size=0,
-                )
-                try:
-                    await protect(connection)
-                except BaseException:
-                    connection.terminate()
-                    raise
+            async with limit:
+                connection = await _protected(arguments, loop)
         except ssl.SSLError as error:
             raise ConnectError("authentication", _without_secret(sentence(error), known)) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise SettingsError(f"dsn: {_without_secret(str(error), known)}") from None
         except DRIVER_ERRORS as error:
+            if loop.inbound and loop.inbound.refusal:
+                raise ConnectError(loop.inbound.reason, loop.inbound.refusal) from error
             raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
-        return PostgresSession(connection, time.monotonic() - started)
+        assert loop.inbound  # noqa: S101  # connected
+        return PostgresSession(connection, loop.inbound, time.monotonic() - started)
 
     async def is_answering(self) -> bool:
         """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
@@ -251,6 +293,33 @@ class Postgres:
                     return await reader.read(1) in (b"S", b"N")
         except (OSError, TimeoutError):
             return False
+
+
+async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
+    """Log in and set the guard rails.
+
+    From the first message on no lock is waited for, as far as PostgreSQL heeds that during a login. A pooler refuses a
+    login that asks for it; without it, it lets us in and is known as one.
+    """
+    options = {
+        **arguments,
+        "loop": loop,
+        "timeout": None,
+        "statement_cache_size": 200,
+        "max_cached_statement_lifetime": 0,
+        "max_cacheable_statement_size": 0,
+    }
+    settings = arguments.get("server_settings", {})
+    try:
+        connection = await asyncpg.connect(**options | {"server_settings": settings | AT_LOGIN})
+    except asyncpg.ProtocolViolationError:
+        connection = await asyncpg.connect(**options)
+    try:
+        await protect(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 def _without_secret(message: str, known: Mapping[str, str]) -> str:

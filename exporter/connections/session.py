@@ -17,6 +17,13 @@ from exporter.planning.server import Extension
 
 APPLICATION_NAME = "pgvigil"
 
+MOST_ROWS = 100_000
+"""Upper bound on the rows of an answer, unless a question allows for another number."""
+
+
+LONGEST_SILENCE_SECONDS = 600.0
+"""How long a login is waited for that the server has not begun to answer: it may be lost on the way."""
+
 
 @dataclass(frozen=True)
 class Vitals:
@@ -46,6 +53,8 @@ class Answer:
 
     rows: Sequence[Any]
     round_trips: int = 1
+    is_cut: bool = False
+    """Whether the query had more rows than were asked for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,13 @@ class Session(ABC):
 
     @abstractmethod
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "pg_catalog",
+        most_rows: int = MOST_ROWS,
     ) -> Answer:
         """Run one query; QueryError says why there are no rows.
 
@@ -114,6 +129,7 @@ class Session(ABC):
             args: its parameters.
             patience: seconds after which the session counts as stuck; a little more than the timeout by default.
             search_path: `pg_catalog`, or `role` for the one that the role has in this database.
+            most_rows: upper bound on the rows that are read; the rest stays on the server.
 
         """
 
@@ -245,6 +261,9 @@ class Connector(Protocol):
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""
+
+    async def log_in(self, database: str | None = None) -> Session:
+        """Open a session for which the server may take its time; it ends in ConnectError where all is silent."""
 
     async def is_answering(self) -> bool:
         """Return whether a new connection gets a first answer, before any login; it takes no place for long."""

@@ -23,7 +23,7 @@ def _cut(jobs: Sequence[JobStatus], sizes: dict[int, int], most: int) -> tuple[J
         samples = jobs[i].samples
         if samples and sizes[i] > share:
             cut = _first(samples, share // max(len(samples.families), 1))
-            found[i] = replace(jobs[i], samples=cut, dropped=sizes[i] - cut.size)
+            found[i] = replace(jobs[i], samples=cut, dropped=jobs[i].dropped + sizes[i] - cut.size)
         left -= served.size if (served := found[i].samples) else 0
     return tuple(found)
 

@@ -158,8 +158,9 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_dropped_samples",
-        "Samples of the collector left off this page, which would exceed max_samples with them. Above 0, raise"
-        " max_samples or lower the collector's limit.",
+        "Samples of the collector left off this page, which would exceed max_samples with them; at least so many where"
+        " its query alone has more rows than that, of which no more are read. Above 0, raise max_samples or lower the"
+        " collector's limit.",
         lambda job: job.dropped,
     ),
     _JOB.one(

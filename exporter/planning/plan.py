@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from exporter.catalog.by_version import Version
+from exporter.catalog.by_version import OLDEST, Version
 from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed, without_end
@@ -144,6 +144,15 @@ def _jobs(collector: Collector, server: Server) -> list[Job]:
 def shared(limit: int, databases: int) -> int:
     """Say how many rows of each database a limit allows: all of it, or an even share of what it allows in a few."""
     return limit if databases <= FULL_LIMITS else max(limit * FULL_LIMITS // databases, 1)
+
+
+def lock_entries(catalog: Catalog, server: Server | None) -> str | None:
+    """Return the query for the lock entries in which waits are traced; None where no collector has one.
+
+    Of a server that is not known yet it is that of the oldest version, which all have the columns for.
+    """
+    collector = next((each for each in catalog if each.transform == "wait_roots"), None)
+    return collector.sql_for(server.version if server else (OLDEST,)) if collector else None
 
 
 def _query(

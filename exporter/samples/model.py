@@ -58,6 +58,13 @@ class Samples:
     """Rows left out, by reason: `duplicate` or `malformed`."""
     label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Label -> its value in each row, not escaped; of a ledger only, whose rows are also shown to users."""
+    unread_rows: int = 0
+    """Rows that the query had beyond those that were read: at least so many."""
+
+    @property
+    def unread(self) -> int:
+        """Samples that the unread rows would have become: at least so many."""
+        return self.unread_rows * len(self.families)
 
     @cached_property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import islice
 from operator import or_
 from typing import Any, NamedTuple
 
@@ -38,6 +39,10 @@ CONFLICTS: Mapping[str, frozenset[str]] = {
     for mode, conflicts in zip(STRENGTH, _CONFLICTS, strict=True)
 }
 """Lock mode -> the modes that another session cannot hold at the same time."""
+
+
+MOST_BLOCKERS = 10
+"""Upper bound on the owners that one waiter is shown to wait for."""
 
 
 class _Entry(NamedTuple):
@@ -111,6 +116,33 @@ def wait_roots(table: Columns) -> Columns:
         "blocked_sessions": [counts[root] for root in worst_first],
         "longest_wait_seconds": [longest[root] if longest[root] >= 0 else None for root in worst_first],
     }
+
+
+def blockers(table: Columns, most: int = MOST_BLOCKERS) -> dict[int, list[int]]:
+    """Find for each waiting owner whom it waits for directly.
+
+    Those are the owners that hold what it waits for in a mode that conflicts. Where nobody does, it waits behind one in
+    the queue: the nearest ahead of it, or before PostgreSQL 14, where the order is a guess, the first one in conflict.
+
+    Args:
+        table: entries as for `wait_roots`.
+        most: upper bound on the owners of one waiter, so that many who wait for many cost no square.
+
+    """
+    found: dict[int, dict[int, None]] = {}
+    for each in _objects(table)[0]:
+        ahead: dict[str, int] = {}
+        first = {entry.mode: entry.owner for entry in reversed(each.queue)}
+        for entry in each.queue:
+            in_conflict = CONFLICTS[entry.mode]
+            holders = (owner for mode in in_conflict for owner in each.held.get(mode, ()) if owner != entry.owner)
+            known = found.setdefault(entry.owner, {})
+            known |= dict.fromkeys(islice(holders, most))
+            if not known:
+                queued = [places[mode] for places in (ahead, first) for mode in in_conflict & places.keys()]
+                known |= dict.fromkeys(islice((owner for owner in queued if owner != entry.owner), 1))
+            ahead[entry.mode] = entry.owner
+    return {owner: list(known)[:most] for owner, known in found.items()}
 
 
 def _objects(table: Columns) -> tuple[list[_Object], dict[int, float]]:

@@ -8,16 +8,27 @@ from exporter.errors import QueryError
 from exporter.planning.plan import Job
 
 
-async def ask(job: Job, session: Session, remembered: Sequence[Any], clock: Callable[[], float]) -> Answer:
-    """Fetch the rows of a job; each batch is a statement of its own, so that its locks end with it."""
+async def ask(
+    job: Job, session: Session, remembered: Sequence[Any], clock: Callable[[], float], most_rows: int
+) -> Answer:
+    """Fetch the rows of a job; each batch is a statement of its own, so that its locks end with it.
+
+    QueryError where only all rows together would be true and there are more than may be read.
+    """
     collector = job.collector
     if not collector.batches:
-        return await session.fetch(job.sql, collector.timeout, *remembered, search_path=collector.search_path)
+        path = collector.search_path
+        answer = await session.fetch(job.sql, collector.timeout, *remembered, search_path=path, most_rows=most_rows)
+        if answer.is_cut and (collector.ledger or collector.transform):
+            raise QueryError("query", f"more than {most_rows} rows, as max_samples allows, and all of them are needed")
+        return answer
     rows: list[Any] = []
     round_trips, last, give_up = 0, 0, clock() + collector.timeout
     while True:
         parameters = last, collector.batches.rows
-        answer = await session.fetch(job.sql, collector.timeout, *parameters, search_path=collector.search_path)
+        answer = await session.fetch(
+            job.sql, collector.timeout, *parameters, search_path=collector.search_path, most_rows=collector.batches.rows
+        )
         rows += answer.rows
         round_trips += answer.round_trips
         if len(answer.rows) < collector.batches.rows:

@@ -1,9 +1,13 @@
 """Runs one job on a session and says what came of it; whatever goes wrong costs this job only."""
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from exporter.connections.session import Answer, Session
-from exporter.errors import DatabaseError, QueryError
+from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.ledger import Ledger, new_ledger, update_ledger
@@ -14,12 +18,19 @@ from exporter.scrape.ask import ask
 from exporter.scrape.parts import Parts
 from exporter.scrape.server_cost import OUR_TEXTS
 
+_Result = TypeVar("_Result")
+
+_MANY_ROWS = 10_000
+"""Rows from which on they are worked on in a thread: more would stop the event loop, and so all targets, too long."""
+
 
 class JobRunner:
     """Runs jobs of one target, and keeps the ledgers and sums that outlive their runs."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, max_samples: int) -> None:
         self._parts = parts
+        self._max_samples = max_samples
+        self._thread = ThreadPoolExecutor(1)
         self._clock = parts.clock
         self._ledgers: dict[tuple[str, str], Ledger] = {}
         self._sums: dict[tuple[str, str], Sums] = {}
@@ -33,6 +44,10 @@ class JobRunner:
             self._parts.health.answered()
         if self._parts.schedule.record(job, outcome) and outcome.error:
             self._log_error(job, outcome.error)
+        if isinstance(outcome.error, ExcessError):
+            seconds = self._parts.schedule.suspend(job)
+            extra = {"collector": job.collector.name, "datname": job.database}
+            self._parts.log.warning("answer was too large; suspended for %.0f s", seconds, extra=extra)
         return outcome
 
     def suspend(self, job: Job) -> None:
@@ -45,7 +60,7 @@ class JobRunner:
         started = self._clock()
         try:
             remembered = self._remembered.get(job.key, (None,) * len(job.collector.remember))
-            answer = await ask(job, session, remembered, self._clock)
+            answer = await ask(job, session, remembered, self._clock, self._most_rows(job))
         except DatabaseError as error:
             seconds = self._clock() - started
             spent = seconds if error.reason == "timeout" else 0.0
@@ -63,9 +78,13 @@ class JobRunner:
             return Outcome(self._clock() - started, server_seconds, len(answer.rows), error=failure)
         return Outcome(self._clock() - started, server_seconds, len(answer.rows), found)
 
+    def _most_rows(self, job: Job) -> int:
+        """Return how many rows fit on a page: one more is never served, so it is not read either."""
+        return max(self._max_samples // len(job.metrics), 1)
+
     async def _samples(self, job: Job, answer: Answer, session: Session) -> Samples:
         """Turn the rows into samples; QueryError when declared columns are missing."""
-        table = columns(answer.rows)
+        table = await self._worked(answer, columns, answer.rows)
         if table and (missing := missing_columns(job, list(table))):
             raise QueryError("query", f"the query has no column {', '.join(missing)}")
         if hidden := sum(table.get(HIDDEN, ())):
@@ -74,17 +93,29 @@ class JobRunner:
             )
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
-        table = transformed(job, table)
+        table = await self._worked(answer, transformed, job, table)
+        names = self._parts.discovery.names
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
-            found = update_ledger(job, table, self._parts.discovery.names, self._ledger(job), self._clock())
+            ledger = self._ledger(job), self._clock()
+            found = await self._worked(answer, update_ledger, job, table, names, *ledger)
         else:
-            found = samples(job, table, self._parts.discovery.names)
+            found = await self._worked(answer, samples, job, table, names)
             if any(metric.sum for metric in job.metrics):
                 found = self._sums.setdefault(job.key, Sums()).keep(found)
         if job.collector.statements:
             await self._count_costs(job, table, session)
-        return found
+        return replace(found, unread_rows=1) if answer.is_cut else found
+
+    async def _worked(self, answer: Answer, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Do a piece of work on the rows of an answer; on many of them in a thread, beside the event loop."""
+        if len(answer.rows) < _MANY_ROWS:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
     def _ledger(self, job: Job) -> Ledger:
         if (found := self._ledgers.get(job.key)) is None:

@@ -40,6 +40,8 @@ class Options:
     """Seconds that the last good result of a failing collector is served, beyond its cache."""
     cost_budget: float = 0.0
     """Share of a core that the collectors may cost the server; 0 for no limit."""
+    max_samples: int = 500_000
+    """Samples that fit on a page: a query with more rows than that is not read to its end."""
     databases: DatabaseFilter = field(default_factory=DatabaseFilter)
     """Which databases are looked into."""
     watch: WatchOptions | None = None
@@ -71,7 +73,7 @@ class Target:
             clock,
         )
         self._clock = clock
-        self._runner = JobRunner(parts)
+        self._runner = JobRunner(parts, options.max_samples)
         self._vital = KeptWorker(pool.vital, parts, self._runner)
         self._main = KeptWorker(pool.main, parts, self._runner)
         self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]
@@ -82,7 +84,7 @@ class Target:
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch
-        self._watch = Watch(pool, parts.discovery.names, watch, name, clock, log) if watch else None
+        self._watch = Watch(parts.discovery, pool, watch, name, clock, log) if watch else None
         self._watching: asyncio.Task[None] | None = None
         self._pinging: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
@@ -157,6 +159,7 @@ class Target:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._parts.pool.close()
+        self._runner.close()
 
     def _running(self) -> list[asyncio.Task[None]]:
         """List the tasks that a page waits for: early visits are not among them."""

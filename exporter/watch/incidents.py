@@ -21,6 +21,14 @@ KINDS: Mapping[IncidentKind, str] = {
 }
 
 SESSIONS = """
+WITH activity AS MATERIALIZED (
+  SELECT *
+    FROM pg_stat_get_activity(NULL)
+), waits AS MATERIALIZED (
+  SELECT coalesce(CASE WHEN w.backend_type = 'parallel worker' THEN w.leader_pid END, w.pid) AS pid
+    FROM activity AS w
+   WHERE w.wait_event_type = 'Lock'
+)
 SELECT a.pid,
        a.datid,
        a.usesysid,
@@ -33,19 +41,24 @@ SELECT a.pid,
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds,
        extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS query_seconds,
        extract(epoch FROM clock_timestamp() - a.state_change)::float8 AS state_seconds,
-       CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid)::oid[] END AS blocked_by,
-       substring(textsend(a.query) FOR 4000) AS query
-  FROM pg_stat_get_activity(NULL) AS a
+       substring(textsend(a.query) FOR 4000) AS query,
+       count(*) OVER () AS sessions_in_all
+  FROM activity AS a
  WHERE a.pid <> pg_backend_pid()
-   AND a.backend_type IN ('client backend', 'autovacuum worker', 'parallel worker', 'walsender')
- ORDER BY a.wait_event_type IS NOT DISTINCT FROM 'Lock' DESC,
+   AND (a.backend_type IN ('client backend', 'autovacuum worker', 'walsender')
+        OR a.pid IN (SELECT w.pid FROM waits AS w)
+        OR a.pid::oid = ANY($1::oid[]))
+ ORDER BY a.pid::oid = ANY($1::oid[]) DESC,
+          a.pid IN (SELECT w.pid FROM waits AS w) <> (a.pid::oid = ANY($1::oid[])) DESC,
           a.state IS NOT DISTINCT FROM 'idle',
           a.xact_start NULLS LAST,
           a.pid
  LIMIT 200
 /* pgvigil:incidents */
 """
-"""Whom to show: those that wait for locks first, then those whose transactions are oldest, then the idle ones.
+"""Whom to show: first those that others wait for ($1), of which those that wait for nobody, then those that wait for
+locks, then those whose transactions are oldest, then the idle ones. The processes of a parallel query are one session,
+that of their leader.
 
 Texts are taken as bytes: `left` fails on a text of another database's encoding.
 """
@@ -53,6 +66,7 @@ Texts are taken as bytes: `left` fails on a text of another database's encoding.
 _MOST_SECONDS = 24 * 3600.0
 _MOST_BYTES = 8_000_000
 _MOST_SNAPSHOTS = 30
+_MOST_SESSIONS = 100
 _OVER_SECONDS = 5.0
 _QUERY_CHARACTERS = 2000
 
@@ -69,6 +83,8 @@ class Snapshot:
     idle_sessions: int = 0
     collectors: Sequence[Mapping[str, str]] = ()
     """Those that were late or failed, and why."""
+    omitted_sessions: int = 0
+    """Sessions beyond the hundred that are shown at most; those that were not read may be idle ones."""
 
 
 @dataclass
@@ -168,15 +184,28 @@ class Recorder:
         rows: Sequence[Mapping[str, Any]] = (),
         names: Names | None = None,
         collectors: Sequence[Mapping[str, str]] = (),
+        blocked_by: Mapping[int, Sequence[int | str]] | None = None,
     ) -> Snapshot:
-        """Make a snapshot of the rows of SESSIONS: oids as names, query texts without their literals."""
-        blockers = {pid for row in rows for pid in row["blocked_by"] or ()}
-        shown = [row for row in rows if row["state"] != "idle" or row["pid"] in blockers]
-        sessions = [self._session(row, names or Names()) for row in shown[:100]]
-        return Snapshot(_now(), summary, sessions, len(rows) - len(shown), collectors)
+        """Make a snapshot of the rows of SESSIONS: oids as names, query texts without their literals.
 
-    def _session(self, row: Mapping[str, Any], names: Names) -> dict[str, Any]:
-        found = dict(row)
+        Args:
+            summary: what is wrong.
+            rows: the rows, the most telling ones first.
+            names: the names of oids.
+            collectors: those that were late or failed.
+            blocked_by: by pid, the pids of the sessions, or the prepared transactions, that each one waits for.
+
+        """
+        waits = blocked_by or {}
+        blockers = {pid for pids in waits.values() for pid in pids}
+        shown = [row for row in rows if row["state"] != "idle" or row["pid"] in blockers]
+        sessions = [self._session(row, names or Names(), waits.get(row["pid"])) for row in shown[:_MOST_SESSIONS]]
+        omitted = sum(row["sessions_in_all"] for row in rows[:1]) - len(rows) + len(shown) - len(sessions)
+        return Snapshot(_now(), summary, sessions, len(rows) - len(shown), collectors, omitted)
+
+    def _session(self, row: Mapping[str, Any], names: Names, blocked_by: Sequence[int | str] | None) -> dict[str, Any]:
+        found = dict(row) | {"blocked_by": blocked_by}
+        del found["sessions_in_all"]
         found["datname"] = names.text("database", [found.pop("datid")])[0]
         found["usename"] = names.text("role", [found.pop("usesysid")])[0]
         text = (found.pop("query") or b"").decode(errors="replace")

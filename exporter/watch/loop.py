@@ -4,15 +4,19 @@ import asyncio
 import statistics
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
+from exporter.connections.session import Session
 from exporter.errors import ConnectError, DatabaseError
 from exporter.logs import TargetLog
-from exporter.planning.oid_names import Names
 from exporter.report import JobStatus
+from exporter.samples.convert import columns
 from exporter.samples.model import Samples
+from exporter.samples.wait_graph import blockers
+from exporter.sql import signed
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot
 from exporter.watch.wait_sampler import SAMPLE, Look, Sampler
 
@@ -42,13 +46,25 @@ class WatchOptions:
     """Whether recorded query texts keep their literals."""
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The sessions of a snapshot."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    blocked_by: Mapping[int, Sequence[int | str]] = field(default_factory=dict)
+
+
+def _blocker(pid: int | None, gid: str | None) -> int | str:
+    return f"prepared transaction {gid}" if pid is None else pid
+
+
 class Watch:
     """The loop, and what it remembers."""
 
     def __init__(
         self,
+        discovery: Discovery,
         pool: Pool,
-        names: Names,
         options: WatchOptions,
         target: str,
         clock: Callable[[], float],
@@ -58,7 +74,8 @@ class Watch:
         self._pool = pool
         self._clock = clock
         self._log = log
-        self._names = names
+        self._discovery = discovery
+        self._names = discovery.names
         self._options = options
         self._sampler = Sampler()
         self._costs: deque[float] = deque([0.0], maxlen=_LOOKS)
@@ -96,15 +113,27 @@ class Watch:
                 look = self._sampler.add(rows, self._clock(), self.interval)
                 self._note_cost(look.seconds)
                 wrong = self._wrong(look, late)
-                shown: Sequence[Mapping[str, Any]] = ()
+                shown = _Shown()
                 if any(self.recorder.wants(kind) for kind in wrong):
-                    shown = (await session.fetch(SESSIONS, _TIMEOUT, patience=_PATIENCE)).rows
+                    shown = await self._sessions(session)
         except DatabaseError as error:
             self._fail(error)
             return
         self._message = ""
         self._record(wrong, shown, late)
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
+
+    async def _sessions(self, session: Session) -> "_Shown":
+        """Read who does what, and who waits for whom: by one read of the lock table, and only while anybody waits."""
+        blocked_by: dict[int, list[int | str]] = {}
+        if sql := self._discovery.lock_entries:
+            table = columns((await session.fetch(signed(sql, "incidents"), _TIMEOUT, patience=_PATIENCE)).rows)
+            names = dict(zip(table["owner"], map(_blocker, table["pid"], table["gid"]), strict=True)) if table else {}
+            found = blockers(table) if table else {}
+            blocked_by = {owner: [names[blocker] for blocker in waits] for owner, waits in found.items()}
+        pids = {pid for waits in blocked_by.values() for pid in waits if isinstance(pid, int)}
+        rows = await session.fetch(SESSIONS, _TIMEOUT, sorted(pids), patience=_PATIENCE)
+        return _Shown(rows.rows, blocked_by)
 
     def _note_cost(self, seconds: float) -> None:
         self._costs.append(seconds)
@@ -123,14 +152,12 @@ class Watch:
             wrong["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
         return wrong
 
-    def _record(
-        self, wrong: Mapping[IncidentKind, str], rows: Sequence[Mapping[str, Any]], late: Sequence[JobStatus]
-    ) -> None:
+    def _record(self, wrong: Mapping[IncidentKind, str], shown: "_Shown", late: Sequence[JobStatus]) -> None:
         collectors = [{"collector": j.collector, "datname": j.datname, "why": j.message} for j in late[:100]]
         for kind, summary in wrong.items():
             snapshot: Snapshot | None = None
             if self.recorder.wants(kind):
-                snapshot = self.recorder.snapshot(summary, rows, self._names, collectors)
+                snapshot = self.recorder.snapshot(summary, shown.rows, self._names, collectors, shown.blocked_by)
             self.recorder.wrong(kind, summary, snapshot)
 
     def _fail(self, error: DatabaseError) -> None:

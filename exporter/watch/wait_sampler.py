@@ -14,20 +14,25 @@ SELECT datid,
        state,
        wait_event_type,
        wait_event,
-       count(*) AS sessions,
-       array_agg(pid::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
+       count(*) FILTER (WHERE backend_type = 'client backend') AS sessions,
+       count(DISTINCT session) FILTER (WHERE wait_event_type = 'Lock'
+                                         AND backend_type IN ('client backend', 'parallel worker')) AS lock_sessions,
+       array_agg(DISTINCT session::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
        current_setting('max_connections')::int
          - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
-  FROM pg_stat_get_activity(NULL)
- WHERE backend_type = 'client backend'
-   AND pid <> pg_backend_pid()
+  FROM (SELECT a.*,
+               coalesce(CASE WHEN a.backend_type = 'parallel worker' THEN a.leader_pid END, a.pid) AS session
+          FROM pg_stat_get_activity(NULL) AS a) AS activity
+ WHERE pid <> pg_backend_pid()
+   AND (backend_type = 'client backend' OR wait_event_type = 'Lock')
  GROUP BY 1, 2, 3, 4
 /* pgvigil:wait_sampler */
 """
 """Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
-the driver knows; for one of integers it would read catalogs, which may be locked."""
+the driver knows; for one of integers it would read catalogs, which may be locked. The processes of a parallel query
+that wait for a lock are one session, that of their leader; replay on a standby waits for locks as well."""
 
 MOST_SERIES = 500
 """Combinations of labels that have a series of their own; what comes later is counted as `other`."""
@@ -103,11 +108,12 @@ class Sampler:
         self._looked_at = now
         self._sampled += passed
         for row in rows:
-            seconds = passed * row["sessions"]
-            self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
-            if row["wait_event_type"] == "Lock":
-                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + seconds
-        waiters = [pid for row in rows for pid in row["lock_waiters"] or ()]
+            if row["sessions"]:
+                seconds = passed * row["sessions"]
+                self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
+            if row["lock_sessions"]:
+                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + passed * row["lock_sessions"]
+        waiters = {pid for row in rows for pid in row["lock_waiters"] or ()}
         # A wait that this sample is the first to show began at some time since the one before: half way, on average.
         self._waiting = {pid: self._waiting.get(pid, now - passed / 2) for pid in waiters}
         longest = max((now - since for since in self._waiting.values()), default=0.0)

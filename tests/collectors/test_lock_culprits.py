@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from clients import client, until, waiting
 from pages import MONITOR, Page, page
@@ -191,6 +192,30 @@ async def test_replay_is_the_root_of_those_that_wait_for_what_it_has_locked(pair
     assert stopped.labels(SESSIONS)["pid"] == replaying.labels(SESSIONS)["pid"] != ""
 
 
+async def test_replay_that_waits_for_a_pinned_page_is_the_root_and_says_so(pair: tuple[Cluster, Cluster]) -> None:
+    """A cursor keeps a page that VACUUM has cleaned; nothing in SQL says whose pin it is, so no reader is accused."""
+    primary, standby = pair
+    primary.execute("CREATE TABLE pinned (id int); INSERT INTO pinned VALUES (1)")
+    with suppress(asyncpg.PostgresError):
+        primary.execute("INSERT INTO pinned SELECT generate_series(2, 50); SELECT 1 / 0")  # dead at once, for everybody
+    behind = f"SELECT pg_last_wal_replay_lsn() >= '{primary.value('SELECT pg_current_wal_lsn()::text')}'"
+    await until(lambda: bool(standby.value(behind)))
+    async with client(standby, "cursor") as cursor, client(primary, "migration") as migration:
+        await cursor.execute("BEGIN; DECLARE c CURSOR FOR SELECT FROM pinned; FETCH c")
+        await migration.execute("BEGIN; LOCK TABLE orders")
+        primary.execute("VACUUM pinned")
+        pins = "SELECT wait_event = 'BufferPin' FROM pg_stat_activity WHERE backend_type = 'startup'"
+        await until(lambda: bool(standby.value(pins)))
+        async with waiting(standby, "reader", "SELECT FROM orders"):
+            found = page_of(standby)
+            startup = standby.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+        await cursor.execute("COMMIT")
+        await until(lambda: not standby.value(pins))
+    labels = found.labels(SESSIONS)
+    assert (labels["state"], labels["pid"], labels["relation"]) == ("startup, BufferPin", str(startup), "public.orders")
+    assert found.value(SESSIONS) == 1
+
+
 async def test_the_lock_table_is_as_full_as_it_has_objects(shop: Cluster) -> None:
     """Twelve sessions that read the same forty partitions take fifty places, not hundreds."""
     shop.execute(
@@ -262,7 +287,10 @@ async def test_an_idle_dump_hides_no_other_idle_transaction(servers: Callable[[i
 
 
 async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop: Cluster) -> None:
-    collectors = ("connections", "sessions", "session_ages", "session_waits", "role_connections", "lock_blockers")
+    collectors = (
+        *("connections", "sessions", "session_ages", "session_waits", "role_connections", "lock_blockers"),
+        *("xmin_horizon", "autovacuum", "ssl"),
+    )
     shop.execute("CREATE ROLE stranger LOGIN")
     try:
         async with client(shop, "root") as root:
@@ -274,6 +302,28 @@ async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop
     for collector in collectors:
         assert found.value("pgvigil_collector_success", collector=collector) == 0
         assert found.value("pgvigil_collector_errors_total", collector=collector, reason="permission") == 1
-    for name in ("pg_connections_used", "pg_sessions", "pg_session_waits", "pg_roles_connections", SESSIONS):
+    names = ("pg_connections_used", "pg_sessions", "pg_session_waits", "pg_roles_connections", SESSIONS)
+    for name in (*names, "pg_xmin_horizon_age", "pg_autovacuum_launcher_running", "pg_ssl_connections"):
         assert found.series(name) == []
     assert found.value("pg_lock_waiters") == 1
+
+
+@pytest.mark.parametrize("major", [13, 18])
+async def test_a_role_that_may_not_see_senders_and_receivers_is_told_so(
+    cluster: Callable[..., Cluster], major: int
+) -> None:
+    """A standby would seem not to stream, and a primary to have a standby of which nothing is known."""
+    primary = cluster(major)
+    primary.execute("CREATE ROLE stranger LOGIN")
+    with clone_standby(primary) as standby:
+        await until(lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1)
+        known = [page_of(server) for server in (primary, standby)]
+        found = [page(server.dsn(user="stranger")) for server in (primary, standby)]
+    for number, collector, metric in (
+        (0, "replication", "pg_replication_sender_state"),
+        (1, "wal_receiver", "pg_wal_receiver_streaming"),
+        (1, "recovery", "pg_replication_lag_seconds"),
+    ):
+        assert known[number].value(metric) is not None
+        assert found[number].value("pgvigil_collector_errors_total", collector=collector, reason="permission") == 1
+        assert found[number].series(metric) == []

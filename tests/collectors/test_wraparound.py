@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from clients import client
 from module_database import DATABASE, page_of, session
 from pages import MONITOR, Page, named, page
 from patience import until
@@ -277,6 +278,39 @@ async def test_a_running_vacuum_is_no_holder(database: Cluster) -> None:
             await running
     age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": DATABASE})
     assert (age or 0) < 100  # the exporter's other connection may be there, but the vacuum is not
+
+
+async def test_whoever_imports_a_snapshot_holds_the_horizon_after_its_exporter_is_gone(
+    servers: Callable[[int], Cluster],
+) -> None:
+    """As the workers of pg_dump do: with a young transaction of its own it may hold an old horizon."""
+    majors, names = (13, 18), ("exporting", "importing")
+    async with AsyncExitStack() as stack:
+        both, shared, alone = {}, {}, {}
+        for major in majors:
+            first, second = [await stack.enter_async_context(client(servers(major), name)) for name in names]
+            await first.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            snapshot = await first.fetchval("SELECT pg_export_snapshot()")
+            async with session(servers(major), "postgres") as writer:
+                await use_up(100, writer)
+            await second.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            await second.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            both[major] = first, second
+        await asyncio.sleep(10.5)
+        for major, (first, _) in both.items():
+            shared[major] = page(servers(major).dsn(user=MONITOR))
+            await first.execute("COMMIT")
+            alone[major] = page(servers(major).dsn(user=MONITOR))
+        pids = {major: [str(each.get_server_pid()) for each in sessions] for major, sessions in both.items()}
+    for major in majors:
+        assert holders(shared[major]) == dict(zip(names, pids[major], strict=True))
+        assert holders(alone[major]) == {"importing": pids[major][1]}
+
+
+def holders(found: Page) -> dict[str, str]:
+    """Application -> pid of the sessions that have held the horizon for a hundred transactions."""
+    series = found.series("pg_xmin_horizon_age", holder="backend", datname="postgres")
+    return {labels["application_name"]: labels["pid"] for labels, value in series if value >= 100}
 
 
 SLOWLY = """

@@ -56,7 +56,7 @@ def test_every_version_has_the_columns_that_collectors_ask_it_for(version: tuple
     shown = {name: Shown(each.columns, ((None,) * len(each.columns),)) for name, each in shown_by(version).items()}
     for job in plan(load(BUILT_IN).of_kind("pgbouncer"), Server(version, False, "pgbouncer")).jobs:
         sql = job.sql.replace("WHERE", "WHERE true OR")
-        [row] = rows(sql, {name: shown[name] for name in commands(sql)}, 1)
+        [row] = rows(sql, {name: shown[name] for name in commands(sql)}, 1, 9)
         assert missing_columns(job, row.keys()) == []
 
 
@@ -68,7 +68,7 @@ def test_a_query_names_what_it_wants_to_be_shown() -> None:
 
 
 def test_it_can_calculate_and_counts_beyond_sqlites_numbers() -> None:
-    [first, second] = rows("SELECT *, maxwait_us / 1e6 AS seconds FROM show_pools", {"pools": POOLS}, 1)
+    [first, second] = rows("SELECT *, maxwait_us / 1e6 AS seconds FROM show_pools", {"pools": POOLS}, 1, 9)
     assert dict(first) == {"database": "shop", "user": "web", "maxwait_us": 1_500_000, "seconds": 1.5}
     assert second["maxwait_us"] == 2.0**64
     assert second["user"] is None
@@ -84,11 +84,11 @@ def test_it_can_calculate_and_counts_beyond_sqlites_numbers() -> None:
 )
 def test_why_there_are_no_rows(sql: str, reason: str) -> None:
     with pytest.raises(QueryError) as failed:
-        rows(sql, {"pools": POOLS}, 0.2)
+        rows(sql, {"pools": POOLS}, 0.2, 9)
     assert failed.value.reason == reason
 
 
 def test_no_query_reaches_a_file(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="too many attached"):
-        rows(f"ATTACH DATABASE '{tmp_path / 'own'}' AS own", {}, 1)
+        rows(f"ATTACH DATABASE '{tmp_path / 'own'}' AS own", {}, 1, 9)
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ import pytest
 from fake_session import FakeServer
 from virtual_time import in_virtual_time
 
-from exporter.connections.budget import LONGEST_LOGIN_SECONDS, Budget
+from exporter.connections.budget import Budget
 from exporter.connections.kept_connection import LOGIN_SECONDS, BackingOff, Closed, KeptConnection, LoggingIn, Open
 from exporter.connections.pool import Pool
+from exporter.connections.session import LONGEST_SILENCE_SECONDS
 from exporter.errors import BusyError, ConnectError, QueryError
 
 
@@ -103,7 +104,7 @@ def test_a_login_that_never_ends_is_left_behind_and_keeps_its_place_until_it_is_
                 await asyncio.sleep(15)
             assert budget.count == 2  # the one left behind, and the one waited for
             server.off()
-            await asyncio.sleep(LONGEST_LOGIN_SECONDS)
+            await asyncio.sleep(LONGEST_SILENCE_SECONDS)
             await kept.ready(5)
             assert budget.count == 1
 

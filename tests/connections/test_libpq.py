@@ -38,6 +38,7 @@ HONOURED: dict[str, tuple[str, dict[str, Any]]] = {
     "ssl_max_protocol_version": ("TLSv1.2", {"dsn": "postgresql://?ssl_max_protocol_version=TLSv1.2"}),
     "krbsrvname": ("x", {"krbsrvname": "x"}),
     "gsslib": ("gssapi", {"gsslib": "gssapi"}),
+    "require_auth": ("!password,!none", {}),  # kept by ourselves, at the edge to the driver
 }
 """Parameter -> a value, and what the driver gets."""
 
@@ -65,7 +66,7 @@ REPLACED = {
 """Parameter -> a value that is taken and changes nothing."""
 
 REFUSED = {
-    "require_auth": "scram-sha-256",
+    "require_auth": "scram-sha-256,!md5",
     "channel_binding": "require",
     "gssencmode": "require",
     "sslmode": "perhaps",

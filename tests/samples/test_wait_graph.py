@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.samples.components import components
-from exporter.samples.wait_graph import CONFLICTS, CYCLE, STRENGTH, _objects, _WaitGraph, wait_roots
+from exporter.samples.wait_graph import (
+    CONFLICTS,
+    CYCLE,
+    MOST_BLOCKERS,
+    STRENGTH,
+    _objects,
+    _WaitGraph,
+    blockers,
+    wait_roots,
+)
 
 SHARE, EXCLUSIVE = "ShareLock", "ExclusiveLock"
 READ, ALTER = "AccessShareLock", "AccessExclusiveLock"
@@ -267,3 +276,54 @@ def test_components_are_those_that_reach_each_other_the_ones_led_to_first(target
     for a, b in product(as_sets, repeat=2):
         if a != b and b in reached(as_sets, a) and a in reached(as_sets, b):
             assert place[a] == place[b]
+
+
+def waits(*entries: Entry) -> dict[int, list[int]]:
+    """Whom each owner waits for."""
+    return blockers(table(entries))
+
+
+def test_those_that_hold_are_waited_for_else_the_one_ahead_in_the_queue() -> None:
+    queue = [Entry(5, "t", READ), Entry(1, "t", ALTER, 9.0), Entry(2, "t", READ, 8.0), Entry(3, "t", READ, 7.0)]
+    assert waits(*queue) == {1: [5], 2: [1], 3: [1]}
+    assert waits(*row_lock(3)) == {1: [0], 2: [1], 3: [1]}
+    assert waits(*chain(3)) == {1: [0], 2: [1], 3: [2]}
+
+
+def test_a_session_does_not_wait_for_itself() -> None:
+    assert waits(Entry(1, "t", READ), Entry(2, "t", READ), Entry(1, "t", ALTER, 5.0)) == {1: [2]}
+
+
+def test_all_objects_that_a_session_waits_for_count() -> None:
+    """The processes of a parallel query are one owner."""
+    held = [Entry(1, "a", ALTER), Entry(2, "b", ALTER), Entry(2, "a", READ)]
+    assert waits(*held, Entry(3, "a", READ, 1.0), Entry(3, "b", READ, 1.0)) == {3: [1, 2]}
+
+
+def test_before_14_the_first_in_conflict_stands_for_the_order() -> None:
+    """Their queries may have begun in another order than their waits."""
+    queue = [Entry(5, "t", READ), Entry(2, "t", READ, 9.0), Entry(1, "t", ALTER, 8.0)]
+    assert waits(*queue) == {1: [5], 2: [1]}
+
+
+def test_many_who_wait_for_many_are_shown_a_few_each() -> None:
+    readers = [Entry(-i, "t", "RowExclusiveLock") for i in range(1, 301)]
+    writers = [Entry(i, "t", SHARE, 1.0) for i in range(1, 301)]
+    found = waits(*readers, *writers)
+    assert {len(blocking) for blocking in found.values()} == {MOST_BLOCKERS}
+    assert len(found) == 300
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab"), st.sampled_from(sorted(STRENGTH)))))
+@settings(max_examples=200, deadline=None)
+def test_whoever_is_waited_for_has_an_entry_in_conflict(rows: list[tuple[int, str, str]]) -> None:
+    entries = [Entry(owner, name, mode, None if i % 2 else float(i)) for i, (owner, name, mode) in enumerate(rows)]
+    for waiter, blocking in waits(*entries).items():
+        for owner in blocking:
+            assert owner != waiter
+            assert any(
+                held.owner == owner and held.mode in CONFLICTS[wait.mode] and held.object == wait.object
+                for wait in entries
+                if wait.owner == waiter and wait.waited is not None
+                for held in entries
+            )

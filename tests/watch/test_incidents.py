@@ -21,8 +21,8 @@ def session(pid: int, **more: Any) -> dict[str, Any]:
         "backend_type": "client backend",
         "state": "active",
         "state_seconds": 1.23456,
-        "blocked_by": None,
         "query": b"SELECT 1",
+        "sessions_in_all": 1,
         **more,
     }
 
@@ -78,10 +78,17 @@ def test_texts_lose_their_literals_unless_they_are_asked_for() -> None:
 
 
 def test_idle_sessions_are_counted_but_for_those_that_block() -> None:
-    rows = [session(1, blocked_by=[2]), session(2, state="idle"), session(3, state="idle")]
-    snapshot = Recorder().snapshot("", rows)
+    rows = [session(1), session(2, state="idle"), session(3, state="idle")]
+    snapshot = Recorder().snapshot("", rows, blocked_by={1: [2]})
     assert [shown["pid"] for shown in snapshot.sessions] == [1, 2]
     assert snapshot.idle_sessions == 1
+    assert (snapshot.sessions[0]["blocked_by"], "blocked_by" in snapshot.sessions[1]) == ([2], False)
+
+
+def test_sessions_that_are_cut_are_counted() -> None:
+    rows = [session(pid, sessions_in_all=150) for pid in range(130)]
+    snapshot = Recorder().snapshot("", rows)
+    assert (len(snapshot.sessions), snapshot.omitted_sessions) == (100, 50)
 
 
 def test_oids_are_named() -> None:
