@@ -20,6 +20,7 @@ from typing import Any
 from exporter.catalog.model import Catalog, Collector, Kind
 from exporter.connections.session import Answer, Directory, Session, Vitals
 from exporter.errors import ConnectError, PgvigilError, QueryError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -148,7 +149,13 @@ class FakeSession(Session):
         self._closed = False
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "pg_catalog",
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
         tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")

@@ -52,7 +52,10 @@ def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Cat
     _refuse_twice("metric", (name for _, name in names))
     _refuse_our_own(name for _, name in names)
     _refuse_one_family(names)
-    return _beside(Catalog(tuple(collector for _, collector in read)), [f for f in files if f.translated], runs)
+    ours = Catalog(
+        tuple(collector for _, collector in read), tuple(n for f in files if not f.translated for n in f.notes)
+    )
+    return _beside(ours, [file for file in files if file.translated], runs)
 
 
 def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector], bool]) -> Catalog:
@@ -75,8 +78,8 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
             taken.add(name)
             if runs(added[-1]):
                 _refuse_declared(places, kept, place)
-    collectors = (*(_less(collector, places) for collector in ours), *added)
-    return Catalog(collectors, (*(note for file in files for note in file.notes), *notes))
+    collectors = (*(_less(collector, places) for collector in ours.collectors), *added)
+    return Catalog(collectors, (*ours.notes, *(note for file in files for note in file.notes), *notes))
 
 
 def _parted(made: Collector, owners: Mapping[str, str]) -> tuple[tuple[Metric, ...], dict[str, list[str]]]:
@@ -174,6 +177,8 @@ class _File:
 def _read(file: Path) -> _File:
     text = strict_yaml.read(file, CatalogError, file.name)
     data = strict_yaml.parse(text, CatalogError, file.name)
+    if data is None or data == {}:
+        return _File(file, (), notes=(f"{file.name}: holds no collector and no query, only comments if anything",))
     try:
         if queries.recognised(data):
             made = queries.translated(file.name, text)

@@ -63,6 +63,10 @@ TRANSFORMS: Mapping[TransformName, Transform] = {
 }
 
 
+COMPUTED = "pgvigil_value_"
+"""What begins the name of a column that a translated query computes from the column of the rest of that name."""
+
+
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

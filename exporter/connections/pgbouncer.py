@@ -18,6 +18,7 @@ from exporter.catalog.model import Kind
 from exporter.connections.console_sql import Shown, Value, commands, rows
 from exporter.connections.session import APPLICATION_NAME, Answer, Asked, Directory, Session, Stuck, Vitals, secret_in
 from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
@@ -84,7 +85,13 @@ class Console(Session):
         self.user = connection.info.user
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = ""
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "",
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run the SHOW commands that a query names, then the query on their answers."""
         give_up = time.monotonic() + (timeout if patience is None else patience)

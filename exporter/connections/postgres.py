@@ -5,8 +5,9 @@ import re
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.driver_arguments import driver_arguments
-from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
+from exporter.connections.driver_errors import (
+    DECODE_ERRORS,
+    DRIVER_ERRORS,
+    connect_reason,
+    query_reason,
+    query_sentence,
+    sentence,
+)
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import PINNED, assignments, protect
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -50,12 +59,19 @@ class PostgresSession(Session):
         self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
-        self._prepared: set[str] = set()
+        self._statements: dict[str, Any] = {}
+        """Query -> its prepared statement."""
         self._times_out_at = float("inf")
         """When the server may end the query at hand for its statement_timeout."""
 
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = PINNED
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = PINNED,
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run one query; the server ends it after the timeout."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
@@ -63,11 +79,34 @@ class PostgresSession(Session):
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
         if changed:
             await self._change(changed, patience)
-        round_trips = 1 + (sql not in self._prepared) + bool(changed)
         self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
-        rows: list[Any] = await self._answered(sql, self._connection.fetch(sql, *args), patience)
-        self._prepared.add(sql)
-        return Answer(rows, round_trips)
+        answer: Answer = await self._answered(sql, self._run(sql, args, labels), patience)
+        return replace(answer, round_trips=answer.round_trips + bool(changed))
+
+    async def _run(self, sql: str, args: Sequence[Any], labels: LabelColumns | None) -> Answer:
+        """Run a query by its prepared statement; where its columns have changed, by a new one."""
+        try:
+            statement, round_trips = await self._statement(sql, labels)
+            return Answer(await statement.fetch(*args), round_trips + 1)
+        except asyncpg.InvalidCachedStatementError:
+            del self._statements[sql]
+            statement, round_trips = await self._statement(sql, labels)
+            return Answer(await statement.fetch(*args), round_trips + 2)
+        except asyncpg.OutdatedSchemaCacheError:
+            self._statements.clear()  # the driver refuses statements of before
+            raise
+
+    async def _statement(self, sql: str, labels: LabelColumns | None) -> tuple[Any, int]:
+        """Prepare a query once, with casts of the labels that need one; return how many round trips that took."""
+        if found := self._statements.get(sql):
+            return found, 0
+        round_trips, statement = 1, await self._connection.prepare(sql)
+        if labels and labels.names:
+            columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
+            if (written := labels.query(sql, columns)) != sql:
+                round_trips, statement = 2, await self._connection.prepare(written)
+        self._statements[sql] = statement
+        return statement, round_trips
 
     async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
@@ -182,7 +221,7 @@ class PostgresSession(Session):
             self.terminate()
         if reason == "timeout" and self._clock() < self._times_out_at:
             reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
-        return QueryError(reason, sentence(error))
+        return QueryError(reason, query_sentence(error))
 
 
 class Postgres:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from exporter.catalog.model import Kind
 from exporter.errors import DatabaseError, QueryError, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
@@ -104,7 +105,13 @@ class Session(ABC):
 
     @abstractmethod
     async def fetch(
-        self, sql: str, timeout: float, *args: Any, patience: float | None = None, search_path: str = "pg_catalog"
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = "pg_catalog",
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run one query; QueryError says why there are no rows.
 
@@ -114,6 +121,7 @@ class Session(ABC):
             args: its parameters.
             patience: seconds after which the session counts as stuck; a little more than the timeout by default.
             search_path: `pg_catalog`, or `role` for the one that the role has in this database.
+            labels: columns whose text the server writes.
 
         """
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exporter.catalog.by_version import Version
-from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
+from exporter.catalog.model import PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed, without_end
 
@@ -40,6 +41,18 @@ class Job:
         """Seconds that its result is served again."""
         cache = self.collector.cache
         return max(cache, WITHOUT_TABLES_SECONDS) if cache and self.is_without_tables and self.datname else cache
+
+    @cached_property
+    def label_columns(self) -> LabelColumns:
+        """The columns whose text the server is to write."""
+        collector = self.collector
+        ledger, batches = collector.ledger, collector.batches
+        values = {metric.column for metric in self.metrics} | {*collector.remember}
+        values |= {*ledger.key, ledger.rank} if ledger else set()
+        values |= {batches.by, batches.rank} if batches else set()
+        values |= {*TRANSFORMS[collector.transform].needs} if collector.transform else set()
+        labels = frozenset({*collector.labels, *(label for metric in self.metrics for label in metric.labels)})
+        return LabelColumns(labels - collector.names.keys(), labels & values, collector.lenient)
 
     @cached_property
     def key(self) -> tuple[str, str]:

@@ -11,13 +11,14 @@ from exporter.planning.plan import Job
 async def ask(job: Job, session: Session, remembered: Sequence[Any], clock: Callable[[], float]) -> Answer:
     """Fetch the rows of a job; each batch is a statement of its own, so that its locks end with it."""
     collector = job.collector
+    how: dict[str, Any] = {"search_path": collector.search_path, "labels": job.label_columns}
     if not collector.batches:
-        return await session.fetch(job.sql, collector.timeout, *remembered, search_path=collector.search_path)
+        return await session.fetch(job.sql, collector.timeout, *remembered, **how)
     rows: list[Any] = []
     round_trips, last, give_up = 0, 0, clock() + collector.timeout
     while True:
         parameters = last, collector.batches.rows
-        answer = await session.fetch(job.sql, collector.timeout, *parameters, search_path=collector.search_path)
+        answer = await session.fetch(job.sql, collector.timeout, *parameters, **how)
         rows += answer.rows
         round_trips += answer.round_trips
         if len(answer.rows) < collector.batches.rows:

@@ -94,7 +94,6 @@ def test_no_query_cuts_rows_without_saying_so() -> None:
 BAD = [
     ("- a\n- b\n", "bad.yaml: expected a mapping with name, help, sql and metrics"),
     ("just words\n", "bad.yaml: expected a mapping"),
-    ("", "bad.yaml: expected a mapping"),
     ("name: [\n", "bad.yaml: line 2: "),
     (GOOD + "name: again\n", "bad.yaml: line 10: key 'name' is written twice"),
     (

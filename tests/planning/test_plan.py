@@ -83,7 +83,7 @@ def test_a_database_without_a_table_is_looked_into_less_often(scope: str, cache:
 
 
 def test_every_query_says_who_asks() -> None:
-    assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1;\n-- why\n/* pgvigil:locks */"
+    assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1\n/* pgvigil:locks */"
     [job] = plan(Catalog((collector(limit=3),)), PRIMARY).jobs
     assert job.sql.endswith(f"\n/* pgvigil:{job.collector.name} */")
 
