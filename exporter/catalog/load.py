@@ -33,6 +33,13 @@ _OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_c
 """What the names of all others that come from code begin with."""
 
 
+_YIELDING = ("stat_statements",)
+"""Collectors of compatibility whose metrics yield to a query of the user's, since postgres_exporter has them on demand.
+
+The example queries.yaml of its old releases gives the same families other labels.
+"""
+
+
 def _is_enabled(collector: Collector) -> bool:
     return collector.enabled
 
@@ -64,7 +71,8 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
     A metric of ours that is on the page stays, since alert rules and dashboards read it as we label it. A compatibility
     name yields: its metric is there under its own name, and who wrote a query wants just that.
     """
-    owners = {_family(n): c.name for c in ours if runs(c) for m in c.metrics for n in (m.name, m.total) if n}
+    owning = [c for c in ours if runs(c) and c.name not in _YIELDING]
+    owners = {_family(n): c.name for c in owning for m in c.metrics for n in (m.name, m.total) if n}
     taken = {collector.name for collector in ours}
     places: dict[str, str] = {}
     added: list[Collector] = []
@@ -78,7 +86,8 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
             taken.add(name)
             if runs(added[-1]):
                 _refuse_declared(places, kept, place)
-    collectors = (*(_less(collector, places) for collector in ours.collectors), *added)
+    kept_ours = (less for collector in ours if (less := _less(collector, places)).metrics)
+    collectors = (*kept_ours, *added)
     return Catalog(collectors, (*ours.notes, *(note for file in files for note in file.notes), *notes))
 
 
@@ -109,14 +118,16 @@ def _refuse_declared(places: dict[str, str], metrics: Iterable[Metric], place: s
 
 
 def _less(collector: Collector, families: Collection[str]) -> Collector:
-    """Take from a collector the compatibility names that somebody else serves."""
-    if not any(metric.also and _family(metric.also) in families for metric in collector.metrics):
-        return collector
-    metrics = tuple(
-        metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
-        for metric in collector.metrics
-    )
-    return collector.model_copy(update={"metrics": metrics})
+    """Take from a collector the compatibility names that a translated one serves, and the metrics that yield to it."""
+    metrics = collector.metrics
+    if collector.name in _YIELDING:
+        metrics = tuple(metric for metric in metrics if _family(metric.name) not in families)
+    if any(metric.also and _family(metric.also) in families for metric in metrics):
+        metrics = tuple(
+            metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
+            for metric in metrics
+        )
+    return collector if metrics == collector.metrics else collector.model_copy(update={"metrics": metrics})
 
 
 def _files(folder: Path) -> list[Path]:

@@ -233,6 +233,16 @@ def test_a_query_that_is_switched_off_takes_nobodys_name(tmp_path: Path) -> None
     assert catalog.named("pg_a").metrics[0].name == "pg_a_b"
 
 
+def test_statements_of_old_queries_win_over_those_of_compatibility(tmp_path: Path) -> None:
+    """Both have the family pg_stat_statements_calls, with other labels; postgres_exporter had one or the other."""
+    old = ONE.replace("pg_a", "pg_stat_statements").replace("b", "calls")
+    made = loaded(tmp_path, old, BUILT_IN, COMPATIBILITY)
+    owners = {metric.name: collector.name for collector in made for metric in collector.metrics}
+    assert owners["pg_stat_statements_calls"] == "pg_stat_statements"
+    assert "pg_stat_statements_calls_total" not in owners
+    assert owners["pg_stat_statements_seconds_total"] == "stat_statements"
+
+
 def test_a_collector_whose_name_is_taken_gets_another(tmp_path: Path) -> None:
     made = loaded(tmp_path, ONE.replace("pg_a", "locks"), BUILT_IN)
     assert made.named("locks_queries").metrics[0].name == "locks_b"
