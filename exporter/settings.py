@@ -56,6 +56,9 @@ class CollectorSettings(BaseModel):
     cache: float | None = Field(None, ge=0, description="Seconds a result is served again.")
     limit: int | None = Field(None, ge=0, description="Rows kept; 0 for all of them.")
     enabled: bool | None = Field(None, description="On or off.")
+    databases: Patterns | None = Field(
+        None, description="Shell patterns of the databases it runs in, where it runs in each database."
+    )
 
 
 class Connection(BaseModel):
@@ -114,7 +117,7 @@ class Settings(Connection, BaseSettings):
     )
     collectors_dir: Path | None = Field(None, description="A folder of your own collector files.")
     collectors: dict[str, CollectorSettings] = Field(
-        {}, description="Collector name -> timeout, cache, limit, enabled."
+        {}, description="Collector name -> timeout, cache, limit, enabled, databases."
     )
     disable: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (), description="Names of collectors to switch off, separated by commas."

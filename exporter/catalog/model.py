@@ -146,6 +146,7 @@ class Collector(_Fact):
     optional: bool = False
     scope: Literal["server", "database"] = "server"
     needs_tables: bool = False
+    databases: Annotated[tuple[str, ...], Field(strict=False)] = ()
     role: Literal["any", "primary", "standby"] = "any"
     vital: bool = False
     timeout: Annotated[float, Field(gt=0, strict=False)] = 5
@@ -197,6 +198,8 @@ class Collector(_Fact):
             raise ValueError("labels: datname comes by itself with scope: database")
         if self.needs_tables and self.scope != "database":
             raise ValueError("needs_tables: only with scope: database")
+        if self.databases and self.scope != "database":
+            raise ValueError("databases: only with scope: database")
         return self
 
     @model_validator(mode="after")

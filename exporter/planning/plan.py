@@ -6,6 +6,7 @@ from functools import cached_property
 
 from exporter.catalog.by_version import Version
 from exporter.catalog.model import PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed, without_end
@@ -117,6 +118,8 @@ def awaits_extensions(collector: Collector, server: Server) -> bool:
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
     """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
     ours_first = _candidates(collector, server)
+    if collector.databases:
+        ours_first = tuple(filter(DatabaseFilter(collector.databases).accepts, ours_first))
     if collector.needs_tables:
         ours_first = tuple(name for name in ours_first if name not in server.without_tables)
     if collector.scope == "server":
@@ -177,6 +180,8 @@ def _query(
 
 def _no_query(collector: Collector, server: Server) -> str:
     if not _databases(collector, server):
+        if collector.databases:
+            return f"no database that is looked into matches {', '.join(collector.databases)}"
         has_no_tables = collector.needs_tables and server.without_tables
         return "no database has a table" if has_no_tables else "no database is to be looked into"
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))
