@@ -1,6 +1,7 @@
 """The command line: builds the parts as the settings say and starts them."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -101,11 +102,13 @@ def check_command(config: Path | None) -> None:
 @cli.command("grants")
 @click.option("--role", default="pgvigil", show_default=True, help="Name of the role.")
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of target; PGVIGIL_KIND when not given.")
+    for leftover in leftovers():
+        click.echo(f"pgvigil: {leftover}", err=True)
 @click.pass_obj
 def grants_command(config: Path | None, role: str, kind: str | None) -> None:
     """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""
     from exporter.commands.grants import console_grants, grants
-    from exporter.settings import load_settings
+    from exporter.settings import leftovers, load_settings
 
     settings = load_settings(config)
     of_console = (kind or settings.kind) == "pgbouncer"
@@ -183,7 +186,7 @@ def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> No
 
 def _settings(config: Path | None) -> "Settings":
     from exporter.logs import configure
-    from exporter.settings import load_settings
+    from exporter.settings import leftovers, load_settings
 
     settings = load_settings(config)
     configure(settings.log_format, settings.log_level)
@@ -207,6 +210,8 @@ async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
 
 
 def _configured(targets: Collection[str]) -> str:
+    for leftover in leftovers():
+        logging.getLogger(__name__).warning(leftover)
     return ", ".join(filter(None, targets)) or ("none: there is one target, without a name" if targets else "none")
 
 

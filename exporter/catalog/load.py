@@ -198,4 +198,6 @@ def _read(file: Path) -> _File:
             raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
         return _File(file, (Collector.model_validate(data),))
     except ValidationError as error:
-        raise CatalogError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error
+        raise CatalogError(
+            "\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error, Collector))
+        ) from error
