@@ -6,7 +6,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,10 @@ class Postgres:
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise SettingsError(f"dsn: {_without_secret(str(error), known)}") from None
         except DRIVER_ERRORS as error:
-            raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
+            message = _without_secret(sentence(error), known)
+            if getattr(error, "sqlstate", "") == "28P01" and "password" not in known:
+                message = f"{message}; {_no_password(known)}"
+            raise ConnectError(connect_reason(error), message) from error
         return PostgresSession(connection, time.monotonic() - started)
 
     async def is_answering(self) -> bool:
@@ -290,6 +293,15 @@ class Postgres:
                     return await reader.read(1) in (b"S", b"N")
         except (OSError, TimeoutError):
             return False
+
+
+def _no_password(known: Mapping[str, str]) -> str:
+    """Say that no password was given, or where one may have come from."""
+    where = "no password was given"
+    with suppress(OSError, RuntimeError):  # no home, or one that is closed to us
+        file = Path(known.get("passfile", "~/.pgpass")).expanduser()
+        where += f", unless {file} has one" if file.is_file() else ""
+    return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"
 
 
 def _without_secret(message: str, known: Mapping[str, str]) -> str:
