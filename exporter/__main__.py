@@ -1,6 +1,7 @@
 """The command line: builds the parts as the settings say and starts them."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,20 +22,32 @@ KINDS = ["postgresql", "pgbouncer"]
 """The kinds of target, as the catalog has them; not imported, since it takes pydantic to do so."""
 
 
-@click.group(invoke_without_command=True)
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="Configuration file (YAML); PGVIGIL_CONFIG does the same."
+def _use(context: click.Context, _: click.Parameter, file: Path | None) -> None:
+    """Keep the file for the command: one that stands after the command wins over one before it."""
+    context.obj = file or context.obj
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    callback=_use,
+    expose_value=False,
+    help="Configuration file (YAML); PGVIGIL_CONFIG does the same. It may stand before or after the command.",
 )
+
+
+@click.group(invoke_without_command=True)
+@config_option
 @click.version_option(__version__, prog_name="pgvigil")
 @click.pass_context
-def cli(context: click.Context, config: Path | None) -> None:
+def cli(context: click.Context) -> None:
     """PostgreSQL exporter for Prometheus. Without a command it serves. Settings are PGVIGIL_* variables or --config."""
-    context.obj = config
     if context.invoked_subcommand is None:
         context.invoke(serve_command)
 
 
 @cli.command("serve")
+@config_option
 @click.pass_obj
 def serve_command(config: Path | None) -> None:
     """Serve /metrics until SIGTERM (the default)."""
@@ -44,6 +57,7 @@ def serve_command(config: Path | None) -> None:
 
 
 @cli.command()
+@config_option
 @click.option("--target", default="", help="Which one, when several are configured.")
 @click.pass_obj
 def scrape(config: Path | None, target: str) -> None:
@@ -76,6 +90,7 @@ def demo_command(
 
 
 @cli.command("check")
+@config_option
 @click.pass_obj
 def check_command(config: Path | None) -> None:
     """Say what works, what is missing, and the SQL that mends it.
@@ -85,8 +100,10 @@ def check_command(config: Path | None) -> None:
     """
     from exporter.commands.check import check, written
     from exporter.logs import configure
-    from exporter.settings import load_settings
+    from exporter.settings import leftovers, load_settings
 
+    for leftover in leftovers():
+        click.echo(f"pgvigil: {leftover}", err=True)
     try:
         settings = load_settings(config)
         configure(settings.log_format, "error")
@@ -99,6 +116,7 @@ def check_command(config: Path | None) -> None:
 
 
 @cli.command("grants")
+@config_option
 @click.option("--role", default="pgvigil", show_default=True, help="Name of the role.")
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of target; PGVIGIL_KIND when not given.")
 @click.pass_obj
@@ -129,6 +147,11 @@ def reference_command(check: bool, diff: str | None) -> None:
 
     costs = read_costs((BUILT_IN / "costs.tsv").read_text("utf-8"))
     pages = {BUILT_IN / "README.md": reference(load(BUILT_IN), costs), BUILT_IN.parent / "LIBPQ.md": table()}
+    if not check and not (BUILT_IN.parents[1] / "pyproject.toml").is_file():
+        raise click.ClickException(
+            f"{BUILT_IN.parent}: is an installed package, whose files stay as they are. Run this in a checkout; what it"
+            f" would write is in {BUILT_IN / 'README.md'}"
+        )
     for file, text in pages.items():
         if check and (not file.is_file() or file.read_text("utf-8") != text):
             raise click.ClickException(f"{file} is out of date; run: pgvigil reference")
@@ -183,10 +206,12 @@ def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> No
 
 def _settings(config: Path | None) -> "Settings":
     from exporter.logs import configure
-    from exporter.settings import load_settings
+    from exporter.settings import leftovers, load_settings
 
     settings = load_settings(config)
     configure(settings.log_format, settings.log_level)
+    for leftover in leftovers():
+        logging.getLogger(__name__).warning(leftover)
     return settings
 
 

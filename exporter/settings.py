@@ -1,8 +1,8 @@
 """Every setting with its default and meaning; alone in reading the environment and the configuration file."""
 
-import difflib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -56,6 +56,9 @@ class CollectorSettings(BaseModel):
     cache: float | None = Field(None, ge=0, description="Seconds a result is served again.")
     limit: int | None = Field(None, ge=0, description="Rows kept; 0 for all of them.")
     enabled: bool | None = Field(None, description="On or off.")
+    databases: Patterns | None = Field(
+        None, description="Shell patterns of the databases it runs in, where it runs in each database."
+    )
 
 
 class Connection(BaseModel):
@@ -114,7 +117,7 @@ class Settings(Connection, BaseSettings):
     )
     collectors_dir: Path | None = Field(None, description="A folder of your own collector files.")
     collectors: dict[str, CollectorSettings] = Field(
-        {}, description="Collector name -> timeout, cache, limit, enabled."
+        {}, description="Collector name -> timeout, cache, limit, enabled, databases."
     )
     disable: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (), description="Names of collectors to switch off, separated by commas."
@@ -206,7 +209,12 @@ class Settings(Connection, BaseSettings):
         known = [collector.name for collector in catalog]
         for name in (*self.disable, *self.collectors):
             if name not in known:
-                raise SettingsError(f"{name}: no such collector{_nearest(name, known)}")
+                raise SettingsError(f"{name}: no such collector{strict_yaml.nearest(name, known)}")
+        for collector in catalog:
+            if "databases" in self._changes(collector.name) and collector.scope != "database":
+                raise SettingsError(
+                    f"collectors: {collector.name}: databases: runs once for the whole server. Remove it"
+                )
         changed = tuple(collector.model_copy(update=self._changes(collector.name)) for collector in catalog)
         return replace(catalog, collectors=changed)
 
@@ -231,22 +239,48 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_placed(line, file) for line in strict_yaml.explain(error))) from None
+        raise SettingsError("\n".join(_placed(line, file) for line in strict_yaml.explain(error, Settings))) from None
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
+
+
+_FOREIGN = {
+    "DATA_SOURCE_NAME": "Set PGVIGIL_DSN; for several servers, PGVIGIL_TARGETS",
+    "DATA_SOURCE_URI": "Set PGVIGIL_DSN",
+    "DATA_SOURCE_URI_FILE": "Set PGVIGIL_DSN_FILE",
+    "DATA_SOURCE_USER": "Name the user in PGVIGIL_DSN or PGUSER",
+    "DATA_SOURCE_USER_FILE": "Name the user in PGVIGIL_DSN_FILE",
+    "DATA_SOURCE_PASS": "Set PGVIGIL_PASSWORD_FILE or PGPASSWORD",
+    "DATA_SOURCE_PASS_FILE": "Set PGVIGIL_PASSWORD_FILE",
+    "PG_EXPORTER_AUTO_DISCOVER_DATABASES": "Every database is looked into",
+    "PG_EXPORTER_COLLECTION_TIMEOUT": "Set PGVIGIL_SCRAPE_TIMEOUT",
+    "PG_EXPORTER_CONSTANT_LABELS": "Give the target labels in Prometheus",
+    "PG_EXPORTER_DISABLE_DEFAULT_METRICS": "Name the collectors in PGVIGIL_DISABLE",
+    "PG_EXPORTER_DISABLE_SETTINGS_METRICS": "Set PGVIGIL_DISABLE=settings",
+    "PG_EXPORTER_EXCLUDE_DATABASES": "Set PGVIGIL_EXCLUDE_DATABASES",
+    "PG_EXPORTER_EXTEND_QUERY_PATH": "Set PGVIGIL_COLLECTORS_DIR to the folder of the file",
+    "PG_EXPORTER_INCLUDE_DATABASES": "Set PGVIGIL_INCLUDE_DATABASES",
+    "PG_EXPORTER_METRIC_PREFIX": "Rename with metric_relabel_configs in Prometheus",
+    "PG_EXPORTER_WEB_TELEMETRY_PATH": "The path is /metrics",
+}
+"""Variables of postgres_exporter, and what to do instead."""
+
+
+def leftovers(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Say which variables of postgres_exporter are set, which have no effect here. No value is repeated."""
+    return [
+        f"{name} is a variable of postgres_exporter and has no effect. {remedy}."
+        for name, remedy in _FOREIGN.items()
+        if name in environment
+    ]
 
 
 def _refuse_unknown_variables() -> None:
     known = [f"{PREFIX}CONFIG", *(PREFIX + name.upper() for name in Settings.model_fields)]
     for variable in os.environ:
         if variable.upper().startswith(PREFIX) and variable.upper() not in known:
-            raise SettingsError(f"{variable}: no such setting{_nearest(variable.upper(), known)}")
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{variable}: no such setting{strict_yaml.nearest(variable.upper(), known)}")
 
 
 def _content(file: Path) -> dict[str, Any]:

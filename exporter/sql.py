@@ -1,5 +1,21 @@
 """Writes SQL as text: quotes names and values, tags a statement with its collector's name. Pure."""
 
+import re
+
+_TOKEN = re.compile(
+    r"""
+    (?P<blank> [\s;]+ | --[^\r\n]* )
+    | (?P<block> /\* )
+    | [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+    | (?P<tag> \$(?:[^\W\d]\w*)?\$ ) .*? (?P=tag)
+    | [\w$]+
+    | .
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_BLOCK = re.compile(r"/\*|\*/")
+
 
 def quoted(identifier: str) -> str:
     """Quote an identifier for SQL."""
@@ -15,8 +31,25 @@ def signed(sql: str, name: str) -> str:
 
 
 def without_end(sql: str) -> str:
-    """Take the end off a statement, so that it can stand within another."""
-    return sql.rstrip().rstrip(";")
+    """Take semicolons, comments and blanks off the end of a statement, so that it can stand within another."""
+    text = sql.rstrip()
+    if not text.endswith((";", "*/")) and "--" not in text[text.rfind("\n") + 1 :]:
+        return text
+    at = end = 0
+    while found := _TOKEN.match(sql, at):
+        at = _block_end(sql, at) if found["block"] else found.end()
+        end = end if found["blank"] or found["block"] else at
+    return sql[:end]
+
+
+def _block_end(sql: str, at: int) -> int:
+    """Find where a comment ends that begins here; comments nest."""
+    level = 0
+    for found in _BLOCK.finditer(sql, at):
+        level += 1 if found[0] == "/*" else -1
+        if level == 0:
+            return found.end()
+    return len(sql)
 
 
 def literal(value: str) -> str:

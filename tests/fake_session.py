@@ -20,6 +20,7 @@ from typing import Any
 from exporter.catalog.model import Catalog, Collector, Kind
 from exporter.connections.session import LONGEST_SILENCE_SECONDS, MOST_ROWS, Answer, Directory, Session, Vitals
 from exporter.errors import ConnectError, PgvigilError, QueryError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -159,6 +160,7 @@ class FakeSession(Session):
         patience: float | None = None,
         search_path: str = "pg_catalog",
         most_rows: int = MOST_ROWS,
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
         tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")

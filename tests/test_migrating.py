@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import catalog
+from pages import MONITOR, catalog, read
+from serving import serving
 
 from exporter.__main__ import cli
-from exporter.catalog.load import load
-from exporter.commands.compatibility import names, served
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Catalog
+from exporter.commands.compatibility import names, served, served_compatibly
+from exporter.demo.cluster import Cluster
 from exporter.settings import PREFIX, Settings, load_settings
 
 PAGE = Path(__file__).parents[1] / "exporter" / "MIGRATING.md"
@@ -88,10 +91,67 @@ def test_every_alert_is_one() -> None:
 
 
 def test_every_collector_is_one() -> None:
-    collectors = {collector.name for collector in catalog()}
+    collectors = {collector.name for collector in load(BUILT_IN, COMPATIBILITY)}
     named = {name for row in rows(section("### Collectors")) for name in ticked(row["pgvigil"], r"[a-z_]+")}
     assert len(named) > 30
     assert named - collectors - {"limit"} == set()
+
+
+FLAGS = {
+    "buffercache_summary",
+    "database",
+    "database_wraparound",
+    "locks",
+    "long_running_transactions",
+    "postmaster",
+    "process_idle",
+    "replication",
+    "replication_slots",
+    "roles",
+    "settings",
+    "stat_activity",
+    "stat_activity_autovacuum",
+    "stat_archiver",
+    "stat_bgwriter",
+    "stat_checkpointer",
+    "stat_database",
+    "stat_progress_vacuum",
+    "stat_replication",
+    "stat_statements",
+    "stat_user_tables",
+    "stat_wal_receiver",
+    "statio_user_indexes",
+    "statio_user_tables",
+    "wal",
+    "xlog_location",
+}
+"""The collectors of postgres_exporter 0.20.1, each with a flag --collector.NAME."""
+
+
+def test_every_flag_of_a_collector_is_on_the_page() -> None:
+    """Others of the column are options of stat_statements."""
+    named = {name for row in rows(section("### Collectors")) for name in ticked(row["postgres_exporter"], r"[a-z_]+")}
+    assert named == FLAGS
+
+
+def test_what_a_flag_switches_on_there_is_served_here_with_the_compatible_names() -> None:
+    """By collectors that are on, but for names that are not served at all, which the table of names explains."""
+    on = tuple(collector for collector in load(COMPATIBILITY) if collector.enabled)
+    here = served_compatibly(load(BUILT_IN), Catalog(on))
+    asked = [each for each in names() if each.where == "default" or re.fullmatch(r"--collector\.\w+", each.where)]
+    flags = {each.where.removeprefix("--collector.") for each in asked} - {"default"}
+    assert flags <= FLAGS
+    assert len(asked) > 100
+    every = served_compatibly(load(BUILT_IN), load(COMPATIBILITY))
+    assert [each.name for each in asked if each.name in every and each.name not in here] == []
+
+
+def test_statements_have_their_names_when_these_are_asked_for(server: Cluster) -> None:
+    """As the page says, no flag or setting is needed beside the one."""
+    with serving(dsn=server.dsn(user=MONITOR), compatibility_names="true") as ours:
+        found = read(ours.get().text)
+    for what in ("calls", "seconds", "rows", "block_read_seconds", "block_write_seconds"):
+        assert found.series(f"pg_stat_statements_{what}_total"), what
 
 
 def test_what_is_called_on_is_on() -> None:

@@ -1,5 +1,7 @@
 """Settings from environment and file, and what is said of wrong ones."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import pytest
 from pages import catalog, named
 
 from exporter.assembly import database_filter_of
+from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
-from exporter.settings import Settings, load_settings
+from exporter.settings import Settings, leftovers, load_settings
 
 
 @pytest.fixture
@@ -84,6 +87,10 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         ({"PGVIGIL_COMPATIBILITY_NAMES": "perhaps"}, "PGVIGIL_COMPATIBILITY_NAMES: Input should be a valid boolean"),
         ({"PGVIGIL_MAX_CONNECTIONS_PER_TARGET": "2"}, "PGVIGIL_MAX_CONNECTIONS_PER_TARGET: Input should be greater"),
         ({"PGVIGIL_COLLECTORS": '{"tables": {"limt": 1}}'}, "PGVIGIL_COLLECTORS: tables.limt: Extra inputs"),
+        (
+            {"PGVIGIL_COLLECTORS": '{"tables": {"limt": 1}}'},
+            "PGVIGIL_COLLECTORS: tables.limt: Extra inputs are not permitted; did you mean limit?",
+        ),
         ({"PGVIGIL_COLLECTORS": "tables"}, "PGVIGIL_COLLECTORS: expected JSON"),
         ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "dsn and dsn_file: give one of them"),
     ],
@@ -109,6 +116,11 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
+        ("listne: x\n", "listne: Extra inputs are not permitted; did you mean listen?"),
+        (
+            "targets: [{name: a, dsn_fiel: x}]\n",
+            "targets.0.dsn_fiel: Extra inputs are not permitted; did you mean dsn_file?",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_place_and_reason(
@@ -161,3 +173,32 @@ def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch)
 def test_a_collector_that_does_not_exist_is_named(environ: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"tabels: no such collector; did you mean tables\?"):
         loaded(environ, variables).applied_to(catalog())
+
+
+def test_databases_of_a_collector_are_for_those_that_run_in_each(environ: pytest.MonkeyPatch) -> None:
+    for name, text in (("tables", "shop, blog_*"), ("locks", "shop")):
+        variables = {"PGVIGIL_COLLECTORS": json.dumps({name: {"databases": text}})}
+        settings = loaded(environ, variables)
+        if name == "tables":
+            assert settings.applied_to(load(BUILT_IN)).named("tables").databases == ("shop", "blog_*")
+        else:
+            with pytest.raises(SettingsError, match="collectors: locks: databases: runs once for the whole server"):
+                settings.applied_to(load(BUILT_IN))
+
+
+def test_a_variable_of_postgres_exporter_is_named_with_ours_and_without_its_value() -> None:
+    said = leftovers({"DATA_SOURCE_NAME": "postgresql://u:s3cret@h/", "PATH": "/bin", "PG_EXPORTER_METRIC_PREFIX": "x"})
+    name, prefix = said
+    assert name.startswith(
+        "DATA_SOURCE_NAME is a variable of postgres_exporter and has no effect. Set PGVIGIL_DSN; for "
+    )
+    assert prefix.startswith("PG_EXPORTER_METRIC_PREFIX is a variable of postgres_exporter and has no effect. Rename ")
+    assert "s3cret" not in name + prefix
+
+
+def test_every_variable_of_the_migration_page_is_known() -> None:
+    page = (Path(__file__).parents[1] / "exporter" / "MIGRATING.md").read_text("utf-8")
+    theirs = page.split("\n## pgSCV")[0]
+    named = set(re.findall(r"`((?:DATA_SOURCE|PG_EXPORTER)_[A-Z_]+)`", theirs))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not leftovers({name: "x"})] == []

@@ -33,6 +33,13 @@ _OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_c
 """What the names of all others that come from code begin with."""
 
 
+_YIELDING = ("stat_statements",)
+"""Collectors of compatibility whose metrics yield to a query of the user's, since postgres_exporter has them on demand.
+
+The example queries.yaml of its old releases gives the same families other labels.
+"""
+
+
 def _is_enabled(collector: Collector) -> bool:
     return collector.enabled
 
@@ -52,7 +59,10 @@ def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Cat
     _refuse_twice("metric", (name for _, name in names))
     _refuse_our_own(name for _, name in names)
     _refuse_one_family(names)
-    return _beside(Catalog(tuple(collector for _, collector in read)), [f for f in files if f.translated], runs)
+    ours = Catalog(
+        tuple(collector for _, collector in read), tuple(n for f in files if not f.translated for n in f.notes)
+    )
+    return _beside(ours, [file for file in files if file.translated], runs)
 
 
 def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector], bool]) -> Catalog:
@@ -61,7 +71,8 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
     A metric of ours that is on the page stays, since alert rules and dashboards read it as we label it. A compatibility
     name yields: its metric is there under its own name, and who wrote a query wants just that.
     """
-    owners = {_family(n): c.name for c in ours if runs(c) for m in c.metrics for n in (m.name, m.total) if n}
+    owning = [c for c in ours if runs(c) and c.name not in _YIELDING]
+    owners = {_family(n): c.name for c in owning for m in c.metrics for n in (m.name, m.total) if n}
     taken = {collector.name for collector in ours}
     places: dict[str, str] = {}
     added: list[Collector] = []
@@ -75,8 +86,9 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
             taken.add(name)
             if runs(added[-1]):
                 _refuse_declared(places, kept, place)
-    collectors = (*(_less(collector, places) for collector in ours), *added)
-    return Catalog(collectors, (*(note for file in files for note in file.notes), *notes))
+    kept_ours = (less for collector in ours if (less := _less(collector, places)).metrics)
+    collectors = (*kept_ours, *added)
+    return Catalog(collectors, (*ours.notes, *(note for file in files for note in file.notes), *notes))
 
 
 def _parted(made: Collector, owners: Mapping[str, str]) -> tuple[tuple[Metric, ...], dict[str, list[str]]]:
@@ -106,14 +118,16 @@ def _refuse_declared(places: dict[str, str], metrics: Iterable[Metric], place: s
 
 
 def _less(collector: Collector, families: Collection[str]) -> Collector:
-    """Take from a collector the compatibility names that somebody else serves."""
-    if not any(metric.also and _family(metric.also) in families for metric in collector.metrics):
-        return collector
-    metrics = tuple(
-        metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
-        for metric in collector.metrics
-    )
-    return collector.model_copy(update={"metrics": metrics})
+    """Take from a collector the compatibility names that a translated one serves, and the metrics that yield to it."""
+    metrics = collector.metrics
+    if collector.name in _YIELDING:
+        metrics = tuple(metric for metric in metrics if _family(metric.name) not in families)
+    if any(metric.also and _family(metric.also) in families for metric in metrics):
+        metrics = tuple(
+            metric.model_copy(update={"also": None}) if metric.also and _family(metric.also) in families else metric
+            for metric in metrics
+        )
+    return collector if metrics == collector.metrics else collector.model_copy(update={"metrics": metrics})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -174,6 +188,8 @@ class _File:
 def _read(file: Path) -> _File:
     text = strict_yaml.read(file, CatalogError, file.name)
     data = strict_yaml.parse(text, CatalogError, file.name)
+    if data is None or data == {}:
+        return _File(file, (), notes=(f"{file.name}: holds no collector and no query, only comments if anything",))
     try:
         if queries.recognised(data):
             made = queries.translated(file.name, text)
@@ -182,4 +198,6 @@ def _read(file: Path) -> _File:
             raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
         return _File(file, (Collector.model_validate(data),))
     except ValidationError as error:
-        raise CatalogError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error
+        raise CatalogError(
+            "\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error, Collector))
+        ) from error

@@ -63,6 +63,10 @@ TRANSFORMS: Mapping[TransformName, Transform] = {
 }
 
 
+COMPUTED = "pgvigil_value_"
+"""What begins the name of a column that a translated query computes from the column of the rest of that name."""
+
+
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -152,6 +156,7 @@ class Collector(_Fact):
     optional: bool = False
     scope: Literal["server", "database"] = "server"
     needs_tables: bool = False
+    databases: Annotated[tuple[str, ...], Field(strict=False)] = ()
     role: Literal["any", "primary", "standby"] = "any"
     vital: bool = False
     timeout: Annotated[float, Field(gt=0, strict=False)] = 5
@@ -203,6 +208,8 @@ class Collector(_Fact):
             raise ValueError("labels: datname comes by itself with scope: database")
         if self.needs_tables and self.scope != "database":
             raise ValueError("needs_tables: only with scope: database")
+        if self.databases and self.scope != "database":
+            raise ValueError("databases: only with scope: database")
         return self
 
     @model_validator(mode="after")

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from exporter import strict_yaml
+from exporter.catalog.model import COMPUTED
 from exporter.errors import CatalogError
-from exporter.sql import literal, quoted
+from exporter.sql import literal, quoted, without_end
 
 Document = dict[str, Any]
 """A collector file as YAML gives it."""
@@ -84,6 +85,11 @@ class _Query(_Theirs):
     cache_seconds: int = Field(0, ge=0)
     runonserver: Annotated[str, AfterValidator(_range)] = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_empty(cls, data: Any) -> Any:
+        return {} if data == "" else data
+
     @model_validator(mode="after")
     def _is_theirs(self) -> "_Query":
         if foreign := sorted(_FOREIGN & {*self.unknown}):
@@ -121,10 +127,10 @@ _FILE = TypeAdapter(dict[Annotated[str, AfterValidator(_namespace)], _Query])
 
 
 def recognised(data: object) -> bool:
-    """Tell by its shape whether a file holds custom queries: a mapping of names to mappings with a query."""
-    if not isinstance(data, dict) or "sql" in data:
+    """Return whether a file holds custom queries, by its shape: names of mappings with a query, or metrics alone."""
+    if not isinstance(data, dict) or {"sql", "metrics"} & data.keys():
         return False
-    return any(isinstance(value, dict) and "query" in value for value in data.values())
+    return any(isinstance(value, dict) and {"query", "metrics"} & value.keys() for value in data.values())
 
 
 def translated(file: str, text: str) -> Translation:
@@ -142,7 +148,7 @@ _SUMMARY = (
 
 
 def _collectors(file: str, namespace: str, query: _Query) -> Iterator[Document]:
-    if not query.query.strip():
+    if not without_end(query.query):
         return
     if plain := _plain(namespace, query):
         yield _collector(file, namespace, query, plain, _around(query))
@@ -189,7 +195,7 @@ def _type(name: str, usage: str) -> str:
 
 def _value_column(column: str, given: _Column) -> str:
     computed = given.usage == "DURATION" or (given.usage == "MAPPEDMETRIC" and given.metric_mapping)
-    return f"pgvigil_value_{column}" if computed else column
+    return f"{COMPUTED}{column}" if computed else column
 
 
 def _histogram(name: str, given: _Column) -> list[Document]:
@@ -209,27 +215,34 @@ _SERVER = """(SELECT coalesce(host(inet_server_addr()) || ':' || inet_server_por
 
 def _around(query: _Query) -> str:
     """Write the query, with what is computed from its columns beside them."""
-    values = {
-        _value_column(column, given): _duration(column) if given.usage == "DURATION" else _mapped(column, given)
-        for column, given in query.used_as("DURATION", "MAPPEDMETRIC").items()
-        if _value_column(column, given) != column
+    columns = {
+        name: c for name, c in query.used_as("DURATION", "MAPPEDMETRIC").items() if _value_column(name, c) != name
     }
-    computed = "".join(f",\n       {sql} AS {quoted(name)}" for name, sql in values.items())
-    return f"SELECT q.*{computed}{_server(query)}\n  FROM (\n{_bare(query)}\n) AS q"  # noqa: S608  # a person's SQL
+    values = [
+        f"{_duration(name) if c.usage == 'DURATION' else _mapped(name, c)} AS {quoted(_value_column(name, c))}"
+        for name, c in columns.items()
+    ]
+    computed = "".join(f",\n       {value}" for value in values)
+    return f"SELECT q.*{computed}{_server(query)}\n  FROM (\n{without_end(query.query)}\n) AS q{_given(columns)}"  # noqa: S608  # a person's SQL
+
+
+def _given(columns: Iterable[str]) -> str:
+    """Name the columns once more, as v: one that the query lacks is found a level further out, where it is NULL."""
+    names = [quoted(name) for name in columns]
+    if not names:
+        return ""
+    found = ", ".join(f"(SELECT {name} FROM (SELECT q.*) AS there) AS {name}" for name in names)  # noqa: S608
+    nothing = ", ".join(f"NULL::text AS {name}" for name in names)
+    return f"\n CROSS JOIN LATERAL (SELECT {found} FROM (SELECT {nothing}) AS nothing) AS v"  # noqa: S608  # quoted
 
 
 def _server(query: _Query) -> str:
     return "" if "server" in query.used_as("LABEL") else f",\n       {_SERVER} AS server"
 
 
-def _bare(query: _Query) -> str:
-    """Write the query without the semicolon that ends it, and what comments follow."""
-    return re.sub(r";(\s|--[^\n]*)*\Z", "", query.query.rstrip())
-
-
 def _mapped(column: str, given: _Column) -> str:
     cases = "".join(f" WHEN {literal(text)} THEN '{value!r}'::float8" for text, value in given.metric_mapping.items())
-    return f"CASE q.{quoted(column)}::text{cases} END"
+    return f"CASE v.{quoted(column)}::text{cases} END"
 
 
 _AMOUNT = r"(\d+\.?\d*|\.\d+)"
@@ -238,7 +251,7 @@ _UNIT = r"(h|m|s|ms|ns|[^0-9.]s)"  # the last for microseconds, whose letter not
 
 def _duration(column: str) -> str:
     """Read a duration as Go writes it (1h2m3.5s), an interval, or plain milliseconds; -1 stands for none."""
-    value, text = f"q.{quoted(column)}", f"q.{quoted(column)}::text"
+    value, text = f"v.{quoted(column)}", f"v.{quoted(column)}::text"
     milliseconds = "CASE part[2] WHEN 'h' THEN 3600000 WHEN 'm' THEN 60000 WHEN 's' THEN 1000 WHEN 'ms' THEN 1"
     milliseconds += " WHEN 'ns' THEN 0.000001 ELSE 0.001 END"
     return f"""CASE WHEN {text} = '-1' THEN NULL
@@ -258,7 +271,7 @@ def _buckets(query: _Query, column: str) -> str:
         f"SELECT q.*,\n       b.le,\n       b.bucket AS pgvigil_bucket,\n"  # noqa: S608  # a person's SQL
         f"       CASE WHEN b.le = '+Inf' THEN q.{total} END AS pgvigil_sum,\n"
         f"       CASE WHEN b.le = '+Inf' THEN q.{count} END AS pgvigil_count{_server(query)}\n"
-        f"  FROM (\n{_bare(query)}\n) AS q\n"
+        f"  FROM (\n{without_end(query.query)}\n) AS q\n"
         f" CROSS JOIN LATERAL (\n"
         f"   SELECT u.le::text, u.bucket FROM unnest(q.{keys}::float8[], q.{values}::float8[]) AS u (le, bucket)\n"
         f"    WHERE u.le < 'Infinity' AND u.bucket IS NOT NULL\n"
@@ -317,7 +330,7 @@ def _notes(place: str, namespace: str, query: _Query) -> Iterator[str]:
     unknown = [*query.unknown, *(f"{name}.{key}" for name, column in query.columns.items() for key in column.unknown)]
     if unknown:
         yield f"{place}: ignored, as there: {', '.join(unknown)}"
-    if not query.query.strip():
+    if not without_end(query.query):
         yield f"{place}: left out, since it has no query"
         return
     values = {column: _type(f"{namespace}_{column}", c.usage) for column, c in query.used_as(*_PLAIN).items()}

@@ -13,6 +13,7 @@ from exporter.connections.session import Connector
 from exporter.errors import ConnectError, PgvigilError
 from exporter.scrape.target import Options, Target
 from exporter.settings import Connection, Settings
+from exporter.sql import quoted
 
 _CONNECTIONS = 3
 """Fewer than the exporter may use: the check runs beside it."""
@@ -42,6 +43,8 @@ class Checkup:
     server: str = ""
     """Product, version, database and role; empty without a connection."""
     standby: bool = False
+    role: str = ""
+    """The role that collectors run as; empty for PgBouncer."""
     findings: tuple[Finding, ...] = ()
     trials: tuple[Trial, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +87,7 @@ async def _postgres(connection: Connection, settings: Settings, catalog: Catalog
     version = ".".join(map(str, answers.version))
     server = f"PostgreSQL {version}, a {state}; database {answers.database}, role {answers.role}"
     target = Target(catalog, postgres, Options(max_connections=_CONNECTIONS, databases=database_filter))
-    return await _tried(Checkup("", server, answers.in_recovery, found), postgres, settings, target)
+    return await _tried(Checkup("", server, answers.in_recovery, answers.role, found), postgres, settings, target)
 
 
 async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
@@ -96,9 +99,21 @@ async def _pgbouncer(connection: Connection, settings: Settings, catalog: Catalo
     return await _tried(Checkup("", server, findings=found), pgbouncer, settings, target)
 
 
+def findings_of_trials(trials: Iterable[Trial], role: str) -> Iterator[Finding]:
+    """Say which privileges collectors lack, with the SQL that grants them."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for trial in trials:
+        for privilege in trial.lacks:
+            lacking.setdefault((trial.database, privilege), []).append(trial.collector)
+    for (database, privilege), collectors in lacking.items():
+        what = f"role {role} lacks {privilege} in database {database}, which {', '.join(collectors)} needs"
+        yield Finding("missing", what, (f"GRANT {privilege} TO {quoted(role)};",), database=database)
+
+
 async def _tried(checkup: Checkup, server: Connector, settings: Settings, target: Target) -> Checkup:
     report, trials = await try_collectors(target, server)
     found = checkup.findings + findings_of_scrape(report.seconds, settings.scrape_timeout)
+    found += tuple(findings_of_trials(trials, checkup.role))
     return replace(checkup, findings=found, trials=trials, skipped=report.skipped)
 
 

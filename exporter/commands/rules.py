@@ -10,7 +10,7 @@ A rule file is written so that three regular expressions find all there is to ch
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +103,10 @@ def _plain(value: str) -> str:
     return value
 
 
+_FEW = 10
+"""Number of names that an error lists, rather than the nearest one alone."""
+
+
 class Values(BaseModel):
     """Values of the rules, from a file or from the Helm chart."""
 
@@ -118,9 +122,8 @@ class Values(BaseModel):
     @classmethod
     def _known(cls, data: object) -> object:
         keys = [field.alias or name for name, field in cls.model_fields.items()]
-        unknown = (
-            [f"{key}: {_unknown('key', keys)}" for key in data if key not in keys] if isinstance(data, dict) else []
-        )
+        given = [str(key) for key in data] if isinstance(data, dict) else []
+        unknown = [f"{key}: {_unknown('key', key, keys)}" for key in given if key not in keys]
         if unknown:
             raise ValueError("; ".join(unknown))
         return data
@@ -164,7 +167,7 @@ def thresholds(alert: str) -> list[str]:
 
 def _mistakes(values: Values, alerts: Mapping[str, str]) -> Iterator[str]:
     for place, names in (("disable", values.disable), ("overrides", values.overrides)):
-        yield from (f"{place}.{name}: {_unknown('alert', alerts)}" for name in names if name not in alerts)
+        yield from (f"{place}.{name}: {_unknown('alert', name, alerts)}" for name in names if name not in alerts)
     for name, override in values.overrides.items():
         for key, value in override.items():
             if name in alerts and (wrong := _mistake(key, value, thresholds(alerts[name]))):
@@ -178,7 +181,7 @@ def _mistake(key: str, value: object, known: list[str]) -> str:
         right = isinstance(value, str) and _DURATION.fullmatch(value)
         return "" if right else "must be a duration such as 10m or 1h30m, each unit once and the longest first"
     if key not in known:
-        return _unknown("threshold", ("for", "severity", *known))
+        return _unknown("threshold", key, ("for", "severity", *known))
     return _number_mistake(value, math.inf if not _PART.fullmatch(key) else 1)
 
 
@@ -190,8 +193,10 @@ def _number_mistake(value: object, most: float) -> str:
     return "" if value <= most else f"must be within 0 and {most}, as it is a part of a whole"
 
 
-def _unknown(what: str, known: Iterable[str]) -> str:
-    return f"no such {what}; there are: {', '.join(sorted(known))}"
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    """Say that there is no such name: with the nearest one, or with all where they are few or none is near."""
+    near = strict_yaml.nearest(name, known) if len(known) > _FEW else ""
+    return f"no such {what}{near}" if near else f"no such {what}; there are: {', '.join(sorted(known))}"
 
 
 def _changed(alert: re.Match[str], values: Values) -> str:

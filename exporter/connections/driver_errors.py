@@ -47,6 +47,18 @@ _CONNECT_REASONS: Mapping[str, ConnectReason] = {
 }
 
 
+_REMEDIES: Mapping[str, str] = {
+    "25006": "pgvigil's sessions are read-only. Let a job of your own write, and the query read what it wrote",
+}
+"""What to do about an error of a query, by SQLSTATE."""
+
+
+def query_sentence(error: Exception) -> str:
+    """Return an error of a query in one line, with a remedy where its SQLSTATE has one."""
+    remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
+    return f"{sentence(error)}: {remedy}" if remedy else sentence(error)
+
+
 def query_reason(error: Exception) -> QueryReason:
     """Classify a driver's error."""
     state = getattr(error, "sqlstate", None)

@@ -12,6 +12,11 @@ from exporter.errors import SettingsError
 
 _PAIR = re.compile(r"\s*([a-zA-Z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)*))(?=\s|$)", re.DOTALL)
 
+_SEVERAL = (
+    "dsn: names several servers, separated by commas, as postgres_exporter takes them. Give each a name in"
+    " PGVIGIL_TARGETS, or under targets in the configuration file"
+)
+
 _IN_A_URI = "dsn: not a URI; write the characters / ? # @ [ ] of a password as %2F %3F %23 %40 %5B %5D"
 
 
@@ -42,6 +47,8 @@ def _explicit(dsn: str) -> dict[str, str]:
 
 
 def _uri(dsn: str) -> list[tuple[str, str]]:
+    if re.search(r",\s*postgres(ql)?://", dsn):
+        raise SettingsError(_SEVERAL)
     if re.search(r"[/?#@\[\]]", dsn.partition("://")[2].partition("?")[0].rpartition("@")[0]):
         raise SettingsError(_IN_A_URI)
     try:
@@ -84,6 +91,8 @@ def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
                 f"dsn: character {at + 1}: expected key=value; write postgresql://user@host/database"
                 " or host=... dbname=..., and quote a value with blanks: password='my secret'"
             )
+        if found[3] and re.search(r",(host|hostaddr|port|user|dbname|sslmode)=", found[3]):
+            raise SettingsError(_SEVERAL)
         value = found[2] if found[2] is not None else found[3]
         yield found[1], re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
         at = found.end()

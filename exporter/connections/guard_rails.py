@@ -37,7 +37,7 @@ GUARD_RAILS = {
 """Set with SET, so that a server that lacks a parameter still lets us in.
 
 The last ten decide what a query means and how its text is written, and may have been set for our role. TimeZone stays:
-no value depends on it, and own queries that ask for today mean the server's day.
+only the text of a timestamptz depends on it, and own queries that ask for today mean the server's day.
 """
 
 AT_LOGIN = {"lock_timeout": "100"}

@@ -29,6 +29,7 @@ from exporter.connections.session import (
     secret_in,
 )
 from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
@@ -102,6 +103,7 @@ class Console(Session):
         patience: float | None = None,
         search_path: str = "",
         most_rows: int = MOST_ROWS,
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run the SHOW commands that a query names, then the query on their answers."""
         give_up = time.monotonic() + (timeout if patience is None else patience)

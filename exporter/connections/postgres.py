@@ -5,8 +5,9 @@ import re
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
 from exporter.connections.driver_arguments import driver_arguments
-from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
+from exporter.connections.driver_errors import (
+    DECODE_ERRORS,
+    DRIVER_ERRORS,
+    connect_reason,
+    query_reason,
+    query_sentence,
+    sentence,
+)
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import AT_LOGIN, PINNED, assignments, protect
 from exporter.connections.inbound import BoundedLoop, Inbound
@@ -30,6 +38,7 @@ from exporter.connections.session import (
     secret_in,
 )
 from exporter.errors import ConnectError, DatabaseError, ExcessError, QueryError, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
@@ -68,7 +77,8 @@ class PostgresSession(Session):
         self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
-        self._prepared: set[str] = set()
+        self._statements: dict[str, Any] = {}
+        """Query -> its prepared statement."""
         self._times_out_at = float("inf")
         """When the server may end the query at hand for its statement_timeout."""
 
@@ -80,6 +90,7 @@ class PostgresSession(Session):
         patience: float | None = None,
         search_path: str = PINNED,
         most_rows: int = MOST_ROWS,
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run one query; the server ends it after the timeout, and stops at one row more than may be read."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
@@ -87,13 +98,40 @@ class PostgresSession(Session):
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
         if changed:
             await self._change(changed, patience)
-        round_trips = 1 + (sql not in self._prepared) + bool(changed)
         self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
         self._inbound.rows = most_rows + 1
-        question = self._connection._execute(sql, args, most_rows + 1, None)  # noqa: SLF001  # the driver's fetch() has no limit
-        rows: list[Any] = await self._answered(sql, question, patience)
-        self._prepared.add(sql)
-        return Answer(rows[:most_rows], round_trips, is_cut=len(rows) > most_rows)
+        answer: Answer = await self._answered(sql, self._run(sql, args, labels, most_rows), patience)
+        return replace(answer, round_trips=answer.round_trips + bool(changed))
+
+    async def _run(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
+        """Run a query by its prepared statement; where its columns have changed, by a new one."""
+        try:
+            return await self._rows(sql, args, labels, most_rows)
+        except asyncpg.InvalidCachedStatementError:
+            del self._statements[sql]
+            answer = await self._rows(sql, args, labels, most_rows)
+            return replace(answer, round_trips=answer.round_trips + 1)
+        except asyncpg.OutdatedSchemaCacheError:
+            self._statements.clear()  # the driver refuses statements of before
+            raise
+
+    async def _rows(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
+        statement, round_trips = await self._statement(sql, labels)
+        fetch = statement._PreparedStatement__bind_execute  # noqa: SLF001  # the driver's fetch() has no limit
+        rows: list[Any] = await fetch(args, most_rows + 1, None)
+        return Answer(rows[:most_rows], round_trips + 1, is_cut=len(rows) > most_rows)
+
+    async def _statement(self, sql: str, labels: LabelColumns | None) -> tuple[Any, int]:
+        """Prepare a query once, with casts of the labels that need one; return how many round trips that took."""
+        if found := self._statements.get(sql):
+            return found, 0
+        round_trips, statement = 1, await self._connection.prepare(sql)
+        if labels and labels.names:
+            columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
+            if (written := labels.query(sql, columns)) != sql:
+                round_trips, statement = 2, await self._connection.prepare(written)
+        self._statements[sql] = statement
+        return statement, round_trips
 
     async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""
@@ -216,7 +254,7 @@ class PostgresSession(Session):
             self.terminate()
         if reason == "timeout" and self._clock() < self._times_out_at:
             reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
-        return QueryError(reason, sentence(error))
+        return QueryError(reason, query_sentence(error))
 
 
 class Postgres:
@@ -274,7 +312,10 @@ class Postgres:
         except DRIVER_ERRORS as error:
             if loop.inbound and loop.inbound.refusal:
                 raise ConnectError(loop.inbound.reason, loop.inbound.refusal) from error
-            raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
+            message = _without_secret(sentence(error), known)
+            if getattr(error, "sqlstate", "") == "28P01" and "password" not in known:
+                message = f"{message}; {_no_password(known)}"
+            raise ConnectError(connect_reason(error), message) from error
         assert loop.inbound  # noqa: S101  # connected
         return PostgresSession(connection, loop.inbound, time.monotonic() - started)
 
@@ -320,6 +361,13 @@ async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
         connection.terminate()
         raise
     return connection
+def _no_password(known: Mapping[str, str]) -> str:
+    """Say that no password was given, or where one may have come from."""
+    where = "no password was given"
+    with suppress(OSError, RuntimeError):  # no home, or one that is closed to us
+        file = Path(known.get("passfile", "~/.pgpass")).expanduser()
+        where += f", unless {file} has one" if file.is_file() else ""
+    return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"
 
 
 def _without_secret(message: str, known: Mapping[str, str]) -> str:

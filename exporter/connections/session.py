@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from exporter.catalog.model import Kind
 from exporter.errors import DatabaseError, QueryError, SettingsError
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 
@@ -120,6 +121,7 @@ class Session(ABC):
         patience: float | None = None,
         search_path: str = "pg_catalog",
         most_rows: int = MOST_ROWS,
+        labels: LabelColumns | None = None,
     ) -> Answer:
         """Run one query; QueryError says why there are no rows.
 
@@ -130,6 +132,7 @@ class Session(ABC):
             patience: seconds after which the session counts as stuck; a little more than the timeout by default.
             search_path: `pg_catalog`, or `role` for the one that the role has in this database.
             most_rows: upper bound on the rows that are read; the rest stays on the server.
+            labels: columns whose text the server writes.
 
         """
 
@@ -272,15 +275,19 @@ class Connector(Protocol):
 def secret_in(file: Path, setting: str) -> str:
     """Read a secret from a file, less the newline at its end.
 
-    SettingsError when it cannot be read. It names the file only if that looks like a path: some give the secret itself.
+    SettingsError when it is empty, or when it cannot be read. It names a file that cannot be read only if that looks
+    like a path: some give the secret itself.
     """
     try:
-        return file.read_text("utf-8").removesuffix("\n")
+        secret = file.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         is_path = file.is_absolute() and file.parent != Path("/") and _is_folder(file.parent)
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         where = f"{file}: cannot be read: {why}" if is_path else f"no file: {why}. Give a path, not the secret itself"
         raise SettingsError(f"{setting}: {where}.") from None
+    if not secret:
+        raise SettingsError(f"{setting}: {file}: is empty. Write the secret into it.")
+    return secret
 
 
 def _is_folder(path: Path) -> bool:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
-from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
+from exporter.catalog.model import PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
+from exporter.planning.database_filter import DatabaseFilter
+from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server
 from exporter.sql import quoted, signed, without_end
 
@@ -40,6 +42,18 @@ class Job:
         """Seconds that its result is served again."""
         cache = self.collector.cache
         return max(cache, WITHOUT_TABLES_SECONDS) if cache and self.is_without_tables and self.datname else cache
+
+    @cached_property
+    def label_columns(self) -> LabelColumns:
+        """The columns whose text the server is to write."""
+        collector = self.collector
+        ledger, batches = collector.ledger, collector.batches
+        values = {metric.column for metric in self.metrics} | {*collector.remember}
+        values |= {*ledger.key, ledger.rank} if ledger else set()
+        values |= {batches.by, batches.rank} if batches else set()
+        values |= {*TRANSFORMS[collector.transform].needs} if collector.transform else set()
+        labels = frozenset({*collector.labels, *(label for metric in self.metrics for label in metric.labels)})
+        return LabelColumns(labels - collector.names.keys(), labels & values, collector.lenient)
 
     @cached_property
     def key(self) -> tuple[str, str]:
@@ -104,6 +118,8 @@ def awaits_extensions(collector: Collector, server: Server) -> bool:
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
     """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
     ours_first = _candidates(collector, server)
+    if collector.databases:
+        ours_first = tuple(filter(DatabaseFilter(collector.databases).accepts, ours_first))
     if collector.needs_tables:
         ours_first = tuple(name for name in ours_first if name not in server.without_tables)
     if collector.scope == "server":
@@ -173,6 +189,8 @@ def _query(
 
 def _no_query(collector: Collector, server: Server) -> str:
     if not _databases(collector, server):
+        if collector.databases:
+            return f"no database that is looked into matches {', '.join(collector.databases)}"
         has_no_tables = collector.needs_tables and server.without_tables
         return "no database has a table" if has_no_tables else "no database is to be looked into"
     version = ".".join(map(str, _version(collector, _databases(collector, server)[0], server)))

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from exporter.catalog.model import TRANSFORMS, Collector, Metric, Transform, TransformName
+from exporter.catalog.model import COMPUTED, TRANSFORMS, Collector, Metric, Transform, TransformName
+from exporter.planning.label_columns import text_column
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import ROWS_IN_ALL, Job, sum_column
 from exporter.samples.lenient import leniently
@@ -52,7 +53,7 @@ def _limited(job: Job, table: Columns) -> Columns:
 
 def missing_columns(job: Job, present: Sequence[str]) -> list[str]:
     """List the columns that the collector declares and its query lacks."""
-    own = [] if job.collector.lenient else [metric.column for metric in job.metrics]
+    own = [metric.column.removeprefix(COMPUTED) for metric in job.metrics]
     extra = [label for metric in job.metrics for label in metric.labels]
     ledger, batches = job.collector.ledger, job.collector.batches
     key = [*ledger.key, ledger.rank] if ledger else [batches.by, batches.rank] if batches else job.collector.remember
@@ -107,7 +108,8 @@ def label_values(collector: Collector, table: Columns, names: Names) -> dict[str
     for label in collector.all_labels:
         if label in table:
             kind = collector.names.get(label)
-            texts[label] = names.text(kind, table[label]) if kind else list(map(_text, table[label]))
+            column = table.get(text_column(label), table[label])
+            texts[label] = names.text(kind, column) if kind else list(map(_text, column))
     return texts
 
 

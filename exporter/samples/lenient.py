@@ -10,9 +10,9 @@ from exporter.samples.model import PLAIN_NUMBERS, Columns, Number
 
 
 def leniently(job: Job, table: Columns, rows: int) -> Columns:
-    """Read the columns as whatever number they stand for; one that is missing gives no sample."""
+    """Read the columns as whatever number they stand for; one that is missing gives no sample, a label no text."""
     values = {m.column: _any_numbers(table.get(m.column, [None] * rows)) for m in job.metrics}
-    labels = {label: [_label(value) for value in table[label]] for label in job.collector.all_labels}
+    labels = {label: table.get(label, [None] * rows) for label in job.collector.all_labels}
     return {**table, **values, **labels}
 
 
@@ -30,10 +30,6 @@ def _any_number(value: Any) -> Number | None:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-def _label(value: Any) -> Any:
-    return _seconds(value) if isinstance(value, date) else value
 
 
 _INFINITY = {datetime.max.replace(tzinfo=UTC): math.inf, datetime.min.replace(tzinfo=UTC): -math.inf}

@@ -33,6 +33,13 @@ SUSPENSION = Backoff(first=60.0, longest=600.0)
 """Pauses of a job whose query ignored its statement_timeout: each run may occupy a backend for good."""
 
 
+COLD_SECONDS = 0.1
+"""Server time of a first run, in seconds, on which no throttling is based: the next one costs a fraction of it.
+
+A cold start would else throttle dozens of cheap collectors, for minutes, on an idle server.
+"""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one run of a job came to."""
@@ -78,6 +85,11 @@ class JobRecord:
     def cost(self) -> float:
         """Server time of a run, in seconds: the median of the last three, as a pause of the network says nothing."""
         return statistics.median_low(self._costs) if self._costs else 0.0
+
+    @property
+    def is_cold(self) -> bool:
+        """Return whether its cost is that of a single run, and small: the backend had read no catalog yet."""
+        return len(self._costs) == 1 and self.cost < COLD_SECONDS
 
     def _become(self, state: State) -> None:
         self.state = state

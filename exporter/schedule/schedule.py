@@ -100,10 +100,12 @@ class Schedule:
             costs = {job.key: self._record(job).cost for job in self.plan.jobs}
             logins = {database: self.rotation.turn(database).cost for database in self.plan.by_database}
             apart = throttled(self.plan, self._home, costs, logins, self.scrape_interval, self._cost_budget)
-            self._space(apart)
+            here = self.plan.by_database.get(self._home, ())
+            cold = {job.key for job in here if self._record(job).is_cold}  # elsewhere each visit is a new connection
+            self._space({key: seconds for key, seconds in apart.items() if key not in cold})
 
     def _space(self, apart: Apart) -> None:
-        """Keep the runs of each job apart, and log collectors, not each database, where throttling begins or ends."""
+        """Keep the runs of each job apart, and log in one line for which collectors throttling begins or ends."""
         if apart == self._apart:
             return
         self._apart = apart
@@ -113,9 +115,10 @@ class Schedule:
             visit = self.rotation.turn(job.database).interval
             self._record(job).space(Spacing(job.cache, apart.get(job.key, 0.0), visit))
         names = frozenset(key[0] for key in apart if not isinstance(key, Login))
-        for name in names ^ self._throttled:
-            event = "throttled" if name in names else "no longer throttled"
-            self._log.debug("collector is %s", event, extra={"collector": name})
+        if names != self._throttled:
+            changes = {"begun": names - self._throttled, "ended": self._throttled - names}
+            extra = {what: ", ".join(sorted(collectors)) for what, collectors in changes.items()}
+            self._log.debug("%d collectors are throttled by the cost budget", len(names), extra=extra)
         self._throttled = names
 
     def _record(self, job: Job) -> JobRecord:

@@ -16,9 +16,9 @@ async def ask(
     QueryError where only all rows together would be true and there are more than may be read.
     """
     collector = job.collector
+    how: dict[str, Any] = {"search_path": collector.search_path, "labels": job.label_columns}
     if not collector.batches:
-        path = collector.search_path
-        answer = await session.fetch(job.sql, collector.timeout, *remembered, search_path=path, most_rows=most_rows)
+        answer = await session.fetch(job.sql, collector.timeout, *remembered, most_rows=most_rows, **how)
         if answer.is_cut and (collector.ledger or collector.transform):
             raise QueryError("query", f"more than {most_rows} rows, as max_samples allows, and all of them are needed")
         return answer
@@ -26,9 +26,8 @@ async def ask(
     round_trips, last, give_up = 0, 0, clock() + collector.timeout
     while True:
         parameters = last, collector.batches.rows
-        answer = await session.fetch(
-            job.sql, collector.timeout, *parameters, search_path=collector.search_path, most_rows=collector.batches.rows
-        )
+        most_rows = collector.batches.rows
+        answer = await session.fetch(job.sql, collector.timeout, *parameters, most_rows=most_rows, **how)
         rows += answer.rows
         round_trips += answer.round_trips
         if len(answer.rows) < collector.batches.rows:

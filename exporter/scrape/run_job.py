@@ -1,7 +1,7 @@
 """Runs one job on a session and says what came of it; whatever goes wrong costs this job only."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ class JobRunner:
         self._clock = parts.clock
         self._ledgers: dict[tuple[str, str], Ledger] = {}
         self._sums: dict[tuple[str, str], Sums] = {}
+        self._lacking: dict[tuple[str, str], str] = {}
+        """Job -> what has been said of columns that its query lacks."""
         self._remembered: dict[tuple[str, str], tuple[Any, ...]] = {}
 
     async def run(self, job: Job, session: Session) -> Outcome:
@@ -86,7 +88,7 @@ class JobRunner:
         """Turn the rows into samples; QueryError when declared columns are missing."""
         table = await self._worked(answer, columns, answer.rows)
         if table and (missing := missing_columns(job, list(table))):
-            raise QueryError("query", f"the query has no column {', '.join(missing)}")
+            self._lacks(job, missing)
         if hidden := sum(table.get(HIDDEN, ())):
             raise QueryError(
                 "permission", f"the role may not see {hidden} of the server's processes; GRANT pg_monitor TO it"
@@ -116,6 +118,16 @@ class JobRunner:
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=False)
+
+    def _lacks(self, job: Job, columns: Sequence[str]) -> None:
+        """Refuse a query that lacks declared columns; of a translated one say once what is left out for it."""
+        what = f"the query has no column {', '.join(columns)}"
+        if not job.collector.lenient:
+            raise QueryError("query", what)
+        if self._lacking.get(job.key) != what:
+            self._lacking[job.key] = what
+            extra = {"collector": job.collector.name, "datname": job.database}
+            self._parts.log.warning("%s: metrics and labels that need it are left out", what, extra=extra)
 
     def _ledger(self, job: Job) -> Ledger:
         if (found := self._ledgers.get(job.key)) is None:

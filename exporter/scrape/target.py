@@ -59,15 +59,17 @@ class Target:
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._kind = connector.kind
+        self.kind = connector.kind
+        self.address = connector.address
+        """Host and port; no secret."""
         options = options or Options()
         log = TargetLog(logging.getLogger(__name__), name or connector.address)
         pool = Pool(connector, options.max_connections, clock)
         self._parts = parts = Parts(
             pool,
             Schedule(clock, cost_budget=options.cost_budget, last_good=options.last_good, log=log),
-            Discovery(catalog.of_kind(self._kind), options.databases, pool, clock, log),
-            Health(PRODUCTS[self._kind], log),
+            Discovery(catalog.of_kind(self.kind), options.databases, pool, clock, log),
+            Health(PRODUCTS[self.kind], log),
             ServerCosts(),
             log,
             clock,
@@ -233,7 +235,7 @@ class Target:
             sessions=parts.pool.count,
             costs=parts.costs.all,
             incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
-            kind=self._kind,
+            kind=self.kind,
             rounds=parts.schedule.rounds(),
         )
 

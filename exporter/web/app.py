@@ -24,6 +24,10 @@ from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
 
+_FIRST_LOGIN_SECONDS = 10.0
+"""Time that the login at the start has until the log says that nobody answers, in seconds: longer than most time limits
+of a login, so that the reason is the server's."""
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -34,7 +38,11 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for target in targets.values():
             target.start()
+        logins = [asyncio.create_task(target.ping(_FIRST_LOGIN_SECONDS)) for target in targets.values()]
         yield
+        for login in logins:
+            login.cancel()
+        await asyncio.gather(*logins, return_exceptions=True)
         for target in targets.values():
             await target.close()
 
@@ -86,15 +94,19 @@ class _Routes:
     async def statements(self, request: Request) -> Response:
         """Show the statements of the last scrape with their normalised texts, for people."""
         target = request.query_params.get("target", "")
+        if not target and "" not in self._targets:
+            names = [name for name, each in self._targets.items() if each.kind == "postgresql"]
+            return _html("statements_of.html", names=names)
         if target not in self._targets:
             return _unknown(target, self._targets)
         found = await self._targets[target].statements(self._seconds(request))
         return _html("statements.html", rows=found.statements, note=found.note, target=target)
 
     async def index(self, request: Request) -> Response:
-        """Show how each collector did, when it runs next and why; reads what was collected."""
+        """Show how each collector did, when it runs next and why, as collected so far; what is down comes first."""
         reports = await self._of_all(lambda target: target.current(self._seconds(request)))
-        shown = {name: limited(report, self._settings.max_samples) for name, report in reports.items()}
+        down_first = sorted(reports.items(), key=lambda named: named[1].up)
+        shown = {name: limited(report, self._settings.max_samples) for name, report in down_first}
         return _html("index.html", version=__version__, reports=shown, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:

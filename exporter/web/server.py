@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import uvicorn
 
+from exporter import __version__
 from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
@@ -23,9 +24,12 @@ def serve(settings: Settings) -> None:
     catalog = catalog_of(settings)
     for note in catalog.notes:
         _log.info("%s", note)
+    targets = targets_of(settings, catalog)
     listener = _listener(settings)
+    named = ", ".join(f"{name}={target.address}" if name else target.address for name, target in targets.items())
+    _log.info("pgvigil %s listens on %s", __version__, settings.listen, extra={"targets": named or "none"})
     config = uvicorn.Config(
-        create_app(targets_of(settings, catalog), settings),
+        create_app(targets, settings),
         log_config=None,
         access_log=False,
         http="httptools",

@@ -94,13 +94,18 @@ def test_no_query_cuts_rows_without_saying_so() -> None:
 BAD = [
     ("- a\n- b\n", "bad.yaml: expected a mapping with name, help, sql and metrics"),
     ("just words\n", "bad.yaml: expected a mapping"),
-    ("", "bad.yaml: expected a mapping"),
     ("name: [\n", "bad.yaml: line 2: "),
     (GOOD + "name: again\n", "bad.yaml: line 10: key 'name' is written twice"),
     (
         GOOD.replace("    column: seconds", "    column: a\n    column: b"),
         "bad.yaml: line 10: key 'column' is written twice",
     ),
+    (GOOD + "cahce: 5\n", "bad.yaml: cahce: Extra inputs are not permitted; did you mean cache?"),
+    (
+        GOOD.replace("    column", "    colunm"),
+        "bad.yaml: metrics.0.colunm: Extra inputs are not permitted; did you mean column?",
+    ),
+    (GOOD + "databases: [shop]\n", "bad.yaml: databases: only with scope: database"),
     (GOOD + "colour: red\n", "bad.yaml: colour: Extra inputs are not permitted"),
     (GOOD.replace("    column", "    colunm"), "bad.yaml: metrics.0.colunm: Extra inputs are not permitted"),
     (GOOD.replace("    column: seconds\n", ""), "bad.yaml: pg_uptime_seconds: names no column"),

@@ -163,6 +163,9 @@ def test_what_is_wrong_is_said_with_its_place(text: str, message: str, tmp_path:
 
 NOTED = [
     (column("COUNTER"), "queries.yaml: pg_a: untyped, since a counter's name has to end with _total, and no other"),
+    (ONE + "pg_x:\n", "queries.yaml: pg_x: left out, since it has no query"),
+    ("pg_x:\n  metrics:\n    - b: {usage: GAUGE}\n", "queries.yaml: pg_x: left out, since it has no query"),
+    (ONE.replace("SELECT 1 AS b", "'; -- to do'"), "queries.yaml: pg_a: left out, since it has no query"),
     (ONE + "  colour: red\n", "queries.yaml: pg_a: ignored, as there: colour"),
     (ONE.replace("SELECT 1 AS b", '""'), "queries.yaml: pg_a: left out, since it has no query"),
     (column("LABEL"), "queries.yaml: pg_a: left out, since it declares no value"),
@@ -178,6 +181,14 @@ def test_what_a_person_would_not_expect_is_noted(text: str, note: str, tmp_path:
     first, *others = loaded(tmp_path, text).notes
     assert first.startswith("queries.yaml: custom queries of postgres_exporter, translated.")
     assert [other for other in others if other.startswith(note)] != []
+
+
+@pytest.mark.parametrize("text", ["", "# pg_a:\n#   query: SELECT 1\n", "---\n", "{}\n"])
+def test_a_file_without_a_query_loads_as_nothing_and_says_so(text: str, tmp_path: Path) -> None:
+    """The queries.yaml that postgres_exporter publishes holds comments only."""
+    found = loaded(tmp_path, text)
+    assert found.collectors == ()
+    assert found.notes == ("queries.yaml: holds no collector and no query, only comments if anything",)
 
 
 OURS = """
@@ -220,6 +231,16 @@ def test_a_query_that_is_switched_off_takes_nobodys_name(tmp_path: Path) -> None
     catalog = loaded(tmp_path, ONE, runs=lambda collector: collector.name != "pg_a")
     assert named(catalog, "ours").metrics[0].also == "pg_a_b"
     assert named(catalog, "pg_a").metrics[0].name == "pg_a_b"
+
+
+def test_statements_of_old_queries_win_over_those_of_compatibility(tmp_path: Path) -> None:
+    """Both have the family pg_stat_statements_calls, with other labels; postgres_exporter had one or the other."""
+    old = ONE.replace("pg_a", "pg_stat_statements").replace("b", "calls")
+    made = loaded(tmp_path, old, BUILT_IN, COMPATIBILITY)
+    owners = {metric.name: collector.name for collector in made for metric in collector.metrics}
+    assert owners["pg_stat_statements_calls"] == "pg_stat_statements"
+    assert "pg_stat_statements_calls_total" not in owners
+    assert owners["pg_stat_statements_seconds_total"] == "stat_statements"
 
 
 def test_a_collector_whose_name_is_taken_gets_another(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from exporter.samples.convert import missing_columns
 NUMBERS = {"int2", "int4", "int8", "float4", "float8", "bool"}
 """Types that need no conversion row by row; numeric would arrive as Decimal."""
 
-LABELS = {"text", "name", "varchar", "bool", "int2", "int4", "int8", "oid", "oid[]", "char", "xid"}
+LABELS = {"text", "name", "varchar", "bool", "int2", "int4", "int8", "oid", "oid[]"}
 
 
 def ours() -> Catalog:

@@ -191,6 +191,48 @@ def test_an_own_collector_that_is_wrong_is_named_with_what_is_wrong(
     assert problem in line
 
 
+def test_the_privileges_that_a_collector_lacks_are_granted_by_what_it_prints(server: Cluster, tmp_path: Path) -> None:
+    server.execute("CREATE DATABASE shop")
+    server.execute(
+        """
+        CREATE SCHEMA "odd one";
+        CREATE TABLE "odd one"."Orders" (id serial);
+        CREATE VIEW public.waiting AS SELECT 1 AS n;
+        CREATE SEQUENCE public.numbers;
+        CREATE FUNCTION "odd one".counted(a int, b text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+        REVOKE EXECUTE ON FUNCTION "odd one".counted(int, text) FROM PUBLIC;
+        """,
+        "shop",
+    )
+    sql = (
+        "SELECT count(*) + \"odd one\".counted(1, 'public.secret') AS things"
+        ' FROM "odd one"."Orders", public.WAITING, public.numbers'
+    )
+    (tmp_path / "mine.yaml").write_text(
+        OWN.replace("{sql}", f"|\n  {sql}").replace("metrics:", "scope: database\ndatabases: [sh?p]\nmetrics:")
+    )
+    before = check(server.dsn(user=MONITOR), COLLECTORS_DIR=str(tmp_path))
+    statements = mend(server, before)
+    after = check(server.dsn(user=MONITOR), COLLECTORS_DIR=str(tmp_path))
+    server.execute("DROP DATABASE shop")
+    assert statements == [
+        'GRANT USAGE ON SCHEMA "odd one" TO "pgvigil";',
+        'GRANT SELECT ON public.waiting TO "pgvigil";',
+        'GRANT SELECT ON SEQUENCE public.numbers TO "pgvigil";',
+        'GRANT SELECT ON "odd one"."Orders" TO "pgvigil";',
+        'GRANT EXECUTE ON FUNCTION "odd one".counted(a integer, b text) TO "pgvigil";',
+    ]
+    assert (after.returncode, marked(after, "failed")) == (0, []), after.stdout
+    assert any(line.startswith("mine ") for line in marked(after, "ok"))
+
+
+def test_no_grant_on_a_system_catalog_is_advised(server18: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(OWN.format(sql="SELECT count(*) AS things FROM pg_catalog.pg_authid"))
+    run = check(server18.dsn(user=MONITOR), COLLECTORS_DIR=str(tmp_path))
+    assert "permission denied for table pg_authid" in marked(run, "failed")[0]
+    assert "GRANT" not in run.stdout
+
+
 def test_several_targets_are_checked_each_in_turn(server18: Cluster, tmp_path: Path) -> None:
     nobody = f"postgresql://{MONITOR}@127.0.0.1:{free_port()}/postgres"
     file = tmp_path / "pgvigil.yaml"

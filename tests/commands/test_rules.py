@@ -167,6 +167,14 @@ def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: 
     assert str(raised.value).startswith("my.yml: ")
 
 
+def test_of_many_alerts_the_nearest_is_named() -> None:
+    values = Values.model_validate({"disable": ["PostgreSQLConectionsAtLimit"]})
+    with pytest.raises(ValuesError) as raised:
+        rule_files(values, built_in())
+    said = "values: disable.PostgreSQLConectionsAtLimit: no such alert; did you mean PostgreSQLConnectionsAtLimit?"
+    assert str(raised.value) == said
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

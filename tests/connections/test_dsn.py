@@ -75,6 +75,9 @@ def test_a_connection_string_is_read_as_libpq_reads_it(dsn: str, known: dict[str
         ("postgresql://h/?password=a&s3cret=b", "dsn: parameter 3 has a name that libpq does not know"),
         ("host=h sslmod=require", "dsn: parameter 2 has a name that libpq does not know; did you mean sslmode?"),
         ("host=h statement_timeout=s3cret", "dsn: parameter 2 has a name that libpq does not know"),
+        ("postgresql://u:s3cret@a/d,postgresql://u:s3cret@b/d", "dsn: names several servers, separated by commas"),
+        ("postgres://a/d?sslmode=disable, postgres://b/d", "dsn: names several servers, separated by commas"),
+        ("host=a password=s3cret,host=b password=s3cret", "dsn: names several servers, separated by commas"),
         ("postgresql://h/?password=s3cret%00", "dsn: password holds a NUL byte"),
     ],
 )

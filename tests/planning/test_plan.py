@@ -34,6 +34,14 @@ EXTENSION = {"extension": "pg_stat_statements", "sql": {"1.9": "SELECT 1 AS a FR
         (EXTENSION | {"sql": {"1.12": "a"}}, PRIMARY, [], "has no query for pg_stat_statements 1.11"),
         (EXTENSION | {"scope": "database"}, PRIMARY, ["crm"], None),
         ({"scope": "database", "needs_tables": True}, PRIMARY, ["app", "crm"], None),
+        ({"scope": "database", "databases": ["c*"]}, PRIMARY, ["crm"], None),
+        ({"scope": "database", "databases": ["x", "app"]}, PRIMARY, ["app"], None),
+        (
+            {"scope": "database", "databases": ["x", "shop_*"]},
+            PRIMARY,
+            [],
+            "no database that is looked into matches x, shop_*",
+        ),
         (
             {"scope": "database", "needs_tables": True},
             replace(PRIMARY, without_tables=frozenset({"app"})),
@@ -83,7 +91,7 @@ def test_a_database_without_a_table_is_looked_into_less_often(scope: str, cache:
 
 
 def test_every_query_says_who_asks() -> None:
-    assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1;\n-- why\n/* pgvigil:locks */"
+    assert signed("SELECT 1;\n-- why\n", "locks") == "SELECT 1\n/* pgvigil:locks */"
     [job] = plan(Catalog((collector(limit=3),)), PRIMARY).jobs
     assert job.sql.endswith(f"\n/* pgvigil:{job.collector.name} */")
 

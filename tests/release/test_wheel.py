@@ -91,8 +91,24 @@ def test_it_serves_plays_the_demo_and_writes_out_what_it_carries(
     if boards := _files(dashboards.built_in(), "*.json"):
         assert _written(installed, "dashboards") == boards
     assert (tmp_path / "venv/lib/systemd/system/pgvigil.service").is_file()
+    carried = next((tmp_path / "venv").glob("lib/*/site-packages/exporter/collectors/README.md"))
+    as_built, refused = carried.read_bytes(), _run(installed, "reference")
+    assert refused.returncode == 1
+    assert "is an installed package, whose files stay as they are" in refused.stderr
+    assert carried.read_bytes() == as_built
     seconds = [_seconds(lambda: _serves(installed, server18, tmp_path)), _seconds(lambda: _demos(installed))]
     print("\nserve: {:.1f} s; demo of 3 s: {:.1f} s".format(*seconds))
+
+
+def _run(installed: Installed, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [installed.command, *arguments],
+        cwd=installed.folder,
+        env=_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _files(folder: Path, pattern: str) -> dict[str, bytes]:

@@ -1,5 +1,7 @@
 """Which jobs run when: the schedule of one target, without a server and without waiting."""
 
+import logging
+
 import pytest
 from clock import Clock
 from fake_session import catalog, collector
@@ -126,6 +128,35 @@ def test_the_most_expensive_job_is_put_apart_until_all_keep_within_the_budget() 
     apart = of.status(dear).interval
     assert 0.6 / apart + 0.001 / 15 == pytest.approx(PLANNED_SHARE * 0.01)
     assert of.status(cheap).interval == 0
+
+
+def test_a_first_run_that_is_cheap_throttles_nothing_and_the_second_one_tells(caplog: pytest.LogCaptureFixture) -> None:
+    """On a new connection each costs many times what it costs later: nineteen were throttled at a cold start."""
+    caplog.set_level(logging.DEBUG)
+    clock = Clock()
+    of = schedule(clock, *(collector(f"c{i}") for i in range(20)), budget=0.01)
+    run_all(of, clock, 0.04)
+    of.throttle()
+    assert {of.status(job).interval for job in of.plan.jobs} == {0}
+    run_all(of, clock, 0.001)
+    of.throttle()
+    assert {of.status(job).interval for job in of.plan.jobs} == {0}
+    assert caplog.records == []
+    for _ in range(2):
+        run_all(of, clock, 0.04)
+    of.throttle()
+    assert all(of.status(job).interval > 15 for job in of.plan.jobs)
+    [line] = caplog.records
+    assert line.getMessage() == "20 collectors are throttled by the cost budget"
+
+
+def test_a_first_run_in_another_database_counts() -> None:
+    """Each visit there is a new connection, so the second one costs no less."""
+    clock = Clock()
+    of = schedule(clock, collector("t", scope="database"), databases=(HOME, "shop"), budget=0.001)
+    run_all(of, clock, 0.05)
+    of.throttle()
+    assert [of.status(job).interval > 15 for job in of.plan.jobs] == [False, True]
 
 
 def test_visits_are_lined_up_where_something_is_due() -> None:

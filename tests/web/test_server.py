@@ -17,7 +17,8 @@ from patience import SECONDS, Stopwatch, wait_until
 from prometheus_client.openmetrics import parser as openmetrics
 from serving import Exporter, environment, run, serving
 
-from exporter.demo.cluster import Cluster
+from exporter import __version__
+from exporter.demo.cluster import Cluster, free_port
 from exporter.exposition.text_format import negotiate
 
 ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil' AND wait_event = 'PgSleep'"
@@ -271,6 +272,51 @@ def test_nothing_secret_is_logged(cluster: Callable[..., Cluster]) -> None:
     assert 'pg_up_reason{reason="authentication"} 1' in page
     assert "authentication" in log
     assert "s3cret" not in page + log
+
+
+def test_the_start_is_logged_and_a_wrong_password_before_any_scrape(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(auth="scram-sha-256", password="right")
+    with serving(dsn=server.dsn(password="s3cret")) as running:
+        lines: list[str] = []
+
+        def said() -> bool:
+            assert running.process.stderr is not None
+            lines.append(running.process.stderr.readline())
+            return "is down" in lines[-1]
+
+        wait_until(said)
+        log = "".join(lines)
+    listens = (
+        f"pgvigil {__version__} listens on {running.url.removeprefix('http://')} (targets=127.0.0.1:{server.port})"
+    )
+    assert listens in log
+    assert "password authentication failed" in log
+    assert "s3cret" not in log
+
+
+def test_of_several_targets_what_is_down_comes_first_and_statements_are_a_choice(
+    server18: Cluster, tmp_path: Path
+) -> None:
+    config = tmp_path / "pgvigil.yml"
+    targets = [
+        {"name": "here", "dsn": server18.dsn(user=MONITOR)},
+        {"name": "gone", "dsn": f"postgresql://u@127.0.0.1:{free_port()}/d"},
+    ]
+    config.write_text(json.dumps({"targets": targets}))
+    with serving(config=str(config)) as running:
+        front = running.get("/").text
+        choice = running.get("/statements")
+        leads = [running.get(f"/{link}") for link in re.findall(r'href="(statements\?target=[^"]+)"', choice.text)]
+        unknown = running.get("/statements?target=nowhere")
+        running.process.terminate()
+        log = running.process.communicate()[1]
+    assert re.findall(r"<h2>(.*)</h2>", front) == ["gone", "here"]
+    assert '<a href="statements?target=here">' in front
+    assert (choice.status_code, len(leads)) == (200, 2)
+    assert [lead.status_code for lead in leads] == [200, 200]
+    assert "FROM pg_catalog" in leads[0].text or "pg_stat" in leads[0].text
+    assert unknown.status_code == 404
+    assert f"(targets=here=127.0.0.1:{server18.port}, gone=127.0.0.1:" in log
 
 
 def test_python_m_and_the_command_are_the_same() -> None:
