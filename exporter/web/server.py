@@ -14,6 +14,7 @@ from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
 from exporter.web.app import create_app
+from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, connections_within, files_for
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def serve(settings: Settings) -> None:
         create_app(targets_of(settings, catalog), settings),
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=ClientProtocol,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         loop="uvloop",
         ws="none",  # nobody speaks WebSocket here
         server_header=False,
@@ -38,16 +40,27 @@ def serve(settings: Settings) -> None:
     config.load()
     _give_back_memory()
     with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
-        _Server(config).run(sockets=[listener])
+        _Server(config, _limits(settings)).run(sockets=[listener])
+
+
+def _limits(settings: Settings) -> Limits:
+    """Leave the connections to the servers enough of the files that may be open, whatever clients do."""
+    for_targets = len(settings.servers) * settings.max_connections_per_target
+    return Limits(connections_within(files_for(for_targets), for_targets))
 
 
 class _Server(uvicorn.Server):
     """Ticks once a second. uvicorn ticks ten times, most of an idle exporter's CPU, and has no setting for it."""
 
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self.server_state = self._clients = Clients(limits)
+
     async def main_loop(self) -> None:
-        """Keep the Date header fresh until it is time to stop."""
+        """Keep the Date header fresh, and drop clients that have had their time, until it is time to stop."""
         while not self.should_exit:
             await self.on_tick(0)
+            self._clients.drop_overdue(asyncio.get_running_loop().time())
             await asyncio.sleep(1)
 
 
