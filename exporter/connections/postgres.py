@@ -8,21 +8,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
+from exporter.connections.addresses import Addresses, ResolvingLoop
 from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.driver_errors import DECODE_ERRORS, DRIVER_ERRORS, connect_reason, query_reason, sentence
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import PINNED, assignments, protect
+from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.session import APPLICATION_NAME, Answer, Directory, Session, Vitals, secret_in
 from exporter.errors import ConnectError, DatabaseError, QueryError, SettingsError
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
+
+T = TypeVar("T")
 
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 
@@ -178,6 +182,8 @@ class PostgresSession(Session):
     def _translated(self, error: Exception) -> DatabaseError:
         """Say what happened; a connection that is lost is closed on this side as well."""
         reason = query_reason(error)
+        if self._is_closed() and getattr(error, "sqlstate", None) is None:
+            reason = "connection"  # it ended while the driver was in the middle of something
         if reason == "connection":
             self.terminate()
         if reason == "timeout" and self._clock() < self._times_out_at:
@@ -194,6 +200,8 @@ class Postgres:
         self._dsn = dsn
         self._password_file = password_file
         self.connect_timeout = connect_timeout
+        self._off_loop = OffLoop()
+        self._addresses = Addresses(self._off_loop)
         self._known = self._read()
 
     def _read(self) -> dict[str, str]:
@@ -210,14 +218,13 @@ class Postgres:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         timeout = self.connect_timeout if timeout is None else timeout
         started = time.monotonic()
-        known = self._known = self._read()
-        if self._password_file:
-            known["password"] = secret_in(self._password_file, "password_file")
+        known = await self._known_now()
         try:
-            arguments = driver_arguments(known | ({"dbname": database} if database else {}))
+            arguments = await self._from_file("passfile, or a file of TLS", lambda: driver_arguments(known))
             async with asyncio.timeout(timeout):
                 connection = await asyncpg.connect(
-                    **arguments,
+                    **arguments | ({"database": database} if database else {}),
+                    loop=ResolvingLoop(self._addresses, self._patience),
                     timeout=timeout,
                     statement_cache_size=200,
                     max_cached_statement_lifetime=0,
@@ -236,6 +243,25 @@ class Postgres:
             raise ConnectError(connect_reason(error), _without_secret(sentence(error), known)) from error
         return PostgresSession(connection, time.monotonic() - started)
 
+    @property
+    def _patience(self) -> float:
+        """Seconds for files and names."""
+        return PATIENCE * self.connect_timeout
+
+    async def _known_now(self) -> dict[str, str]:
+        """Read the DSN, its service and the password."""
+        known = self._known = await self._from_file("dsn_file, or the service file", self._read)
+        if file := self._password_file:
+            known["password"] = await self._from_file("password_file", lambda: secret_in(file, "password_file"))
+        return known
+
+    async def _from_file(self, setting: str, read: Callable[[], T]) -> T:
+        """Read a file off the loop; SettingsError when the mount that it is on hangs."""
+        try:
+            return await self._off_loop.call(setting, read, self._patience)
+        except TimeoutError as error:
+            raise SettingsError(f"{error}. {HANGING_FILE}") from None
+
     async def is_answering(self) -> bool:
         """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
         host = self._known.get("host", "localhost").split(",")[0]
@@ -245,7 +271,8 @@ class Postgres:
                 if host.startswith("/"):
                     reader, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
                 else:
-                    reader, writer = await asyncio.open_connection(host, port)
+                    address = (await self._addresses.of(host, self._patience))[0]
+                    reader, writer = await asyncio.open_connection(address, port)
                 with closing(writer):
                     writer.write(_SSL_REQUEST)
                     return await reader.read(1) in (b"S", b"N")
