@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import socket
 from contextlib import suppress
 
@@ -18,9 +19,14 @@ from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, co
 
 _log = logging.getLogger(__name__)
 
+_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals that ask other programs to read their settings again, or to turn logs, and end those that expect none."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     catalog = catalog_of(settings)
     for note in catalog.notes:
         _log.info("%s", note)
@@ -43,6 +49,12 @@ def serve(settings: Settings) -> None:
         _Server(config, _limits(settings)).run(sockets=[listener])
 
 
+def _say_ignored(number: signal.Signals) -> None:
+    _log.warning(
+        "%s is ignored: settings and collectors are read at the start. Restart to read them again", number.name
+    )
+
+
 def _limits(settings: Settings) -> Limits:
     """Leave the connections to the servers enough of the files that may be open, whatever clients do."""
     for_targets = len(settings.servers) * settings.max_connections_per_target
@@ -55,6 +67,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)
         self.server_state = self._clients = Clients(limits)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and to say what comes of signals that would end other programs."""
+        await super().startup(sockets)
+        for number in _IGNORED:
+            asyncio.get_running_loop().add_signal_handler(number, _say_ignored, number)
 
     async def main_loop(self) -> None:
         """Keep the Date header fresh, and drop clients that have had their time, until it is time to stop."""
