@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.connections.pool import Pool
-from exporter.errors import ConnectError, DatabaseError
+from exporter.connections.session import Session
+from exporter.errors import ConnectError, DatabaseError, QueryError
 from exporter.logs import TargetLog
 from exporter.planning.oid_names import Names
 from exporter.report import JobStatus
@@ -67,6 +68,8 @@ class Watch:
         self._looked_at: float | None = None
         self._errors: dict[str, int] = {}
         self._message = ""
+        self._nameless: set[Any] = set()
+        """OIDs that had no name when the directory was read last."""
         self._took = 0.0
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
@@ -99,12 +102,26 @@ class Watch:
                 shown: Sequence[Mapping[str, Any]] = ()
                 if any(self.recorder.wants(kind) for kind in wrong):
                     shown = (await session.fetch(SESSIONS, _TIMEOUT, patience=_PATIENCE)).rows
+                    await self._learn_names(session, shown)
         except DatabaseError as error:
             self._fail(error)
             return
         self._message = ""
         self._record(wrong, shown, late)
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
+
+    async def _learn_names(self, session: Session, shown: Sequence[Mapping[str, Any]]) -> None:
+        """Read the names of roles and databases that are new; while their catalog is locked they stay OIDs."""
+        unknown = self._names.unknown("role", (row["usesysid"] for row in shown))
+        unknown |= self._names.unknown("database", (row["datid"] for row in shown))
+        if unknown - self._nameless:
+            try:
+                directory = await session.directory(_TIMEOUT)
+            except QueryError as error:
+                self._log.debug("names could not be looked up", extra={"reason": str(error)})
+            else:
+                self._names.replace(directory.databases, directory.roles)
+                self._nameless = unknown
 
     def _note_cost(self, seconds: float) -> None:
         self._costs.append(seconds)
