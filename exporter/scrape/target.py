@@ -29,6 +29,9 @@ from exporter.watch.loop import Watch, WatchOptions
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
 
+PING_SECONDS = 0.2
+"""Shortest interval between two questions whether the server is up, however often clients ask for it, in seconds."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -79,6 +82,7 @@ class Target:
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = float("-inf")
         self._began_at = float("-inf")
+        self._pinged_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch
@@ -127,9 +131,10 @@ class Target:
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
-        if not self._running():
-            self._parts.health.ask()
-        if self._pinging is None or self._pinging.done():
+        if self._pinging is None or (self._pinging.done() and started - self._pinged_at >= PING_SECONDS):
+            if not self._running():
+                self._parts.health.ask()
+            self._pinged_at = started
             self._pinging = asyncio.create_task(self._ping(), name="ping")
         await asyncio.wait([self._pinging], timeout=timeout)  # not cancelled: its session would be stuck
         self._parts.health.log_transition()
