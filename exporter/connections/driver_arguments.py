@@ -1,5 +1,6 @@
 """Turns connection parameters into what asyncpg takes, and checks the files that they name."""
 
+import getpass
 import os
 import ssl
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
     names = {"dbname": "database"} | {
         name: name for name in ("user", "password", "passfile", "target_session_attrs", "krbsrvname", "gsslib")
     }
+    known["user"] = known.get("user") or _user()
     return arguments | {names[name]: value for name, value in known.items() if name in names}
 
 
@@ -69,18 +71,35 @@ def _read_ahead(known: Mapping[str, str]) -> None:
 
     The driver would wait on the event loop, for a pipe without end.
     """
-    tls = Path("~/.postgresql").expanduser()
-    usual = {"passfile": Path("~/.pgpass").expanduser()} if "password" not in known else {}
+    usual = {"passfile": ".pgpass"} if "password" not in known else {}
     if known.get("sslmode") != "disable" and not known.get("host", "/").startswith("/"):
-        usual |= {"sslcert": tls / "postgresql.crt", "sslkey": tls / "postgresql.key"}
+        usual |= {"sslcert": ".postgresql/postgresql.crt", "sslkey": ".postgresql/postgresql.key"}
         if known.get("sslmode") in _VERIFYING:
-            usual |= {"sslrootcert": tls / "root.crt", "sslcrl": tls / "root.crl"}
+            usual |= {"sslrootcert": ".postgresql/root.crt", "sslcrl": ".postgresql/root.crl"}
     for name, path in usual.items():
-        file = Path(known.get(name) or path)
+        file = Path(known[name]) if name in known else home() / path
         if file.is_file() and os.access(file, os.R_OK):
             file.read_bytes()
         elif file.exists() and name != "passfile":
             raise SettingsError(f"dsn: {name}: {file}: no file that can be read. Correct the path or its permissions.")
+
+
+def home() -> Path:
+    """Return the home folder, one that does not exist where the system knows none."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return Path("/nonexistent")
+
+
+def _user() -> str:
+    """Return the operating system's user, whom a directory of users over the network may have to be asked for."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise SettingsError(
+            f"dsn: user: none is given, and the system has no name for uid {os.getuid()}. Name it."
+        ) from None
 
 
 def _system_cas(known: Mapping[str, str]) -> ssl.SSLContext:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from exporter.catalog.model import Kind
 from exporter.connections.addresses import Addresses
 from exporter.connections.console_sql import Shown, Value, commands, rows
+from exporter.connections.driver_arguments import home
 from exporter.connections.driver_errors import OUT_OF_FILES, connect_reason, sentence
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.session import APPLICATION_NAME, Answer, Asked, Directory, Session, Stuck, Vitals, secret_in
@@ -282,11 +283,11 @@ def _read_ahead(parameters: Mapping[str, Any]) -> None:
     """Read the files that libpq would read on the event loop, since the mount that they are on may hang."""
     environment = os.environ
     for file in (
-        parameters.get("passfile") or environment.get("PGPASSFILE") or "~/.pgpass",
-        environment.get("PGSERVICEFILE") or "~/.pg_service.conf",
+        parameters.get("passfile") or environment.get("PGPASSFILE") or home() / ".pgpass",
+        environment.get("PGSERVICEFILE") or home() / ".pg_service.conf",
         *(parameters.get(name) for name in ("sslcert", "sslkey", "sslrootcert", "sslcrl")),
     ):
-        path = Path(file or "").expanduser()
+        path = Path(file or "")
         if path.is_file() and os.access(path, os.R_OK):
             path.read_bytes()
 

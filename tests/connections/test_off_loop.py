@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 import signal
 import socket
 import time
@@ -19,8 +20,10 @@ from servers import MissingError, do_without
 from serving import Exporter, Surroundings, serving, serving_in
 
 from exporter.connections.addresses import Addresses
+from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.off_loop import OffLoop
 from exporter.demo.cluster import Cluster
+from exporter.errors import SettingsError
 
 SCRAPE_TIMEOUT = 5.0
 
@@ -188,3 +191,17 @@ async def test_addresses_are_remembered_while_dns_is_silent(monkeypatch: pytest.
     await asyncio.sleep(0.1)
     with pytest.raises(socket.gaierror):
         await addresses.of("db", SECONDS)
+
+
+def test_a_user_whom_the_system_does_not_know_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose uid has no name and whose HOME is not set."""
+
+    def unknown(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(SettingsError, match="dsn: user: none is given"):
+        driver_arguments({"host": "db"})
+    assert driver_arguments({"host": "db", "user": "u"})["user"] == "u"
