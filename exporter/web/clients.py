@@ -1,6 +1,8 @@
 """Bounds what HTTP clients may hold: how many connections, and how long one may take to ask and to read."""
 
+import logging
 import resource
+import time
 from dataclasses import dataclass
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -42,6 +44,9 @@ def files_for(for_targets: int) -> int:
     return most
 
 
+_SELDOM_SECONDS = 60.0
+
+
 @dataclass(frozen=True)
 class Limits:
     """What clients may hold."""
@@ -49,6 +54,23 @@ class Limits:
     connections: int = CONNECTIONS
     read_seconds: float = READ_SECONDS
     write_seconds: float = WRITE_SECONDS
+
+
+class Seldom(logging.Filter):
+    """Lets each warning through once a minute: clients decide how often it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a line."""
+        now = time.monotonic()
+        if record.levelno == logging.WARNING:
+            if now - self._at.get(record.msg, float("-inf")) < _SELDOM_SECONDS:
+                return False
+            self._at[record.msg] = now
+        return True
 
 
 class Clients(ServerState):

@@ -15,7 +15,7 @@ from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
 from exporter.web.app import create_app
-from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, connections_within, files_for
+from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, Seldom, connections_within, files_for
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
     )
     config.load()
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
     _give_back_memory()
     with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
         _Server(config, _limits(settings)).run(sockets=[listener])

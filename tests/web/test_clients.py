@@ -125,6 +125,18 @@ def test_a_request_without_end_costs_no_scrape(server18: Cluster, head: bytes, p
     assert grown < 30 * MEGABYTE
 
 
+def test_requests_that_are_no_http_do_not_fill_the_log(server18: Cluster) -> None:
+    with serving(dsn=server18.dsn(user=MONITOR)) as running:
+        for _ in range(50):
+            with closing(connected(running)) as client:
+                client.sendall(b"no http\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.1 400"
+        scraped(running)
+        running.process.terminate()
+        log = running.process.communicate()[1]
+    assert log.count("Invalid HTTP request received.") == 1
+
+
 @pytest.mark.full
 def test_a_request_that_does_not_go_on_is_given_up(server18: Cluster) -> None:
     with serving(dsn=server18.dsn(user=MONITOR)) as running, ExitStack() as opened:
