@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -86,15 +86,17 @@ def written_again_and_again(pipe: Path) -> Iterator[None]:
 
     def write() -> None:
         while not over.is_set():
-            pipe.write_text("no matter")
+            with suppress(BrokenPipeError):  # its reader is gone already
+                pipe.write_text("no matter")
             time.sleep(0.05)
 
     thread = Thread(target=write)
     thread.start()
     yield
     over.set()
-    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-    thread.join()
+    while thread.is_alive():
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        thread.join(0.1)
 
 
 def test_a_password_file_that_hangs_costs_its_own_target_only(server18: Cluster, tmp_path: Path) -> None:
