@@ -20,6 +20,7 @@ ConnectReason = Literal[
     "refused",
     "unreachable",
     "authentication",
+    "no_database",
     "too_many_connections",
     "starting_up",
     "shutting_down",
@@ -27,6 +28,7 @@ ConnectReason = Literal[
     "pooler",
     "timeout",
     "hung",
+    "out_of_files",
     "other",
 ]
 """Why there is no session: the label `reason` of `pg_up_reason`."""

@@ -1,8 +1,12 @@
-"""How log lines look: one for people, one for machines."""
+"""How log lines look, one for people, one for machines; and how they get to standard error without holding us up."""
 
 import logging
 import logging.config
+import os
+import time
 from collections.abc import MutableMapping
+from queue import Full, Queue
+from threading import Thread
 from typing import Any, Literal
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
@@ -17,6 +21,57 @@ class OneLine(logging.Formatter):
         extra = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _USUAL and value)
         text = super().formatMessage(record) + (f" ({extra})" if extra else "")
         return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+LINES = 1000
+"""Upper bound on lines that wait until standard error takes them; further ones are dropped and counted."""
+
+_FLUSH_SECONDS = 1.0
+"""How long the process waits at its end for its last lines to be taken."""
+
+
+class Writer(logging.Handler):
+    """Has a thread write the lines to a file, so that a full pipe or a stopped reader blocks that thread only.
+
+    The thread uses the file's descriptor: whoever waits on a stream holds its lock, which the process needs to end.
+    """
+
+    def __init__(self, file: int = 2, lines: int = LINES) -> None:
+        super().__init__()
+        self._file = file
+        self._lines: Queue[str] = Queue(lines)
+        self._dropped = 0
+        Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line, after one that says how many were dropped before it; drop it where there is no room."""
+        try:
+            if self._dropped:
+                note = "log lines were dropped, since standard error did not take them: %d"
+                said = logging.LogRecord(__name__, logging.WARNING, __file__, 0, note, (self._dropped,), None)
+                self._lines.put_nowait(self.format(said) + "\n")
+                self._dropped = 0
+            self._lines.put_nowait(self.format(record) + "\n")
+        except Full:
+            self._dropped += 1
+        except Exception:  # noqa: BLE001  # as any handler does: a line that cannot be made costs itself
+            self.handleError(record)
+
+    def _write(self) -> None:
+        while True:
+            left = self._lines.get().encode(errors="backslashreplace")
+            try:
+                while left:
+                    left = left[os.write(self._file, left) :]
+            except OSError:
+                time.sleep(0.01)  # nobody reads it any more: the line is lost
+            self._lines.task_done()
+
+    def flush(self) -> None:
+        """Wait for the lines to be taken, but not without end."""
+        give_up = time.monotonic() + _FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < give_up:
+            time.sleep(0.005)
 
 
 def configure(form: Literal["console", "json"], level: str) -> None:
@@ -34,7 +89,7 @@ def configure(form: Literal["console", "json"], level: str) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {form: formatters[form]},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
+            "handlers": {"stderr": {"()": Writer, "formatter": form}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
         }
     )

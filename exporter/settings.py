@@ -50,9 +50,9 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDec
 class CollectorSettings(BaseModel):
     """Overrides of one collector."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    timeout: float | None = Field(None, gt=0, description="Seconds for its query.")
+    timeout: float | None = Field(None, ge=0.001, le=3600, description="Seconds for its query.")
     cache: float | None = Field(None, ge=0, description="Seconds a result is served again.")
     limit: int | None = Field(None, ge=0, description="Rows kept; 0 for all of them.")
     enabled: bool | None = Field(None, description="On or off.")
@@ -105,7 +105,7 @@ class TargetSettings(Connection):
 class Settings(Connection, BaseSettings):
     """All settings: each is a variable `PGVIGIL_<NAME>` or a key of the configuration file; the variable wins."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
     targets: tuple[TargetSettings, ...] | None = Field(
         None,
@@ -127,14 +127,16 @@ class Settings(Connection, BaseSettings):
         description="Serve postgres_exporter's names beside ours;"
         " `pgvigil reference --diff postgres_exporter` lists them.",
     )
-    scrape_timeout: float = Field(10.0, gt=0, description="Seconds for a page when the scraper does not say.")
+    scrape_timeout: float = Field(
+        10.0, ge=0.1, le=3600, description="Seconds for a page when the scraper does not say."
+    )
     scrape_timeout_offset: float = Field(
         0.5, ge=0, description="Seconds before the scraper's time limit at which the page is sent."
     )
     last_good: float = Field(
         60.0, ge=0, description="Seconds that the last good result of a failing collector is served, beyond its cache."
     )
-    connect_timeout: float = Field(3.0, gt=0, description="Seconds for a new connection.")
+    connect_timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds for a new connection.")
     max_connections_per_target: int = Field(
         5, ge=3, description="Connections to one server at most: two are kept, the rest borrowed for other databases."
     )
@@ -154,7 +156,7 @@ class Settings(Connection, BaseSettings):
         description="Seconds between the looks at what sessions wait for, and at incidents; 0 switches both off.",
     )
     incident_lock_wait: float = Field(
-        5.0, gt=0, description="Seconds that a session waits for a lock before it is recorded as an incident."
+        5.0, ge=0.1, description="Seconds that a session waits for a lock before it is recorded as an incident."
     )
     incident_connections: float = Field(
         0.9,

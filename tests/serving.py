@@ -1,11 +1,12 @@
 """Runs `pgvigil serve` as its users do: a process of its own, asked over HTTP."""
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from patience import SECONDS, wait_until
@@ -54,12 +55,37 @@ class Exporter:
 @contextmanager
 def serving(*arguments: str, **settings: str) -> Iterator[Exporter]:
     """An exporter on a free port of its own, ready to answer; killed if it still runs at the end."""
+    with serving_in(Surroundings(), *arguments, **settings) as exporter:
+        yield exporter
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a process runs."""
+
+    files: int | None = None
+    """How many files it may open."""
+    stderr: int = subprocess.PIPE
+    within: Sequence[str] = ()
+    """A command that turns into the one that is given to it."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def limit(self) -> None:
+        """Limit this process."""
+        if self.files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
+
+
+@contextmanager
+def serving_in(surroundings: Surroundings, *arguments: str, **settings: str) -> Iterator[Exporter]:
+    """One in other surroundings than usual."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporter", *arguments, "serve"],
-        env=environment(listen=f"127.0.0.1:{port}", **settings),
-        stderr=subprocess.PIPE,
+        [*surroundings.within, sys.executable, "-m", "exporter", *arguments, "serve"],
+        env={**environment(listen=f"127.0.0.1:{port}", **settings), **surroundings.variables},
+        stderr=surroundings.stderr,
         text=True,
+        preexec_fn=surroundings.limit,
     )
     exporter = Exporter(f"http://127.0.0.1:{port}", process)
     try:

@@ -21,7 +21,7 @@ finally:
     print(*sys.modules, file=sys.stderr)
 """
 
-SERVER = {"fastapi", "uvicorn", "uvloop", "httptools"}
+SERVER = {"fastapi", "uvicorn", "uvloop", "h11"}
 EXTRAS = {"psycopg", "sqlite3", "rich", "jinja2", "pythonjsonlogger", "exporter.demo"}
 """What few need: other kinds of target, the demo, the pages for people, the log as JSON."""
 COMMANDS = {"exporter.commands.check", "exporter.commands.rules", "exporter.commands.grants"}

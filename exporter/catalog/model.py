@@ -159,8 +159,8 @@ class Collector(_Fact):
     databases: Annotated[tuple[str, ...], Field(strict=False)] = ()
     role: Literal["any", "primary", "standby"] = "any"
     vital: bool = False
-    timeout: Annotated[float, Field(gt=0, strict=False)] = 5
-    cache: Annotated[float, Field(ge=0, strict=False)] = 0
+    timeout: Annotated[float, Field(ge=0.001, le=3600, strict=False, allow_inf_nan=False)] = 5
+    cache: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] = 0
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
     details: ByVersion | None = None

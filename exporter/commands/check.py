@@ -23,8 +23,10 @@ _ADVICE = {
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
     "authentication": "Check user, password and database (PGVIGIL_DSN, PGVIGIL_PASSWORD_FILE, PGPASSWORD, .pgpass), and"
     " the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what makes the role.",
+    "no_database": "Create the database, or name another one in PGVIGIL_DSN.",
     "too_many_connections": "Every connection is taken: end some, or raise max_connections or the CONNECTION LIMIT of"
     " the role or the database.",
+    "out_of_files": "Raise the limit on open files: `ulimit -n`, or LimitNOFILE in the systemd unit.",
     "starting_up": "Wait until the server has started, then check again.",
     "shutting_down": "Wait until the server runs again, then check again.",
     "pooler": "Connect to PostgreSQL's own host and port. To watch PgBouncer as well, add a target of kind pgbouncer.",

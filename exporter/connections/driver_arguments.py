@@ -1,5 +1,6 @@
 """Turns connection parameters into what asyncpg takes, and checks the files that they name."""
 
+import getpass
 import os
 import ssl
 from collections.abc import Mapping
@@ -27,13 +28,17 @@ _VERIFYING = ("require", "verify-ca", "verify-full")
 
 
 def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments of `asyncpg.connect`; SettingsError names a file that cannot be read."""
+    """Return the arguments of `asyncpg.connect`; SettingsError names a file that cannot be read.
+
+    May block, as it reads all files that the driver is going to read on the event loop.
+    """
     known = dict(known)
     arguments: dict[str, Any] = {}
     if known.get("sslrootcert") == "system":
         arguments["ssl"] = _system_cas(known)
         del known["sslrootcert"]
     _check_files(known)
+    _read_ahead(known)
     in_uri = {name: value for name, value in known.items() if name in _IN_URI}
     arguments["dsn"] = "postgresql://?" + urlencode(in_uri, quote_via=quote) if in_uri else "postgresql://"
     if host := known.get("host"):
@@ -45,6 +50,7 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
     names = {"dbname": "database"} | {
         name: name for name in ("user", "password", "passfile", "target_session_attrs", "krbsrvname", "gsslib")
     }
+    known["user"] = known.get("user") or _user()
     return arguments | {names[name]: value for name, value in known.items() if name in names}
 
 
@@ -58,6 +64,42 @@ def _check_files(known: Mapping[str, str]) -> None:
         path = known.get(name)
         if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
             raise SettingsError(f"dsn: {name}: {path}: no file that can be read. Correct the path or its permissions.")
+
+
+def _read_ahead(known: Mapping[str, str]) -> None:
+    """Read the files that the driver reads, those too that it looks for where nothing names them: a mount may hang.
+
+    The driver would wait on the event loop, for a pipe without end.
+    """
+    usual = {"passfile": ".pgpass"} if "password" not in known else {}
+    if known.get("sslmode") != "disable" and not known.get("host", "/").startswith("/"):
+        usual |= {"sslcert": ".postgresql/postgresql.crt", "sslkey": ".postgresql/postgresql.key"}
+        if known.get("sslmode") in _VERIFYING:
+            usual |= {"sslrootcert": ".postgresql/root.crt", "sslcrl": ".postgresql/root.crl"}
+    for name, path in usual.items():
+        file = Path(known[name]) if name in known else home() / path
+        if file.is_file() and os.access(file, os.R_OK):
+            file.read_bytes()
+        elif file.exists() and name != "passfile":
+            raise SettingsError(f"dsn: {name}: {file}: no file that can be read. Correct the path or its permissions.")
+
+
+def home() -> Path:
+    """Return the home folder, one that does not exist where the system knows none."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return Path("/nonexistent")
+
+
+def _user() -> str:
+    """Return the operating system's user, whom a directory of users over the network may have to be asked for."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise SettingsError(
+            f"dsn: user: none is given, and the system has no name for uid {os.getuid()}. Name it."
+        ) from None
 
 
 def _system_cas(known: Mapping[str, str]) -> ssl.SSLContext:

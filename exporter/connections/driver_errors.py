@@ -17,6 +17,13 @@ DRIVER_ERRORS = (
     EOFError,
 )
 
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
+"""Numbers of errors that say nothing about the server: we may open no more files."""
+
+OUT_OF_FILES_SENTENCE = (
+    "the exporter may open no more files, so the server was not asked. Raise its limit (ulimit -n, LimitNOFILE)"
+)
+
 DECODE_ERRORS = (ValueError, OverflowError)
 """Raised by a codec for a value that Python has no counterpart for: bytes that are no UTF-8, the year 20000."""
 
@@ -37,6 +44,7 @@ _QUERY_REASONS: Mapping[str, QueryReason] = {
 _CONNECT_REASONS: Mapping[str, ConnectReason] = {
     "28000": "authentication",
     "28P01": "authentication",
+    "3D000": "no_database",
     "42501": "authentication",
     "53300": "too_many_connections",
     "57P01": "shutting_down",
@@ -105,11 +113,15 @@ def connect_reason(error: Exception) -> ConnectReason:
 def _system_reason(error: OSError) -> ConnectReason:
     """Classify an error of the network; that of several addresses has their numbers in its text only."""
     numbers = {error.errno, *map(int, re.findall(r"\[Errno (\d+)\]", str(error)))}
+    if numbers & OUT_OF_FILES:
+        return "out_of_files"
     return "refused" if numbers & {errno.ECONNREFUSED, errno.ENOENT} else "unreachable"
 
 
 def sentence(error: Exception) -> str:
     """Return a driver's error in one line, without the statement or the values that caused it."""
+    if isinstance(error, OSError) and connect_reason(error) == "out_of_files":
+        return OUT_OF_FILES_SENTENCE
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     state = getattr(error, "sqlstate", None)
     line = message.splitlines()[0][:_MESSAGE_CHARACTERS]

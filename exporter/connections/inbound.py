@@ -195,14 +195,14 @@ class BoundedTransport:
 
 
 class BoundedLoop:
-    """The running event loop, as the driver is given it: each connection that it opens is bounded."""
+    """An event loop, as the driver is given it: each connection that it opens is bounded."""
 
-    def __init__(self, require_auth: str, on_answer: Callable[[], None]) -> None:
+    def __init__(self, require_auth: str, on_answer: Callable[[], None], loop: Any) -> None:
         self.inbound: Inbound | None = None
         """The bounds of the latest connection."""
         self._require_auth = require_auth
         self._on_answer = on_answer
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)

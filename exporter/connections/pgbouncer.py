@@ -15,7 +15,11 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
+from exporter.connections.addresses import Addresses
 from exporter.connections.console_sql import Shown, Value, commands, rows
+from exporter.connections.driver_arguments import home
+from exporter.connections.driver_errors import OUT_OF_FILES, connect_reason, sentence
+from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.session import (
     APPLICATION_NAME,
     LONGEST_SILENCE_SECONDS,
@@ -66,6 +70,7 @@ _SYSTEM_REASONS: Mapping[int, ConnectReason] = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
     errno.ECONNRESET: "unreachable",
+    **dict.fromkeys(OUT_OF_FILES, "out_of_files"),
 }
 """Reason by error number; libpq hands on its text only."""
 
@@ -219,6 +224,8 @@ class PgBouncer:
         self._dsn = dsn
         self._password_file = password_file
         self.connect_timeout = connect_timeout
+        self._off_loop = OffLoop()
+        self._addresses = Addresses(self._off_loop)
         self._parameters()
 
     @property
@@ -229,14 +236,15 @@ class PgBouncer:
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Console:
         """Open a session on the console; ConnectError says why there is none."""
-        parameters = self._parameters()
-        if self._password_file:
-            parameters["password"] = secret_in(self._password_file, "password_file")
+        parameters = await self._known_now()
         try:
             async with asyncio.timeout(self.connect_timeout if timeout is None else timeout):
+                parameters |= await self._resolved(parameters)
                 return Console(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
         except TimeoutError as error:
-            raise ConnectError("timeout", "no login in time") from error
+            raise ConnectError("timeout", str(error) or "no login in time") from error
+        except OSError as error:
+            raise ConnectError(connect_reason(error), sentence(error)) from error
         except psycopg.Error as error:
             message = _sentence(error)
             if secret := parameters.get("password"):
@@ -246,6 +254,40 @@ class PgBouncer:
     async def log_in(self, database: str | None = None) -> Console:
         """Open a session, and wait long for it."""
         return await self.connect(database, LONGEST_SILENCE_SECONDS)
+
+    async def _known_now(self) -> dict[str, Any]:
+        """Read the DSN and the password off the loop, and ahead of libpq what it reads."""
+
+        def read() -> dict[str, Any]:
+            parameters = self._parameters()
+            if self._password_file:
+                parameters["password"] = secret_in(self._password_file, "password_file")
+            _read_ahead(parameters)
+            return parameters
+
+        try:
+            return await self._off_loop.call("a file of the connection", read, PATIENCE * self.connect_timeout)
+        except TimeoutError as error:
+            raise SettingsError(f"{error}. {HANGING_FILE}") from None
+
+    async def _resolved(self, parameters: dict[str, Any]) -> dict[str, str]:
+        """Return parameters of libpq with the addresses of the hosts; OSError when none has any."""
+        hosts = str(parameters.get("host", "")).split(",")
+        ports = str(parameters.get("port", "")).split(",")
+        if "hostaddr" in parameters or any(not host or host.startswith(("/", "@")) for host in hosts):
+            return {}
+        found: list[tuple[str, str, str]] = []
+        failure: OSError | None = None
+        for i, host in enumerate(hosts):
+            try:
+                addresses = await self._addresses.of(host, PATIENCE * self.connect_timeout)
+            except OSError as error:
+                failure = error
+            else:
+                found += [(host, address, ports[i] if len(ports) > 1 else ports[0]) for address in addresses]
+        if not found and failure:
+            raise failure
+        return dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*found, strict=True)), strict=True))
 
     async def is_answering(self) -> bool:
         """Return False: the console answers from memory, and a login that is silent is waited for."""
@@ -259,6 +301,19 @@ class PgBouncer:
         if parameters.get("dbname", DATABASE) != DATABASE:
             raise SettingsError(f"dsn: PgBouncer's console is the database {DATABASE}; name that one, or none")
         return {**_DEFAULTS, **parameters, "dbname": DATABASE, "application_name": APPLICATION_NAME}
+
+
+def _read_ahead(parameters: Mapping[str, Any]) -> None:
+    """Read the files that libpq would read on the event loop, since the mount that they are on may hang."""
+    environment = os.environ
+    for file in (
+        parameters.get("passfile") or environment.get("PGPASSFILE") or home() / ".pgpass",
+        environment.get("PGSERVICEFILE") or home() / ".pg_service.conf",
+        *(parameters.get(name) for name in ("sslcert", "sslkey", "sslrootcert", "sslcrl")),
+    ):
+        path = Path(file or "")
+        if path.is_file() and os.access(path, os.R_OK):
+            path.read_bytes()
 
 
 def _read(dsn: str) -> dict[str, str]:

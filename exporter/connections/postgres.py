@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from pydantic import SecretStr
 
 from exporter.catalog.model import Kind
+from exporter.connections.addresses import Addresses, ResolvingLoop
 from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.driver_errors import (
     DECODE_ERRORS,
@@ -27,6 +28,7 @@ from exporter.connections.driver_errors import (
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import AT_LOGIN, PINNED, assignments, protect
 from exporter.connections.inbound import BoundedLoop, Inbound
+from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.session import (
     APPLICATION_NAME,
     LONGEST_SILENCE_SECONDS,
@@ -42,6 +44,8 @@ from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.sql import signed
+
+T = TypeVar("T")
 
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 
@@ -250,6 +254,8 @@ class PostgresSession(Session):
             self.terminate()
             return ExcessError(self._inbound.refusal)
         reason = query_reason(error)
+        if self._is_closed() and getattr(error, "sqlstate", None) is None:
+            reason = "connection"  # it ended while the driver was in the middle of something
         if reason == "connection":
             self.terminate()
         if reason == "timeout" and self._clock() < self._times_out_at:
@@ -266,6 +272,8 @@ class Postgres:
         self._dsn = dsn
         self._password_file = password_file
         self.connect_timeout = connect_timeout
+        self._off_loop = OffLoop()
+        self._addresses = Addresses(self._off_loop)
         self._known = self._read()
 
     def _read(self) -> dict[str, str]:
@@ -297,12 +305,13 @@ class Postgres:
         self, database: str | None, limit: asyncio.Timeout, on_answer: Callable[[], None]
     ) -> PostgresSession:
         started = time.monotonic()
-        known = self._known = self._read()
-        if self._password_file:
-            known["password"] = secret_in(self._password_file, "password_file")
-        loop = BoundedLoop(known.get("require_auth", ""), on_answer)
+        known = await self._known_now()
+        names = ResolvingLoop(self._addresses, self._patience)
+        loop = BoundedLoop(known.get("require_auth", ""), on_answer, names)
+        which, wanted = (f" for {database}", {"dbname": database}) if database else ("", {})
         try:
-            arguments = driver_arguments(known | ({"dbname": database} if database else {}))
+            files = f"passfile, or a file of TLS{which}"
+            arguments = await self._from_file(files, lambda: driver_arguments(known | wanted))
             async with limit:
                 connection = await _protected(arguments, loop)
         except ssl.SSLError as error:
@@ -319,6 +328,25 @@ class Postgres:
         assert loop.inbound  # noqa: S101  # connected
         return PostgresSession(connection, loop.inbound, time.monotonic() - started)
 
+    @property
+    def _patience(self) -> float:
+        """Seconds for files and names."""
+        return PATIENCE * self.connect_timeout
+
+    async def _known_now(self) -> dict[str, str]:
+        """Read the DSN, its service and the password."""
+        known = self._known = await self._from_file("dsn_file, or the service file", self._read)
+        if file := self._password_file:
+            known["password"] = await self._from_file("password_file", lambda: secret_in(file, "password_file"))
+        return known
+
+    async def _from_file(self, setting: str, read: Callable[[], T]) -> T:
+        """Read a file off the loop; SettingsError when the mount that it is on hangs."""
+        try:
+            return await self._off_loop.call(setting, read, self._patience)
+        except TimeoutError as error:
+            raise SettingsError(f"{error}. {HANGING_FILE}") from None
+
     async def is_answering(self) -> bool:
         """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
         host = self._known.get("host", "localhost").split(",")[0]
@@ -328,7 +356,8 @@ class Postgres:
                 if host.startswith("/"):
                     reader, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
                 else:
-                    reader, writer = await asyncio.open_connection(host, port)
+                    address = (await self._addresses.of(host, self._patience))[0]
+                    reader, writer = await asyncio.open_connection(address, port)
                 with closing(writer):
                     writer.write(_SSL_REQUEST)
                     return await reader.read(1) in (b"S", b"N")

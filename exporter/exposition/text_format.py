@@ -69,14 +69,14 @@ def identity(blocks: Sequence[Block]) -> bytes:
     return b"".join(piece.text for piece in blocks)
 
 
-def gzipped(blocks: Sequence[Block]) -> bytes:
-    """Join blocks to one gzip stream (RFC 1952) without compressing again what was compressed before."""
+def gzipped(blocks: Sequence[Block]) -> list[bytes]:
+    """Return blocks as the pieces of one gzip stream (RFC 1952): what was compressed before is not compressed again."""
     checksum = 0
     for piece in blocks:
         checksum = piece.checksum(checksum)
     size = sum(len(piece.text) for piece in blocks) & 0xFFFFFFFF
     tail = checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
-    return b"".join((_GZIP_HEAD, *(piece.deflated for piece in blocks), _GZIP_LAST, tail))
+    return [_GZIP_HEAD, *(piece.deflated for piece in blocks), _GZIP_LAST + tail]
 
 
 def block(families: Iterable[Family], openmetrics: bool) -> Block:

@@ -12,8 +12,10 @@ from exporter.scrape.run_job import JobRunner
 LOGIN_ROUND_TRIPS = 6
 """Round trips of a login and the question for the contents, which cost the server nothing."""
 
-SERVER_REFUSES = frozenset({"refused", "unreachable", "too_many_connections", "starting_up", "shutting_down"})
-"""Reasons that concern the server, not one database: no visitor tries the next one at once."""
+SERVER_REFUSES = frozenset(
+    {"refused", "unreachable", "too_many_connections", "starting_up", "shutting_down", "out_of_files"}
+)
+"""Reasons that concern the server or ourselves, not one database: no visitor tries the next one at once."""
 
 
 class DatabaseVisitor:

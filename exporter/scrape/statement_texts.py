@@ -1,5 +1,6 @@
 """The statements of the last scrape with their texts, which no scrape ever reads."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ SELECT DISTINCT ON (queryid)
  WHERE queryid = ANY ($1::text[]::bigint[])
 """
 """Reads the file of texts, so it runs only for statements whose text is not known yet."""
+
+ASK_AGAIN_SECONDS = 15.0
+"""How long a text that could not be read is not asked for again, however often the page is opened, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,17 @@ class Texts:
 
     def __init__(self) -> None:
         self._known: dict[int, str] = {}
+        self._asked: dict[int, float] = {}
 
-    def missing(self, wanted: Iterable[int]) -> list[int]:
-        """Return the IDs whose text has yet to be read; drop the texts of all other IDs."""
-        wanted = list(wanted)
-        self._known = {queryid: text for queryid, text in self._known.items() if queryid in set(wanted)}
-        return [queryid for queryid in wanted if queryid not in self._known]
+    def missing(self, wanted: Iterable[int], now: float) -> list[int]:
+        """Return the IDs to ask for: those without a text that were not asked for lately. Drop what is not wanted."""
+        known, asked, wanted = self._known, self._asked, set(wanted)
+        self._known = {queryid: known[queryid] for queryid in wanted if queryid in known}
+        self._asked = {queryid: asked[queryid] for queryid in wanted if queryid in asked}
+        oldest = now - ASK_AGAIN_SECONDS
+        missing = [each for each in wanted if each not in known and asked.get(each, float("-inf")) <= oldest]
+        self._asked |= dict.fromkeys(missing, now)
+        return sorted(missing)
 
     def learn(self, texts: Mapping[int, str]) -> None:
         """Normalise and keep some texts."""
@@ -85,6 +94,8 @@ class StatementReader:
         self._parts = parts
         self._collectors = tuple(collector.name for collector in catalog if collector.statements)
         self._texts = Texts()
+        self._reading = asyncio.Lock()
+        self._note = ""
 
     async def read(self) -> StatementList:
         """List the statements with their texts; the note says why there are none, or why texts are missing."""
@@ -94,16 +105,20 @@ class StatementReader:
         if not job or not samples:
             reasons = (plan.skipped[name] for name in self._collectors if name in plan.skipped)
             return StatementList(note=next(reasons, "no statements have been collected yet"))
-        note = ""
-        try:
-            await self._read_texts(job, self._texts.missing(queryids(samples)))
-        except DatabaseError as error:
-            note = f"The texts cannot be read: {error}"
-        return StatementList(listed(samples, self._texts), note)
+        async with self._reading:
+            if missing := self._texts.missing(queryids(samples), self._parts.clock()):
+                self._note = await self._read_texts(job, missing)
+        return StatementList(listed(samples, self._texts), self._note)
 
-    async def _read_texts(self, job: Job, missing: Sequence[int]) -> None:
+    async def _read_texts(self, job: Job, missing: Sequence[int]) -> str:
+        """Read some texts; return why they cannot be read."""
         schema = self._parts.discovery.schema(job)
-        if missing and schema:
+        if not schema:
+            return ""
+        try:
             async with self._parts.pool.borrowed(job.database, timeout=TIMEOUT) as session:
                 rows = await session.rows(STATEMENT_TEXTS.replace("{schema}", schema), TIMEOUT, [*map(str, missing)])
-            self._texts.learn({row["queryid"]: row["query"] for row in rows})
+        except DatabaseError as error:
+            return f"The texts cannot be read: {error}"
+        self._texts.learn({row["queryid"]: row["query"] for row in rows})
+        return ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from exporter.catalog.model import PRODUCTS, Catalog
 from exporter.connections.discovery import TIMEOUT, Discovery
+from exporter.connections.login_probe import LoginProbe
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, QueryError
@@ -28,6 +29,9 @@ from exporter.watch.loop import Watch, WatchOptions
 
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
+
+PING_SECONDS = 0.2
+"""Shortest interval between two questions whether the server is up, however often clients ask for it, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Target:
             clock,
         )
         self._clock = clock
+        self._login_probe = LoginProbe(connector, pool.budget, log)
         self._runner = JobRunner(parts, options.max_samples)
         self._vital = KeptWorker(pool.vital, parts, self._runner)
         self._main = KeptWorker(pool.main, parts, self._runner)
@@ -83,6 +88,7 @@ class Target:
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = float("-inf")
         self._began_at = float("-inf")
+        self._pinged_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch
@@ -131,9 +137,10 @@ class Target:
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
-        if not self._running():
-            self._parts.health.ask()
-        if self._pinging is None or self._pinging.done():
+        if self._pinging is None or (self._pinging.done() and started - self._pinged_at >= PING_SECONDS):
+            if not self._running():
+                self._parts.health.ask()
+            self._pinged_at = started
             self._pinging = asyncio.create_task(self._ping(), name="ping")
         await asyncio.wait([self._pinging], timeout=timeout)  # not cancelled: its session would be stuck
         self._parts.health.log_transition()
@@ -159,7 +166,7 @@ class Target:
         running = [*self._tasks.values(), *filter(None, (self._watching, self._pinging))]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, self._login_probe.close(), return_exceptions=True)
         await self._parts.pool.close()
         self._runner.close()
 
@@ -205,6 +212,7 @@ class Target:
             elif session := await worker.discover():
                 if worker is self._main:
                     self._start_visitors()
+                    self._login_probe.start(session)
                 await worker.run_due(session)
         except Exception as error:  # the boundary: nothing else retrieves it
             self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"worker": worker.name})
@@ -237,6 +245,7 @@ class Target:
             incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
             kind=self.kind,
             rounds=parts.schedule.rounds(),
+            login=self._login_probe.latest if parts.health.is_up else None,
         )
 
     def _statuses(self) -> tuple[JobStatus, ...]:

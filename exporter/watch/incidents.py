@@ -4,8 +4,8 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from exporter.literals import without_literals
@@ -108,6 +108,11 @@ class Incident:
         """How long it lasted, or lasts so far."""
         return self.seen_at - self.began_at
 
+    def moment(self, now: float) -> str:
+        """Return a moment as UTC, reckoned from the beginning: the system's clock may have been set meanwhile."""
+        began = datetime.fromisoformat(self.started)
+        return (began + timedelta(seconds=now - self.began_at)).isoformat(timespec="milliseconds")
+
     def line(self) -> dict[str, Any]:
         """Say it in a few words, as the list does."""
         return {
@@ -165,6 +170,7 @@ class Recorder:
         incident.seen_at = now
         incident.summary = summary
         if snapshot:
+            snapshot = replace(snapshot, at=incident.moment(now))
             incident.snapshots.append(snapshot)
             incident.bytes += len(json.dumps(asdict(snapshot), default=str))
         self._forget()
@@ -175,7 +181,7 @@ class Recorder:
         now = self._clock()
         for kind in kinds:
             if (incident := self._open.get(kind)) and now - incident.seen_at >= _OVER_SECONDS:
-                incident.ended = _now()
+                incident.ended = incident.moment(now)
                 del self._open[kind]
 
     def snapshot(

@@ -10,7 +10,7 @@ from typing import Any
 from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
 from exporter.connections.session import Session
-from exporter.errors import ConnectError, DatabaseError
+from exporter.errors import ConnectError, DatabaseError, QueryError
 from exporter.logs import TargetLog
 from exporter.report import JobStatus
 from exporter.samples.convert import columns
@@ -84,6 +84,8 @@ class Watch:
         self._looked_at: float | None = None
         self._errors: dict[str, int] = {}
         self._message = ""
+        self._nameless: set[Any] = set()
+        """OIDs that had no name when the directory was read last."""
         self._took = 0.0
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
@@ -116,6 +118,7 @@ class Watch:
                 shown = _Shown()
                 if any(self.recorder.wants(kind) for kind in wrong):
                     shown = await self._sessions(session)
+                    await self._learn_names(session, shown.rows)
         except DatabaseError as error:
             self._fail(error)
             return
@@ -134,6 +137,19 @@ class Watch:
         pids = {pid for waits in blocked_by.values() for pid in waits if isinstance(pid, int)}
         rows = await session.fetch(SESSIONS, _TIMEOUT, sorted(pids), patience=_PATIENCE)
         return _Shown(rows.rows, blocked_by)
+
+    async def _learn_names(self, session: Session, shown: Sequence[Mapping[str, Any]]) -> None:
+        """Read the names of roles and databases that are new; while their catalog is locked they stay OIDs."""
+        unknown = self._names.unknown("role", (row["usesysid"] for row in shown))
+        unknown |= self._names.unknown("database", (row["datid"] for row in shown))
+        if unknown - self._nameless:
+            try:
+                directory = await session.directory(_TIMEOUT)
+            except QueryError as error:
+                self._log.debug("names could not be looked up", extra={"reason": str(error)})
+            else:
+                self._names.replace(directory.databases, directory.roles)
+                self._nameless = unknown
 
     def _note_cost(self, seconds: float) -> None:
         self._costs.append(seconds)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.catalog.model import PRODUCTS
@@ -144,7 +145,7 @@ class _Routes:
         started, seconds = time.monotonic(), self._seconds(request)
         report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
         pages = self._pages[name]
-        answer = _answer(request, lambda form, gzip: pages.page(report, form, gzip, process))
+        answer = _answer(request, lambda form, gzip: pages.pieces(report, form, gzip, process))
         took = time.monotonic() - started - report.seconds
         self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
         return answer
@@ -159,11 +160,26 @@ class _Routes:
         return max(limit - self._settings.scrape_timeout_offset, limit / 2)
 
 
-def _answer(request: Request, write: Callable[[Format, bool], bytes]) -> Response:
+class _Pieces(Response):
+    """An answer whose body is sent in the pieces that it was made of, which other answers may share."""
+
+    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, pieces)))})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that reads slowly holds up only this."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _answer(request: Request, write: Callable[[Format, bool], list[bytes]]) -> Response:
     form = negotiate(request.headers.get("Accept", ""))
     gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
     headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
-    return Response(write(form, gzip), headers=headers | ({"Content-Encoding": "gzip"} if gzip else {}))
+    return _Pieces(write(form, gzip), headers | ({"Content-Encoding": "gzip"} if gzip else {}))
 
 
 def _wants_json(request: Request) -> bool:

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import socket
 from contextlib import suppress
 
@@ -15,12 +16,18 @@ from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
 from exporter.web.app import create_app
+from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, Seldom, connections_within, files_for
 
 _log = logging.getLogger(__name__)
+
+_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals that ask other programs to read their settings again, or to turn logs, and end those that expect none."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     catalog = catalog_of(settings)
     for note in catalog.notes:
         _log.info("%s", note)
@@ -32,7 +39,8 @@ def serve(settings: Settings) -> None:
         create_app(targets, settings),
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=ClientProtocol,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         loop="uvloop",
         ws="none",  # nobody speaks WebSocket here
         server_header=False,
@@ -40,18 +48,42 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
     )
     config.load()
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
     _give_back_memory()
     with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
-        _Server(config).run(sockets=[listener])
+        _Server(config, _limits(settings)).run(sockets=[listener])
+
+
+def _say_ignored(number: signal.Signals) -> None:
+    _log.warning(
+        "%s is ignored: settings and collectors are read at the start. Restart to read them again", number.name
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    """Leave the connections to the servers enough of the files that may be open, whatever clients do."""
+    for_targets = len(settings.servers) * settings.max_connections_per_target
+    return Limits(connections_within(files_for(for_targets), for_targets))
 
 
 class _Server(uvicorn.Server):
     """Ticks once a second. uvicorn ticks ten times, most of an idle exporter's CPU, and has no setting for it."""
 
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self.server_state = self._clients = Clients(limits)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and to say what comes of signals that would end other programs."""
+        await super().startup(sockets)
+        for number in _IGNORED:
+            asyncio.get_running_loop().add_signal_handler(number, _say_ignored, number)
+
     async def main_loop(self) -> None:
-        """Keep the Date header fresh until it is time to stop."""
+        """Keep the Date header fresh, and drop clients that have had their time, until it is time to stop."""
         while not self.should_exit:
             await self.on_tick(0)
+            self._clients.drop_overdue(asyncio.get_running_loop().time())
             await asyncio.sleep(1)
 
 

@@ -1,7 +1,9 @@
 """Reasons do not depend on the language of the server's messages."""
 
 import asyncio
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -9,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from servers import MissingError, do_without
 
+from exporter.connections.driver_errors import OUT_OF_FILES_SENTENCE, query_reason, sentence
 from exporter.connections.postgres import Postgres
 from exporter.demo.build import Build, hand_over
 from exporter.demo.cluster import FAST, Cluster, free_port
@@ -88,3 +92,36 @@ async def test_the_reason_of_several_addresses_comes_from_their_error_numbers() 
     assert await reason(f"postgresql://u@127.0.0.1:{free_port()},127.0.0.2:{free_port()}/d") == "refused"
     assert await reason(f"host=localhost port={free_port()} user=u") == "refused"
     assert await reason("postgresql://u@no-such-host.invalid/d") == "unreachable"
+
+
+async def test_files_that_we_may_not_open_are_not_blamed_on_the_server(server18: Cluster) -> None:
+    """As with a process of more clients than files; a name is looked up in files as well."""
+    assert sentence(OSError(errno.EMFILE, "Too many open files")) == OUT_OF_FILES_SENTENCE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for host in ("127.0.0.1", "localhost"):
+        dsn = server18.dsn().replace("127.0.0.1", host)
+        connector = Postgres(SecretStr(dsn))
+        os.close(next_one := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+        try:
+            with pytest.raises(ConnectError, match="the exporter may open no more files") as raised:
+                await connector.connect()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert raised.value.reason == "out_of_files"
+        async with await connector.connect():
+            pass
+
+
+async def test_a_database_that_is_gone_is_said(server18: Cluster) -> None:
+    with pytest.raises(ConnectError) as raised:
+        await Postgres(SecretStr(server18.dsn("gone"))).connect()
+    assert raised.value.reason == "no_database"
+
+
+async def test_what_ends_with_its_connection_is_no_fault_of_the_query(server18: Cluster) -> None:
+    """Where the driver was in the middle of something it has no SQLSTATE."""
+    session = await Postgres(SecretStr(server18.dsn())).connect()
+    assert query_reason(asyncpg.InternalClientError("unknown protocol state")) == "query"
+    session.terminate()
+    assert session._translated(asyncpg.InternalClientError("unknown protocol state")).reason == "connection"

@@ -109,7 +109,7 @@ def test_an_honoured_parameter_reaches_the_driver_from_string_and_variable(
     (tmp_path / "FILE").touch()
     value, expected = HONOURED[name]
     known = parameters(f"{name}='{value}'", {})
-    assert driver_arguments(known) == {"dsn": "postgresql://"} | expected
+    assert driver_arguments({"user": "anybody"} | known) == {"dsn": "postgresql://", "user": "anybody"} | expected
     if variable := libpq.BY_NAME[name].variable:
         assert parameters("", {variable: value}) == known
 

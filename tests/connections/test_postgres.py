@@ -125,7 +125,7 @@ async def test_a_role_that_does_not_exist_is_a_matter_of_authentication(server18
 async def test_a_database_that_does_not_exist(server18: Cluster) -> None:
     with pytest.raises(ConnectError, match='database "nowhere" does not exist') as caught:
         await Postgres(SecretStr(server18.dsn("nowhere"))).connect()
-    assert caught.value.reason == "other"
+    assert caught.value.reason == "no_database"
 
 
 async def test_too_many_connections(cluster: Callable[..., Cluster]) -> None:

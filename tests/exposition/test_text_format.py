@@ -123,7 +123,7 @@ def test_the_parsers_read_what_went_in(row: dict[str, float | None], kind: str) 
 @given(st.lists(st.binary(max_size=3000), max_size=8))
 def test_blocks_compressed_apart_are_one_gzip_stream(parts: list[bytes]) -> None:
     """One member, so that clients which read only the first member miss nothing."""
-    stream = gzipped([Block(part) for part in parts])
+    stream = b"".join(gzipped([Block(part) for part in parts]))
     assert gzip.decompress(stream) == b"".join(parts)
     decompress = zlib.decompressobj(31)
     assert decompress.decompress(stream) == b"".join(parts)
@@ -140,4 +140,4 @@ def test_a_block_may_stand_elsewhere_on_the_next_page(pages: tuple[list[bytes], 
     """Its cached checksum is of another beginning then; gzip refuses a wrong one."""
     blocks = {part: Block(part) for part in pages[0]}
     for page in (*pages, pages[0]):
-        assert gzip.decompress(gzipped([blocks[part] for part in page])) == b"".join(page)
+        assert gzip.decompress(b"".join(gzipped([blocks[part] for part in page]))) == b"".join(page)

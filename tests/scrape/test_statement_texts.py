@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.literals import without_literals
-from exporter.scrape.statement_texts import Texts
+from exporter.scrape.statement_texts import ASK_AGAIN_SECONDS, Texts
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,17 @@ def test_a_secret_of_a_utility_statement_never_shows_however_it_is_written_or_cu
 
 def test_texts_are_read_once_and_forgotten_with_their_statement() -> None:
     texts = Texts()
-    assert texts.missing([1, 2]) == [1, 2]
+    assert texts.missing([1, 2], 0) == [1, 2]
     texts.learn({1: "SELECT 5"})
-    assert (texts.missing([1, 2]), texts.text("1"), texts.text("2"), texts.text("other")) == ([2], "SELECT ?", "", "")
-    assert texts.missing([2]) == [2]
+    later = ASK_AGAIN_SECONDS
+    assert texts.missing([1, 2], later) == [2]
+    assert (texts.text("1"), texts.text("2"), texts.text("other")) == ("SELECT ?", "", "")
+    assert texts.missing([2], 2 * later) == [2]
     assert texts.text("1") == ""
+
+
+def test_a_text_that_cannot_be_read_is_not_asked_for_by_every_client() -> None:
+    texts = Texts()
+    assert texts.missing([1], 0) == [1]
+    assert [texts.missing([1], second) for second in range(1, 15)] == [[]] * 14
+    assert texts.missing([1], ASK_AGAIN_SECONDS) == [1]

@@ -81,12 +81,26 @@ def test_a_ping_that_waits_no_longer_leaves_its_session_usable() -> None:
         server = FakeServer()
         async with scraping(server, collector("a")) as target:
             assert (await target.ping(10)).up
+            await asyncio.sleep(1)
             server.on("vitals", after=1.5)
             assert not (await target.ping(1)).up
             await asyncio.sleep(1)
             server.off()
             assert (await target.ping(10)).up
             assert (len(server.sessions), server.sessions[0].is_usable) == (1, True)
+
+    in_virtual_time(scenario())
+
+
+def test_pings_of_many_clients_ask_the_server_five_times_a_second() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            for _ in range(100):
+                reports = await asyncio.gather(*(target.ping(10) for _ in range(8)))
+                assert all(report.up for report in reports)
+                await asyncio.sleep(0.01)
+            assert 4 <= server.runs("vitals") <= 5 + 2  # a login asks as well
 
     in_virtual_time(scenario())
 

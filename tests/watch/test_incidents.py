@@ -119,3 +119,19 @@ def test_a_day_is_enough(clock: Clock) -> None:
     clock.advance(25 * 3600)
     recorder.wrong("late", "tables")
     assert [incident.kind for incident in recorder.incidents] == ["late"]
+
+
+def test_an_incident_ends_after_it_began_though_the_clock_was_set_back(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder("main", clock=clock)
+    monkeypatch.setattr(incidents, "_now", lambda: "2026-06-01T12:00:00.000+00:00")
+    recorder.wrong("lock_wait", "one waits", recorder.snapshot("one waits"))
+    monkeypatch.setattr(incidents, "_now", lambda: "2026-06-01T11:00:00.000+00:00")
+    clock.advance(20)
+    recorder.wrong("lock_wait", "one waits", recorder.snapshot("one waits"))
+    clock.advance(6)
+    recorder.well("lock_wait")
+    [incident] = recorder.incidents
+    assert [snapshot.at for snapshot in incident.snapshots] == [incident.started, "2026-06-01T12:00:20.000+00:00"]
+    assert incident.ended == "2026-06-01T12:00:26.000+00:00"

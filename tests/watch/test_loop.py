@@ -5,6 +5,7 @@ import json
 import time
 from typing import Any
 
+import asyncpg
 import pytest
 from clients import client, waiting
 from pages import MONITOR, Page, read, scraped, target
@@ -109,6 +110,22 @@ async def test_few_connections_left_are_an_incident(server18: Cluster) -> None:
     [incident] = watched.incidents
     assert incident.kind == "connections"
     assert incident.snapshots[0].sessions or incident.snapshots[0].idle_sessions
+
+
+async def test_a_role_that_is_new_has_a_name_in_an_incident(server18: Cluster) -> None:
+    watched = target(server18.dsn(user=MONITOR), watch=WatchOptions(interval=0.1, connections=0.01))
+    await scraped(watched)
+    server18.execute("CREATE ROLE newcomer LOGIN")
+    session = await asyncpg.connect(server18.dsn(user="newcomer"))
+    await session.execute("BEGIN")
+    watched.start()
+    async with client(server18, "one"), client(server18, "two"):
+        await until(lambda: watched.incidents)
+    await watched.close()
+    await session.close()
+    server18.execute("DROP ROLE newcomer")
+    shown = watched.incidents[0].snapshots[0].sessions
+    assert [row["usename"] for row in shown if row["state"] == "idle in transaction"] == ["newcomer"]
 
 
 async def test_a_server_that_is_down_is_an_incident_that_ends_when_it_is_back(server18: Cluster) -> None:

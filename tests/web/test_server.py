@@ -225,6 +225,18 @@ def test_a_signal_ends_it_after_the_page_in_hand_is_sent(
     assert server18.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'") <= 3
 
 
+def test_signals_that_ask_for_what_it_does_not_do_end_nothing(server18: Cluster) -> None:
+    numbers = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+    with serving(dsn=server18.dsn(user=MONITOR)) as running:
+        for number in numbers:
+            running.process.send_signal(number)
+            assert read(running.get().text).value("pg_up") == 1
+        running.process.terminate()
+        log = running.process.communicate()[1]
+    said = [line.rpartition("exporter.web.server: ")[2].split()[0] for line in log.splitlines() if "is ignored" in line]
+    assert said == [number.name for number in numbers]
+
+
 def test_scrape_prints_a_page_and_exits_0_when_up(server18: Cluster) -> None:
     done = run("scrape", dsn=server18.dsn(user=MONITOR))
     assert (done.returncode, read(done.stdout).value("pg_up")) == (0, 1)

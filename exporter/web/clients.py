@@ -1,0 +1,164 @@
+"""Bounds what HTTP clients may hold: how many connections, and how long one may take to ask and to read."""
+
+import logging
+import resource
+import time
+from dataclasses import dataclass
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+HEAD_BYTES = 16 * 1024
+"""Upper bound on the head of a request: ten times what a browser with cookies sends."""
+
+READ_SECONDS = 10.0
+"""Deadline for the head of a request, from the first byte, or from the connection: clients send it at once."""
+
+WRITE_SECONDS = 30.0
+"""Deadline for reading an answer that does not fit into the buffers of the network: scrapes give up earlier."""
+
+CONNECTIONS = 512
+"""Upper bound on connections of clients: beyond it the one that has waited longest makes room."""
+
+OWN_FILES = 192
+"""Files kept for ourselves: libraries, logs, files of secrets, and connections accepted before others are closed."""
+
+_FEWEST = 16
+"""Connections of clients that there may be whatever the limit on files: too few for an attack, enough to be scraped."""
+
+
+def connections_within(files: int, for_targets: int) -> int:
+    """Return how many connections clients may have, so that the targets keep enough of the files that may be open."""
+    return max(min(CONNECTIONS, files - for_targets - OWN_FILES), _FEWEST)
+
+
+def files_for(for_targets: int) -> int:
+    """Return how many files may be open, after raising the soft limit as far as needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + for_targets + OWN_FILES
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= wanted:
+        return wanted
+    most = wanted if hard == unlimited else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+_SELDOM_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may hold."""
+
+    connections: int = CONNECTIONS
+    read_seconds: float = READ_SECONDS
+    write_seconds: float = WRITE_SECONDS
+
+
+class Seldom(logging.Filter):
+    """Lets each warning through once a minute: clients decide how often it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a line."""
+        now = time.monotonic()
+        if record.levelno == logging.WARNING:
+            if now - self._at.get(record.msg, float("-inf")) < _SELDOM_SECONDS:
+                return False
+            self._at[record.msg] = now
+        return True
+
+
+class Clients(ServerState):
+    """The state that uvicorn shares between connections, with limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self._limits = limits
+
+    def admit(self, newcomer: "ClientProtocol") -> None:
+        """Make room for a connection: drop the one that waits longest for its client, or else the newcomer itself.
+
+        One whose answer is being made is not dropped: that takes no longer than a scrape may.
+        """
+        there = [client for client in self.connections if isinstance(client, ClientProtocol) and not client.is_dropped]
+        if len(there) > self._limits.connections:
+            waiting = [client for client in there if client is not newcomer and client.waits_since is not None]
+            min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer).drop()
+
+    def drop_overdue(self, now: float) -> None:
+        """Drop the connections whose client has had its time."""
+        for client in list(self.connections):
+            if isinstance(client, ClientProtocol) and client.is_overdue(now, self._limits):
+                client.drop()
+
+
+class ClientProtocol(H11Protocol):
+    """One connection of a client: HTTP as uvicorn speaks it, with account of what it waits for and since when.
+
+    h11 bounds the head of a request, which httptools, uvicorn's parser in C, does not.
+    """
+
+    server_state: Clients
+    is_dropped = False
+
+    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]  # uvicorn narrows it
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._is_asking = True
+        """Whether a request has begun, or the connection is new, so that one should come at once."""
+        self._reads_slowly: object = None
+        """The request whose answer did not fit into the buffers of the network."""
+        self.server_state.admit(self)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_writing(self) -> bool:
+        is_unread = self._is_answering or self.transport.get_write_buffer_size() > 0
+        return self._reads_slowly is not None and self._reads_slowly is self.cycle and is_unread
+
+    @property
+    def waits_since(self) -> float | None:
+        """When it began to wait for the client, to ask or to read; None while its answer is being made."""
+        return None if self._is_answering and not self._is_writing else self._since
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of a request."""
+        if self.is_dropped:
+            return
+        if not self._is_asking and not self._is_answering:
+            self._is_asking, self._since = True, self.loop.time()
+        super().data_received(data)
+        if self._is_answering:
+            self._is_asking = False
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read as fast as it is answered."""
+        super().pause_writing()
+        if self._reads_slowly is not self.cycle:
+            self._reads_slowly, self._since = self.cycle, self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        if not self._is_writing:
+            self._since = self.loop.time()
+        super().on_response_complete()
+
+    def is_overdue(self, now: float, limits: Limits) -> bool:
+        """Return whether the client has had its time to ask, or to read."""
+        if self._is_writing:
+            return now - self._since > limits.write_seconds
+        return self._is_asking and not self._is_answering and now - self._since > limits.read_seconds
+
+    def drop(self) -> None:
+        """Close the connection, and forget what was not read."""
+        self.is_dropped = True
+        self.transport.abort()
