@@ -191,7 +191,7 @@ def test_databases_of_a_collector_are_for_those_that_run_in_each(environ: pytest
         variables = {"PGVIGIL_COLLECTORS": json.dumps({name: {"databases": text}})}
         settings = loaded(environ, variables)
         if name == "tables":
-            assert settings.applied_to(load(BUILT_IN)).named("tables").databases == ("shop", "blog_*")
+            assert named(settings.applied_to(load(BUILT_IN)), "tables").databases == ("shop", "blog_*")
         else:
             with pytest.raises(SettingsError, match="collectors: locks: databases: runs once for the whole server"):
                 settings.applied_to(load(BUILT_IN))

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from exporter.connections.postgres import Postgres, PostgresSession
+from exporter.connections.postgres import Postgres
+from exporter.connections.postgres_session import PostgresSession
 from exporter.errors import DatabaseError
 from exporter.planning.database_filter import DatabaseFilter
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from exporter.connections.postgres import Postgres, PostgresSession
+from exporter.connections.postgres import Postgres
+from exporter.connections.postgres_session import PostgresSession
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, DatabaseError
 from exporter.literals import without_literals

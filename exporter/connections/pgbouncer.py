@@ -305,10 +305,9 @@ class PgBouncer:
 
 def _read_ahead(parameters: Mapping[str, Any]) -> None:
     """Read the files that libpq would read on the event loop, since the mount that they are on may hang."""
-    environment = os.environ
     for file in (
-        parameters.get("passfile") or environment.get("PGPASSFILE") or home() / ".pgpass",
-        environment.get("PGSERVICEFILE") or home() / ".pg_service.conf",
+        parameters.get("passfile") or os.environ.get("PGPASSFILE") or home() / ".pgpass",
+        os.environ.get("PGSERVICEFILE") or home() / ".pg_service.conf",
         *(parameters.get(name) for name in ("sslcert", "sslkey", "sslrootcert", "sslcrl")),
     ):
         path = Path(file or "")

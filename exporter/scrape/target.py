@@ -86,9 +86,7 @@ class Target:
         self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]
         self._early = DatabaseVisitor(parts, self._runner, is_early=True)
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
-        self._deadline = float("-inf")
-        self._began_at = float("-inf")
-        self._pinged_at = float("-inf")
+        self._deadline = self._began_at = self._pinged_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from standby import clone_standby, launch
 
 from exporter.connections.guard_rails import GUARD_RAILS
-from exporter.connections.postgres import Postgres, PostgresSession
+from exporter.connections.postgres import Postgres
+from exporter.connections.postgres_session import PostgresSession
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
 

@@ -13,7 +13,8 @@ from pages import MONITOR, page, scraped, target
 from pydantic import SecretStr
 
 from exporter.connections import text_codec
-from exporter.connections.postgres import Postgres, PostgresSession
+from exporter.connections.postgres import Postgres
+from exporter.connections.postgres_session import PostgresSession
 from exporter.demo.cluster import Cluster
 from exporter.errors import QueryError
 from exporter.watch.loop import WatchOptions

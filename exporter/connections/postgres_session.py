@@ -1,0 +1,251 @@
+"""Asks PostgreSQL: learns facts, and fetches rows within bounds."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from exporter.connections.driver_errors import (
+    DECODE_ERRORS,
+    DRIVER_ERRORS,
+    query_reason,
+    query_sentence,
+)
+from exporter.connections.guard_rails import PINNED, assignments
+from exporter.connections.inbound import Inbound
+from exporter.connections.session import (
+    APPLICATION_NAME,
+    MOST_ROWS,
+    Answer,
+    Directory,
+    Session,
+    Vitals,
+)
+from exporter.errors import DatabaseError, ExcessError, QueryError
+from exporter.planning.label_columns import LabelColumns
+from exporter.planning.oid_names import Relation
+from exporter.planning.server import Extension
+from exporter.sql import signed
+
+_PATHS = {PINNED: PINNED, "role": "DEFAULT"}
+
+_PATIENCE_SECONDS = 1.0
+"""How much longer than statement_timeout an answer may take before the server counts as hung."""
+
+_PATIENCE_WITH_VITALS_SECONDS = 3.0
+
+_MOST_NAMES = 500_000
+"""Upper bound on the databases, and on the roles, that are known by name."""
+
+_EARLIEST_TIMEOUT = 0.9
+"""Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
+
+
+class PostgresSession(Session):
+    """One connection to PostgreSQL, behind guard rails."""
+
+    _errors = (*DRIVER_ERRORS, *DECODE_ERRORS)
+
+    def __init__(
+        self,
+        connection: Any,
+        inbound: Inbound,
+        login_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(clock)
+        self._connection = connection
+        self._inbound = inbound
+        self.login_seconds = login_seconds
+        self.pid: int = connection.get_server_pid()
+        self._set: dict[str, str] = {"search_path": PINNED}
+        self._statements: dict[str, Any] = {}
+        """Query -> its prepared statement."""
+        self._times_out_at = float("inf")
+        """When the server may end the query at hand for its statement_timeout."""
+
+    async def fetch(
+        self,
+        sql: str,
+        timeout: float,
+        *args: Any,
+        patience: float | None = None,
+        search_path: str = PINNED,
+        most_rows: int = MOST_ROWS,
+        labels: LabelColumns | None = None,
+    ) -> Answer:
+        """Run one query; the server ends it after the timeout, and stops at one row more than may be read."""
+        patience = timeout + _PATIENCE_SECONDS if patience is None else patience
+        wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
+        changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
+        if changed:
+            await self._change(changed, patience)
+        self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
+        self._inbound.rows = most_rows + 1
+        answer: Answer = await self._answered(sql, self._run(sql, args, labels, most_rows), patience)
+        return replace(answer, round_trips=answer.round_trips + bool(changed))
+
+    async def _run(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
+        """Run a query by its prepared statement; where its columns have changed, by a new one."""
+        try:
+            return await self._rows(sql, args, labels, most_rows)
+        except asyncpg.InvalidCachedStatementError:
+            del self._statements[sql]
+            answer = await self._rows(sql, args, labels, most_rows)
+            return replace(answer, round_trips=answer.round_trips + 1)
+        except asyncpg.OutdatedSchemaCacheError:
+            self._statements.clear()  # the driver refuses statements of before
+            raise
+
+    async def _rows(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
+        statement, round_trips = await self._statement(sql, labels)
+        fetch = statement._PreparedStatement__bind_execute  # noqa: SLF001  # the driver's fetch() has no limit
+        rows: list[Any] = await fetch(args, most_rows + 1, None)
+        return Answer(rows[:most_rows], round_trips + 1, is_cut=len(rows) > most_rows)
+
+    async def _statement(self, sql: str, labels: LabelColumns | None) -> tuple[Any, int]:
+        """Prepare a query once, with casts of the labels that need one; return how many round trips that took."""
+        if found := self._statements.get(sql):
+            return found, 0
+        round_trips, statement = 1, await self._connection.prepare(sql)
+        if labels and labels.names:
+            columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
+            if (written := labels.query(sql, columns)) != sql:
+                round_trips, statement = 2, await self._connection.prepare(written)
+        self._statements[sql] = statement
+        return statement, round_trips
+
+    async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
+        """Name the columns that a query would return, and their types, without running it."""
+        if self._set.get("search_path") != (path := _PATHS[search_path]):
+            await self._change({"search_path": path}, 5.0 + _PATIENCE_SECONDS)
+        statement = await self._answered(sql, self._connection.prepare(sql), 5.0 + _PATIENCE_SECONDS)
+        return {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
+
+    async def _change(self, values: Mapping[str, str], patience: float) -> None:
+        """Change what the session is set to; until the server has confirmed it, nothing is known of it."""
+        for name in values:
+            self._set.pop(name, None)
+        await self._answered(assignments(values), self._connection.execute(assignments(values)), patience)
+        self._set |= values
+
+    async def vitals(self, timeout: float) -> Vitals:
+        """Ask what the server is, reading no catalog that could be locked."""
+        sql = (
+            "SELECT current_setting('server_version_num')::int AS version,"
+            " pg_is_in_recovery() AS in_recovery, current_database()::text AS database,"
+            " (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role"
+        )
+        asked_at = self._clock()
+        patience = _PATIENCE_WITH_VITALS_SECONDS
+        answer = await self.fetch(signed(sql, "vitals"), timeout, patience=patience, most_rows=1)
+        round_trip = (self._clock() - asked_at) / answer.round_trips
+        if len(answer.rows) != 1:
+            raise QueryError("query", f"the server answered a question of one row with {len(answer.rows)}")
+        [row] = answer.rows
+        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, round_trip)
+
+    async def directory(self, timeout: float) -> Directory:
+        """Read the names of all databases and roles."""
+        answer = await self.fetch(
+            "SELECT oid, textsend(datname::text) AS name,"
+            " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
+            " AND has_database_privilege(oid, 'CONNECT') AS connectable"
+            " FROM pg_catalog.pg_database ORDER BY datname /* pgvigil:directory */",
+            timeout,
+            most_rows=_MOST_NAMES,
+        )
+        databases = answer.rows
+        roles = await self.fetch(
+            "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */",
+            timeout,
+            most_rows=_MOST_NAMES,
+        )
+        return Directory(
+            {row["oid"]: row["name"].decode(errors="replace") for row in databases},
+            {row["oid"]: row["name"].decode(errors="replace") for row in roles.rows},
+            tuple(name for row in databases if row["connectable"] and (name := _utf8(row["name"]))),
+        )
+
+    async def extensions(self, timeout: float) -> dict[str, Extension]:
+        """List the extensions of this database with their versions and schemas."""
+        rows = await self.rows(
+            "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema"
+            " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
+            " /* pgvigil:extensions */",
+            timeout,
+        )
+        return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
+
+    async def has_tables(self, timeout: float) -> bool:
+        """Return whether this database has a permanent user table, materialized view or sequence."""
+        rows = await self.rows(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
+            " AND relpersistence <> 't')"
+            " AS has_tables /* pgvigil:has_tables */",
+            timeout,
+        )
+        return bool(rows[0]["has_tables"])
+
+    async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
+        """Name some relations of this session's database, whose own oid is given."""
+        rows = await self.rows(
+            "SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_catalog.pg_class AS c"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY($1::oid[])"
+            " /* pgvigil:relations */",
+            timeout,
+            sorted(oids),
+        )
+        return {(database, row["oid"]): row["name"] for row in rows}
+
+    async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
+        """Terminate those of our own backends that we no longer talk to, and say which of them were still there."""
+        rows = await self.rows(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)"
+            " WHERE pid::oid = ANY($1::oid[]) AND application_name = $2 /* pgvigil:end_abandoned */",
+            timeout,
+            sorted(pids),
+            APPLICATION_NAME,
+        )
+        return {row["pid"] for row in rows}
+
+    def _is_closed(self) -> bool:
+        return bool(self._connection.is_closed())
+
+    async def close(self) -> None:
+        """Say goodbye; a server that does not answer is not waited for."""
+        if self.is_stuck:
+            self.terminate()
+            return
+        try:
+            await self._connection.close(timeout=_PATIENCE_SECONDS)
+        except DRIVER_ERRORS:
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Drop the connection without a word."""
+        self._connection.terminate()
+
+    def _translated(self, error: Exception) -> DatabaseError:
+        """Say what happened; a connection that is lost is closed on this side as well."""
+        if self._inbound.refusal:
+            self.terminate()
+            return ExcessError(self._inbound.refusal)
+        reason = query_reason(error)
+        if self._is_closed() and getattr(error, "sqlstate", None) is None:
+            reason = "connection"  # it ended while the driver was in the middle of something
+        if reason == "connection":
+            self.terminate()
+        if reason == "timeout" and self._clock() < self._times_out_at:
+            reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
+        return QueryError(reason, query_sentence(error))
+
+
+def _utf8(name: bytes) -> str | None:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None  # made in a database of another encoding: no client of ours can ask for it
