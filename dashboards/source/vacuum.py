@@ -425,7 +425,7 @@ def _statistics() -> Row:
                 empty="none",
                 ranked=True,
                 label_links={"relname": HERE},
-                alerts=("PostgreSQLStaleStatistics",),
+                alerts=("PostgreSQLStaleStatistics", "PostgreSQLPartitionedTableNotAnalyzed"),
             ),
             table(
                 "inserted",
