@@ -70,6 +70,17 @@ class Rounds:
     """Longest interval between two visits to the same database, in seconds; 0 without other databases."""
 
 
+@dataclass(frozen=True)
+class Login:
+    """The latest new login, which nothing but the question whether logins succeed was for."""
+
+    success: bool
+    seconds: float
+    """Until it succeeded or was given up."""
+    reason: ConnectReason | Literal[""] = ""
+    """Why it failed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """One scrape of one target."""
@@ -90,3 +101,5 @@ class Report:
     """Incidents recorded so far, by kind."""
     kind: Kind = "postgresql"
     rounds: Rounds = field(default_factory=Rounds)
+    login: Login | None = None
+    """None when none was tried lately."""

@@ -20,6 +20,9 @@ COMPATIBILITY = BUILT_IN / "compatibility"
 _OUR_OWN = (
     "pg_up",
     "pg_up_reason",
+    "pg_login_success",
+    "pg_login_reason",
+    "pg_login_seconds",
     "pgbouncer_up",
     "pgbouncer_up_reason",
     "pg_session_sampled_seconds",

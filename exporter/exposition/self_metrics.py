@@ -70,6 +70,10 @@ def _down_reasons(report: Report) -> Mapping[str, int]:
     return {reason: int(not report.up and reason == report.down_reason) for reason in CONNECT_REASONS}
 
 
+def _login_reasons(report: Report) -> Mapping[str, int]:
+    return {reason: int(reason == report.login.reason) for reason in CONNECT_REASONS} if report.login else {}
+
+
 def _rest(job: JobStatus) -> tuple[Rest, ...]:
     return job.samples.rest if job.samples else ()
 
@@ -98,6 +102,24 @@ _UP: tuple[SelfMetric[Any], ...] = (
 
 _OWN: tuple[SelfMetric[Any], ...] = (
     *_UP,
+    _POSTGRESQL.one(
+        "pg_login_success",
+        "1 when the latest new login of the exporter succeeded, else 0: sessions that are open go on, and nobody else"
+        " gets in. Tried once a minute, every 10 s while it fails, on a connection that is closed at once.",
+        lambda report: int(report.login.success) if report.login else None,
+    ),
+    _POSTGRESQL.each(
+        "reason",
+        "pg_login_reason",
+        "Why pg_login_success is 0: 1 for the reason that holds, 0 for the others.",
+        _login_reasons,
+    ),
+    _POSTGRESQL.one(
+        "pg_login_seconds",
+        "Seconds that the latest new login of the exporter took, or until it was given up. A rise means that the"
+        " postmaster, authentication or the start of backends is slow.",
+        lambda report: report.login.seconds if report.login else None,
+    ),
     _JOB.one(
         "pgvigil_collector_success",
         "1 when the page has the collector's newest result. 0 when the collector failed or is late: the page then has"

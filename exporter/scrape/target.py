@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from exporter.catalog.model import PRODUCTS, Catalog
 from exporter.connections.discovery import TIMEOUT, Discovery
+from exporter.connections.login_probe import LoginProbe
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, QueryError
@@ -74,6 +75,7 @@ class Target:
             clock,
         )
         self._clock = clock
+        self._login_probe = LoginProbe(connector, pool.budget, log)
         self._runner = JobRunner(parts)
         self._vital = KeptWorker(pool.vital, parts, self._runner)
         self._main = KeptWorker(pool.main, parts, self._runner)
@@ -160,7 +162,7 @@ class Target:
         running = [*self._tasks.values(), *filter(None, (self._watching, self._pinging))]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, self._login_probe.close(), return_exceptions=True)
         await self._parts.pool.close()
 
     def _running(self) -> list[asyncio.Task[None]]:
@@ -205,6 +207,7 @@ class Target:
             elif session := await worker.discover():
                 if worker is self._main:
                     self._start_visitors()
+                    self._login_probe.start(session)
                 await worker.run_due(session)
         except Exception as error:  # the boundary: nothing else retrieves it
             self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"worker": worker.name})
@@ -237,6 +240,7 @@ class Target:
             incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
             kind=self._kind,
             rounds=parts.schedule.rounds(),
+            login=self._login_probe.latest if parts.health.is_up else None,
         )
 
     def _statuses(self) -> tuple[JobStatus, ...]:

@@ -1,6 +1,8 @@
 """No connection for the exporter: all are used, a limit is met, a login is refused, ours are ended again and again."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +16,7 @@ from faults.harness import WATCH, exporting, failing, reason, timed, until_whole
 from pages import MONITOR, Page, uncached
 from pydantic import SecretStr
 
+from exporter.connections.login_probe import PROBE_SECONDS
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
 from exporter.scrape.target import Options, Target
@@ -260,3 +263,36 @@ async def end_every_second(server: Cluster) -> None:
     while True:
         await asyncio.to_thread(terminate, server)
         await asyncio.sleep(1)
+
+
+@pytest.mark.timeout(400)
+async def test_the_postmaster_is_stopped_while_its_backends_live(cluster: Callable[..., Cluster]) -> None:
+    """The page is whole and the server up, on the sessions that there are; that nobody gets in is said."""
+    server = cluster()
+    async with witnessed(server), exporting(server.dsn(user=MONITOR), uncached()) as running:
+        page = await until_whole(running)
+        assert page.value("pg_login_success") == 1
+        assert 0 < page.value("pg_login_seconds") < 5
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            give_up = time.monotonic() + 2 * PROBE_SECONDS
+            while page.value("pg_login_success") == 1:
+                assert time.monotonic() < give_up
+                await asyncio.sleep(5)
+                page = (await timed(running, 4.5)).page
+                assert reason(page) == ""
+                assert failing(page) & vital() == set()
+            for _ in range(6):
+                page = (await timed(running, 4.5)).page
+                assert (page.value("pg_up"), page.value("pg_login_success")) == (1, 0)
+                assert page.value("pg_login_reason", reason="timeout") == 1
+                assert page.value("pgvigil_connections") <= 5
+                await asyncio.sleep(5)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await until(lambda: logged_in_again(running))
+        assert (await timed(running, 4.5)).page.value("pgvigil_connections") <= 3
+
+
+async def logged_in_again(running: Target) -> bool:
+    return (await timed(running, 4.5)).page.value("pg_login_success") == 1

@@ -275,7 +275,7 @@ async def test_never_more_connections_than_the_budget(cluster: Callable[..., Clu
         assert databases == {"postgres", *(f"d{i}" for i in range(8))}
         assert 3 <= most <= 5
         await until(lambda: server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", MONITOR) == 2)
-        assert found.value("pgvigil_connections") == 2
+        assert found.value("pgvigil_connections") in (2, 3)  # a login for its own sake may be under way
     finally:
         await watched.close()
     await until(lambda: not server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", MONITOR))

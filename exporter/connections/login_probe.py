@@ -1,0 +1,102 @@
+"""Tries whether the server lets anybody in: kept connections go on when the postmaster has stopped to take new ones."""
+
+import asyncio
+
+from exporter.connections.budget import Budget, Lease
+from exporter.connections.kept_connection import LOGIN_SECONDS
+from exporter.connections.session import Connector, Session
+from exporter.errors import BusyError, ConnectError
+from exporter.logs import TargetLog
+from exporter.report import Login
+
+PROBE_SECONDS = 60.0
+"""Interval of the logins: one a minute costs a server next to nothing."""
+
+RETRY_SECONDS = 10.0
+"""Interval while logins fail, so that their success is seen within two scrapes."""
+
+STALE_SECONDS = 300.0
+"""Age from which the result of a login says nothing any more: no place in the budget was free for another."""
+
+
+class LoginProbe:
+    """Logs in once a minute on a place of the budget that nobody needs, and logs out at once.
+
+    A login that is not answered keeps its place, and is not joined by another: the server may still be at work on it.
+    """
+
+    def __init__(self, connector: Connector, budget: Budget, log: TargetLog) -> None:
+        self._connector = connector
+        self._budget = budget
+        self._clock = budget.clock
+        self._log = log
+        self._latest: Login | None = None
+        self._at = float("-inf")
+        """When the latest login ended."""
+        self._due_at = float("-inf")
+        self._lease: Lease | None = None
+        self._since = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def latest(self) -> Login | None:
+        """The result of the latest login; None when that is long ago."""
+        return self._latest if self._clock() - self._at <= STALE_SECONDS else None
+
+    def start(self, session: Session) -> None:
+        """Begin a login when it is due; the first result is the login of a session that there is."""
+        if self._connector.kind != "postgresql":
+            return
+        if self._latest is None:
+            self._note(Login(True, session.login_seconds), PROBE_SECONDS)
+        if self._clock() >= self._due_at and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(), name="login probe")
+
+    async def _run(self) -> None:
+        try:
+            if lease := await self._leased():
+                await self._log_in(lease)
+        except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
+            self._log.error("login probe failed unexpectedly", exc_info=error)
+
+    async def _leased(self) -> Lease | None:
+        """Return the place of the login under way, or a new one; None when there is none."""
+        if (lease := self._lease) and lease.is_logging_in:
+            if self._clock() - self._since < LOGIN_SECONDS or not await self._connector.is_answering():
+                return lease
+            self._lease = None
+            await lease.release(cancel=True)
+        if self._lease is None:
+            try:
+                self._lease, self._since = await self._budget.lend(0), self._clock()
+            except BusyError:
+                return None
+        return self._lease
+
+    async def _log_in(self, lease: Lease) -> None:
+        try:
+            session = await lease.log_in(self._connector)
+        except ConnectError as error:
+            self._note(Login(False, self._clock() - self._since, error.reason), RETRY_SECONDS)
+        else:
+            self._note(Login(True, session.login_seconds), PROBE_SECONDS)
+        if not lease.is_logging_in:
+            self._lease = None
+            await lease.release()
+
+    def _note(self, login: Login, pause: float) -> None:
+        """Take over a result, and log it where it is news."""
+        if login.success != (self._latest is None or self._latest.success):
+            extra = {"reason": login.reason}
+            event = "logins succeed again" if login.success else "a new login failed, while older sessions go on"
+            self._log.warning(event, extra=extra)
+        self._latest, self._at = login, self._clock()
+        self._due_at = self._at + pause
+
+    async def close(self) -> None:
+        """End a login under way."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._lease:
+            await self._lease.release(cancel=True)
