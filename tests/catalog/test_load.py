@@ -146,7 +146,7 @@ BAD = [
     (GOOD + "labels: [a, a]\n", "bad.yaml: pg_uptime_seconds: a label is named twice"),
     (GOOD.replace("pg_uptime_seconds", "pg_up"), "metric pg_up: the exporter's own; choose another name"),
     (GOOD.replace("pg_uptime_seconds", "process_x"), "metric process_x: the exporter's own; choose another name"),
-    (GOOD + "timeout: 0\n", "bad.yaml: timeout: Input should be greater than 0"),
+    (GOOD + "timeout: 0\n", "bad.yaml: timeout: Input should be greater than or equal to 0.001"),
     (GOOD + "cache: soon\n", "bad.yaml: cache: Input should be a valid number"),
     (GOOD + "limit: 0\n", "bad.yaml: limit: Input should be greater than 0"),
     (GOOD + "enabled: 1\n", "bad.yaml: enabled: Input should be a valid boolean"),

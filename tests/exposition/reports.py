@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from exporter.catalog.model import Metric
 from exporter.planning.plan import FULL_LIMITS
-from exporter.report import JobStatus, Report, Rounds, ServerCost
+from exporter.report import JobStatus, Login, Report, Rounds, ServerCost
 from exporter.samples.model import Family, Rest, Samples
 
 _VALUES = Metric.model_validate({"name": "pg_values", "type": "gauge", "help": "Values.", "column": "a"})
@@ -49,6 +49,7 @@ FEW_DATABASES = Report(
     costs={("statements", ""): ServerCost(1.5, 200, 3000), ("tables", "app"): ServerCost(0.5, 20, 30)},
     incidents={"lock_wait": 1, "down": 0},
     rounds=Rounds(visits=8, login_seconds=0.0625, interval=60.0),
+    login=Login(False, 3.0, "timeout"),
 )
 """A server that is up: jobs with and without results, errors, cuts and costs."""
 
