@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from alerts.ruleset import load
 from click import Command
 
 from exporter.__main__ import cli
@@ -41,3 +42,7 @@ def test_every_route_is_described() -> None:
 
 def test_every_key_of_the_collector_format_is_described() -> None:
     assert [key for key in Collector.model_fields if f"`{key}`" not in README and f"{key}: " not in README] == []
+
+
+def test_the_number_of_alerts_is_up_to_date() -> None:
+    assert f"`alerts/` has {len(load().alerts)} alert rules " in README

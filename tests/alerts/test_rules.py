@@ -13,7 +13,7 @@ from alerts.golden import FOLDER as GOLDEN
 from alerts.labels import SCRAPED, Known, LabelError, comparisons, exported
 from alerts.ruleset import ALERTS, Rule, load
 from alerts.series import TARGET, Series, series_of
-from pages import MONITOR, page
+from pages import MONITOR, catalog, page
 
 from alerts import generate
 from exporter.commands.rules import ALERT, DASHBOARDS, NAME, RUNBOOKS, THRESHOLD, thresholds
@@ -200,6 +200,49 @@ def test_each_number_compared_with_can_be_changed_unless_it_is_a_state(subtests:
                 sides = (comparison.lhs, comparison.rhs)
                 numbers = {side.val for side in sides if isinstance(side, promql_parser.NumberLiteral)}
                 assert numbers <= commented | {0, 1}, comparison.prettify()
+
+
+# Results that the exporter serves again.
+
+LASTING = {
+    "PostgreSQLChecksumFailure": "the time of a failure stays what it is",
+    "PostgreSQLCrashLoop": "counts what changed",
+    "PostgreSQLLockQueue": "what may be of the past only excuses",
+    "PostgreSQLLockQueueBehindAccessExclusive": "what may be of the past only excuses",
+    "PostgreSQLMultixactFailsafeReached": "an age only rises until vacuum has done its work",
+    "PostgreSQLMultixactNearlyExhausted": "an age only rises until vacuum has done its work",
+    "PostgreSQLReplicationSlotLost": "a slot stays lost",
+    "PostgreSQLReplicationSlotUnreserved": "a slot leaves that state within a checkpoint, to be lost or for good",
+    "PostgreSQLSubscriptionFailing": "counts errors",
+    "PostgreSQLXidFailsafeReached": "an age only rises until vacuum has done its work",
+    "PostgreSQLXidNearlyExhausted": "an age only rises until vacuum has done its work",
+}
+"""Critical alerts that a result of the past cannot mislead, and why."""
+
+CONSTANT = {"pg_settings_wal_segment_size_bytes"}
+LAST_GOOD_SECONDS = 60
+
+
+def test_no_page_comes_of_a_result_of_the_past(subtests: pytest.Subtests) -> None:
+    """A critical alert waits for longer than one result is served, or asks whether the server answers now."""
+    collectors = {metric.name: each for each in catalog() for metric in each.metrics}
+    for alert in ALERTING:
+        if alert.labels["severity"] != "critical" or alert.name in LASTING:
+            continue
+        with subtests.test(alert.name):
+            read = RULES.needs(alert).metrics & {
+                selector.name for rule in _with_records(alert) for selector in rule.selectors
+            }
+            named = [collectors[name] for name in read - CONSTANT if name in collectors]
+            served = [each.cache + LAST_GOOD_SECONDS for each in named if each.last_good]
+            waits = promql_parser.parse_duration(alert.hold).total_seconds() if alert.hold else 0
+            assert waits > max(served, default=-1) or read & {"pg_up", "pgbouncer_up"}
+
+
+def _with_records(rule: Rule) -> list[Rule]:
+    """A rule and the records that its expression reads."""
+    records = [RULES.records[name] for selector in rule.selectors if (name := selector.name or "") in RULES.records]
+    return [rule, *(each for record in records for each in _with_records(record))]
 
 
 # Names, texts and links, by the conventions of Prometheus mixins and ours.
