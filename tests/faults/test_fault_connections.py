@@ -266,9 +266,10 @@ async def end_every_second(server: Cluster) -> None:
 
 
 @pytest.mark.timeout(400)
-async def test_the_postmaster_is_stopped_while_its_backends_live(cluster: Callable[..., Cluster]) -> None:
+@pytest.mark.parametrize("major", [13, 18])
+async def test_the_postmaster_is_stopped_while_its_backends_live(cluster: Callable[..., Cluster], major: int) -> None:
     """The page is whole and the server up, on the sessions that there are; that nobody gets in is said."""
-    server = cluster()
+    server = cluster(major)
     async with witnessed(server), exporting(server.dsn(user=MONITOR), uncached()) as running:
         page = await until_whole(running)
         assert page.value("pg_login_success") == 1
