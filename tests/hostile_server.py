@@ -114,6 +114,15 @@ async def rows_without_end(stream: Stream) -> None:
     await _answer(stream, lambda: ROW * ROWS)
 
 
+async def a_console_without_end(stream: Stream) -> None:
+    """Send rows without end in answer to any simple query."""
+    reader, writer = stream
+    writer.write(WELCOME)
+    await reader.readexactly(5)
+    writer.write(message(b"T", ROW_DESCRIPTION))
+    await _flood(stream, message(b"D", struct.pack("!HI", 1, 1) + b"7") * ROWS)
+
+
 async def a_row_of_a_gigabyte(stream: Stream) -> None:
     """Announce a row of a gigabyte, and send it."""
     first = iter((b"D" + struct.pack("!I", 2**30),))

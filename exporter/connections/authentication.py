@@ -44,6 +44,8 @@ class Exchange:
     """The authentication of one login, request by request."""
 
     require_auth: str = ""
+    is_over: bool = False
+    """Whether the server has let us in."""
     _proved: str = "none"
     """The method that has been answered; that of a SASL exchange once the server has proved itself too."""
     _hashed: bool = False
@@ -61,6 +63,7 @@ class Exchange:
         if code == _SASL_FINAL:
             self._proved = _REQUESTS[_SASL][0]
         if code == _OK:
+            self.is_over = True
             how = "lets us in without a proof" if self._proved == "none" else "lets us in"
             return self._unless_allowed(self._proved, f"the server {how}")
         return ""

@@ -21,7 +21,7 @@ from exporter.errors import ConnectReason
 ANSWER_BYTES = 64 * 2**20
 """Upper bound on what a server sends in answer to one question: 500 000 rows of 128 bytes."""
 
-LOGIN_BYTES = 2**20
+LOGIN_BYTES = 2**17
 """Upper bound on what a server sends between two messages of ours during the login; PostgreSQL sends some 500 bytes."""
 
 MOST_OTHERS = 10_000
@@ -131,8 +131,9 @@ class Inbound(asyncio.Protocol):
             end = at + 1 + length
             if end > len(data):
                 break
-            if kind == b"R" and (why := self._exchange.refusal(data[at + _HEADER_BYTES : end])):
-                self._refuse(why, "authentication")
+            why = self._exchange.refusal(data[at + _HEADER_BYTES : end]) if kind == b"R" else ""
+            if why or (kind == b"Z" and not self._exchange.is_over):
+                self._refuse(why or "the server skips the authentication", "authentication")
                 return b""
             self._is_logging_in, at = kind != b"Z", end
         self._head = b""

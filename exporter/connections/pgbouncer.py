@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,15 @@ from exporter.connections.session import (
     Vitals,
     secret_in,
 )
-from exporter.errors import ConnectError, ConnectReason, DatabaseError, QueryError, QueryReason, SettingsError
+from exporter.errors import (
+    ConnectError,
+    ConnectReason,
+    DatabaseError,
+    ExcessError,
+    QueryError,
+    QueryReason,
+    SettingsError,
+)
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
@@ -180,17 +188,42 @@ class Console(Session):
         wire = self._connection.pgconn
         try:
             wire.send_query(command.encode())
-            results = await waiting.wait_async(generators.execute(wire), wire.socket, _POLL_SECONDS)
+            wire.set_single_row_mode()
+            return await waiting.wait_async(self._rows(wire), wire.socket, _POLL_SECONDS)
         except asyncio.CancelledError:
             if self._closed:
                 raise psycopg.OperationalError("the connection was closed on this side") from None
             raise
-        for result in results:
+        except ExcessError:
+            self.terminate()
+            raise
+        except ValueError as error:
+            self.terminate()
+            raise QueryError("query", f"{command} returned a number that is none") from error
+
+    def _rows(self, wire: pq.abc.PGconn) -> Generator[Any, Any, Shown]:
+        """Read an answer row by row, so that one without an end is noticed; libpq would collect all of it."""
+        columns: tuple[str, ...] = ()
+        found: list[tuple[Value, ...]] = []
+        refusal: QueryError | None = None
+        yield from generators.send(wire)
+        while (result := (yield from generators.fetch(wire))) is not None:
             if result.status == pq.ExecStatus.FATAL_ERROR:
-                message = result.get_error_message().strip()[:_MESSAGE_CHARACTERS]
-                refusal: QueryReason = "permission" if _ADMIN_ONLY in message else "query"
-                raise QueryError("connection" if self.is_lost else refusal, message)
-        return _shown(results[0])
+                refusal = refusal or self._refusal(result)
+                continue
+            part = _shown(result)
+            columns = columns or part.columns
+            found += part.rows
+            if len(found) > MOST_ROWS:
+                raise ExcessError(f"the console sends more than {MOST_ROWS} rows")
+        if refusal:
+            raise refusal
+        return Shown(columns, tuple(found))
+
+    def _refusal(self, result: pq.abc.PGresult) -> QueryError:
+        message = result.get_error_message().strip()[:_MESSAGE_CHARACTERS]
+        reason: QueryReason = "permission" if _ADMIN_ONLY in message else "query"
+        return QueryError("connection" if self.is_lost else reason, message)
 
     def _translated(self, error: Exception) -> DatabaseError:
         self.terminate()

@@ -81,8 +81,8 @@ class JobRunner:
         return Outcome(self._clock() - started, server_seconds, len(answer.rows), found)
 
     def _most_rows(self, job: Job) -> int:
-        """Return how many rows fit on a page: one more is never served, so it is not read either."""
-        return max(self._max_samples // len(job.metrics), 1)
+        """Return how many rows fit on a page, of which no more are served; on a small one the cut is still counted."""
+        return max(self._max_samples // len(job.metrics), _MANY_ROWS)
 
     async def _samples(self, job: Job, answer: Answer, session: Session) -> Samples:
         """Turn the rows into samples; QueryError when declared columns are missing."""

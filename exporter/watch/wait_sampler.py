@@ -14,19 +14,20 @@ SELECT datid,
        state,
        wait_event_type,
        wait_event,
-       count(*) FILTER (WHERE backend_type = 'client backend') AS sessions,
-       count(DISTINCT session) FILTER (WHERE wait_event_type = 'Lock'
-                                         AND backend_type IN ('client backend', 'parallel worker')) AS lock_sessions,
-       array_agg(DISTINCT session::oid) FILTER (WHERE wait_event_type = 'Lock') AS lock_waiters,
+       count(*) FILTER (WHERE type = 'client backend') AS sessions,
+       count(DISTINCT session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
+       array_agg(DISTINCT session) FILTER (WHERE waits) AS lock_waiters,
        current_setting('max_connections')::int
          - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
-  FROM (SELECT a.*,
-               coalesce(CASE WHEN a.backend_type = 'parallel worker' THEN a.leader_pid END, a.pid) AS session
-          FROM pg_stat_get_activity(NULL) AS a) AS activity
+  FROM (SELECT *,
+               backend_type AS type,
+               wait_event_type = 'Lock' AS waits,
+               coalesce(CASE backend_type WHEN 'parallel worker' THEN leader_pid END, pid)::oid AS session
+          FROM pg_stat_get_activity(NULL)) AS a
  WHERE pid <> pg_backend_pid()
-   AND (backend_type = 'client backend' OR wait_event_type = 'Lock')
+   AND (type = 'client backend' OR waits)
  GROUP BY 1, 2, 3, 4
 /* pgvigil:wait_sampler */
 """

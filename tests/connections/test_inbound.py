@@ -99,6 +99,12 @@ def test_a_login_is_bounded(sent: bytes) -> None:
     assert transport.is_aborted
 
 
+def test_a_server_that_skips_the_authentication_is_none() -> None:
+    bounds, driver, transport = connected()
+    bounds.data_received(READY + hostile_server.request(3))
+    assert (driver.got, bounds.reason, transport.is_aborted) == (b"", "authentication", True)
+
+
 def test_each_question_has_bounds_of_its_own() -> None:
     bounds, driver, transport = connected()
     bounds.data_received(WELCOME)

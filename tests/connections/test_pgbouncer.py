@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hostile_server
 import psutil
 import pytest
 import yaml
@@ -23,10 +24,11 @@ from serving import environment, run, serving
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
 from exporter.commands.grants import console_grants
+from exporter.connections import pgbouncer as driver
 from exporter.connections.pgbouncer import PgBouncer
 from exporter.connections.session import Stuck
 from exporter.demo.cluster import Cluster, free_port
-from exporter.errors import ConnectError, QueryError, SettingsError
+from exporter.errors import ConnectError, ExcessError, QueryError, SettingsError
 from exporter.planning.plan import plan
 from exporter.planning.server import Server
 from exporter.scrape.target import Options, Target
@@ -553,3 +555,12 @@ async def test_what_grants_prints_lets_us_in(bouncers: Bouncers) -> None:
 def test_a_user_that_stats_users_cannot_hold_is_refused(user: str) -> None:
     with pytest.raises(SettingsError):
         console_grants(user)
+
+
+async def test_an_answer_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "MOST_ROWS", 5000)
+    async with hostile_server.listening(hostile_server.a_console_without_end) as dsn:
+        session = await PgBouncer(SecretStr(dsn.replace("/anywhere", ""))).connect()
+        with pytest.raises(ExcessError, match="more than 5000 rows"):
+            await session.vitals(5)
+        assert session.is_lost

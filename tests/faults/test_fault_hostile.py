@@ -9,6 +9,7 @@ import hostile_server
 import psutil
 import pytest
 from pages import MONITOR, Page, read
+from patience import wait_until
 from serving import Exporter, serving
 
 from exporter.demo.cluster import Cluster
@@ -50,13 +51,19 @@ def beside(dsn: str, healthy: Cluster, tmp_path: Path) -> Iterator[Exporter]:
         f"targets:\n- {{name: healthy, dsn: '{healthy.dsn(user=MONITOR)}'}}\n- {{name: hostile, dsn: '{dsn}'}}\n"
     )
     with serving("--config", str(config)) as exporter:
+        wait_until(lambda: healthy_page(exporter).value("pg_up"))
         whole_page(exporter)
         yield exporter
 
 
+def healthy_page(exporter: Exporter) -> Page:
+    """The page of the healthy server."""
+    return read(exporter.get("/probe?target=healthy", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text)
+
+
 def whole_page(exporter: Exporter) -> Page:
     """The page of the healthy server, on which the vital collectors have their newest results."""
-    page = read(exporter.get("/probe?target=healthy", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text)
+    page = healthy_page(exporter)
     assert page.value("pg_up") == 1
     assert page.value("pgvigil_collector_success", collector="sessions") == 1
     return page
