@@ -88,8 +88,9 @@ class PostgresSession(Session):
         try:
             statement, round_trips = await self._statement(sql, labels)
             return Answer(await statement.fetch(*args), round_trips + 1)
-        except asyncpg.InvalidCachedStatementError:
-            del self._statements[sql]
+        except (asyncpg.InvalidCachedStatementError, asyncpg.InvalidColumnReferenceError):
+            if self._statements.pop(sql, None) is None:
+                raise
             statement, round_trips = await self._statement(sql, labels)
             return Answer(await statement.fetch(*args), round_trips + 2)
         except asyncpg.OutdatedSchemaCacheError:
