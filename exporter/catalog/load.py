@@ -192,7 +192,7 @@ def _read(file: Path) -> _File:
     text = strict_yaml.read(file, CatalogError, file.name)
     data = strict_yaml.parse(text, CatalogError, file.name)
     if data is None or data == {}:
-        return _File(file, (), notes=(f"{file.name}: holds no collector and no query, only comments if anything",))
+        return _File(file, (), notes=(f"{file.name}: holds no collector: it is empty, or has comments only",))
     try:
         if queries.recognised(data):
             made = queries.translated(file.name, text)

@@ -92,8 +92,9 @@ class PostgresSession(Session):
         """Run a query by its prepared statement; where its columns have changed, by a new one."""
         try:
             return await self._rows(sql, args, labels, most_rows)
-        except asyncpg.InvalidCachedStatementError:
-            del self._statements[sql]
+        except (asyncpg.InvalidCachedStatementError, asyncpg.InvalidColumnReferenceError):
+            if self._statements.pop(sql, None) is None:
+                raise
             answer = await self._rows(sql, args, labels, most_rows)
             return replace(answer, round_trips=answer.round_trips + 1)
         except asyncpg.OutdatedSchemaCacheError:

@@ -15,6 +15,8 @@ The driver returns a str, an int or a bool for them.
 _TIMES = frozenset({1082, 1114, 1184})
 """OIDs of date, timestamp and timestamptz."""
 
+_INTERVAL = 1186
+
 _TAG = re.compile(r"/\* pgvigil:\w+ \*/\s*\Z")
 
 
@@ -23,10 +25,13 @@ class LabelColumns:
     """The columns of a query that are labels: PostgreSQL writes their text, since every type has its own rules."""
 
     names: frozenset[str]
-    also_values: frozenset[str] = frozenset()
-    """Those whose value is needed beside its text, which then is in a column of its own."""
-    times_as_seconds: bool = False
-    """Whether a date or a time is written in whole Unix seconds, as postgres_exporter has it."""
+    values: frozenset[str] = frozenset()
+    """Columns whose value is needed. The text of one that is a label too is in a column of its own."""
+    is_lenient: bool = False
+    """Whether dates, times and intervals become seconds, as postgres_exporter has it, and no other column is read.
+
+    The driver has no value for the year 20000, which would cost the whole answer.
+    """
 
     def query(self, sql: str, columns: Sequence[tuple[str, int]]) -> str:
         """Write the query so that it returns text where the driver would return something else.
@@ -36,28 +41,37 @@ class LabelColumns:
             columns: name and type OID of each of its columns, in order.
 
         """
-        if all(name not in self.names or oid in PLAIN_TYPES for name, oid in columns):
+        parts = [(f"c{i} AS {quoted(name)}", self._column(f"c{i}", name, oid)) for i, (name, oid) in enumerate(columns)]
+        written = ",\n       ".join(part for _, column in parts for part in column)
+        if not written or all(column == [plain] for plain, column in parts):
             return sql
         tag = _TAG.search(sql)
-        written = ",\n       ".join(
-            part for i, (name, oid) in enumerate(columns) for part in self._column(i, name, oid)
-        )
         aliases = ", ".join(f"c{i}" for i in range(len(columns)))
         return (
             f"SELECT {written}\n  FROM (\n{without_end(sql)}\n) AS labelled ({aliases})"  # noqa: S608  # quoted
             f"{chr(10) + tag[0] if tag else ''}"
         )
 
-    def _column(self, place: int, name: str, oid: int) -> list[str]:
-        value = f"c{place} AS {quoted(name)}"
-        if name not in self.names or oid in PLAIN_TYPES:
-            return [value]
-        text = f"CAST(c{place} AS pg_catalog.text)"
-        if oid in _TIMES and self.times_as_seconds:
-            seconds = f"CAST(CAST(floor(extract(epoch FROM c{place})) AS int8) AS pg_catalog.text)"
-            text = f"CASE WHEN isfinite(c{place}) THEN {seconds} ELSE {text} END"
-        both = name in self.also_values
-        return [*([value] if both else []), f"{text} AS {quoted(text_column(name) if both else name)}"]
+    def _column(self, value: str, name: str, oid: int) -> list[str]:
+        """Write what is selected of one column: its value, its text, both or nothing."""
+        plain, is_value = f"{value} AS {quoted(name)}", name in self.values
+        if name not in self.names:
+            if not self.is_lenient:
+                return [plain]
+            is_ours = name.startswith("pgvigil_")
+            return [f"{self._seconds(value, oid)} AS {quoted(name)}"] if is_value or is_ours else []
+        if oid in PLAIN_TYPES:
+            return [plain]
+        text = f"CAST({value} AS pg_catalog.text)"
+        if self.is_lenient and oid in _TIMES:
+            seconds = f"CAST(CAST(floor(extract(epoch FROM {value})) AS int8) AS pg_catalog.text)"
+            text = f"CASE WHEN isfinite({value}) THEN {seconds} ELSE {text} END"
+        return [plain, f"{text} AS {quoted(text_column(name))}"] if is_value else [f"{text} AS {quoted(name)}"]
+
+    def _seconds(self, value: str, oid: int) -> str:
+        if oid == _INTERVAL:
+            return f"CAST(extract(epoch FROM {value}) AS float8)"
+        return f"CAST(floor(extract(epoch FROM {value})) AS float8)" if oid in _TIMES else value
 
 
 def text_column(label: str) -> str:

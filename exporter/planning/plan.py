@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
-from exporter.catalog.model import PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
+from exporter.catalog.model import COMPUTED, PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server
@@ -49,11 +49,12 @@ class Job:
         collector = self.collector
         ledger, batches = collector.ledger, collector.batches
         values = {metric.column for metric in self.metrics} | {*collector.remember}
+        values |= {column.removeprefix(COMPUTED) for column in values}
         values |= {*ledger.key, ledger.rank} if ledger else set()
         values |= {batches.by, batches.rank} if batches else set()
         values |= {*TRANSFORMS[collector.transform].needs} if collector.transform else set()
         labels = frozenset({*collector.labels, *(label for metric in self.metrics for label in metric.labels)})
-        return LabelColumns(labels - collector.names.keys(), labels & values, collector.lenient)
+        return LabelColumns(labels - collector.names.keys(), frozenset(values), collector.lenient)
 
     @cached_property
     def key(self) -> tuple[str, str]:

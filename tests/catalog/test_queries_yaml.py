@@ -188,7 +188,7 @@ def test_a_file_without_a_query_loads_as_nothing_and_says_so(text: str, tmp_path
     """The queries.yaml that postgres_exporter publishes holds comments only."""
     found = loaded(tmp_path, text)
     assert found.collectors == ()
-    assert found.notes == ("queries.yaml: holds no collector and no query, only comments if anything",)
+    assert found.notes == ("queries.yaml: holds no collector: it is empty, or has comments only",)
 
 
 OURS = """

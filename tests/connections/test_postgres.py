@@ -17,6 +17,7 @@ from exporter.connections.postgres import Postgres
 from exporter.connections.postgres_session import PostgresSession
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, QueryError, SettingsError
+from exporter.planning.label_columns import LabelColumns
 
 
 async def reason(dsn: str, password_file: Path | None = None) -> str:
@@ -263,3 +264,23 @@ async def test_a_server_answers_before_any_login_and_a_silent_address_does_not(s
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         assert not await Postgres(SecretStr(f"host=127.0.0.1 port={port}")).is_answering()
+
+
+async def test_a_query_whose_columns_change_is_prepared_anew(server: Cluster) -> None:
+    server.execute(
+        f"CREATE TABLE changing (a int); GRANT SELECT ON changing TO {MONITOR}; INSERT INTO changing VALUES (1)"
+    )
+    labels = LabelColumns(frozenset({"took"}))
+    try:
+        async with await Postgres(SecretStr(server.dsn(user=MONITOR))).connect() as session:
+            sql = "SELECT * FROM public.changing"
+            for change, row in (
+                ("SELECT 1", {"a": 1}),
+                ("ALTER TABLE changing ADD took interval DEFAULT '-1.5 s'", {"a": 1, "took": "-00:00:01.5"}),
+                ("ALTER TABLE changing DROP a", {"took": "-00:00:01.5"}),
+            ):
+                server.execute(change)
+                answer = await session.fetch(sql, 5, labels=labels)
+                assert [dict(each) for each in answer.rows] == [row]
+    finally:
+        server.execute("DROP TABLE changing")

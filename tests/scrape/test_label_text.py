@@ -163,6 +163,30 @@ def test_only_labels_of_other_types_are_cast_and_the_tag_stays_at_the_end() -> N
     )
 
 
+def test_a_time_that_the_driver_has_no_value_for_costs_nothing_else(server: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "queries.yaml").write_text(
+        """
+pg_a:
+  query: |
+    SELECT '20000-01-01 00:00:00.5+00'::timestamptz AS far, '-infinity'::date AS never,
+           '100000 years'::interval AS took, '20000-01-01'::date AS not_listed, 'x' AS kind, 1 AS b
+  metrics:
+    - kind: {usage: LABEL}
+    - far: {usage: GAUGE}
+    - never: {usage: GAUGE}
+    - took: {usage: GAUGE}
+    - b: {usage: GAUGE}
+"""
+    )
+    found = page(server.dsn(user=MONITOR), tmp_path)
+    assert found.value("pg_a_b", kind="x") == 1
+    assert found.value("pg_a_far") == server.value(
+        "SELECT extract(epoch FROM '20000-01-01 00:00:00+00'::timestamptz)::float8"
+    )
+    assert found.value("pg_a_never") == float("-inf")
+    assert found.value("pg_a_took") == server.value("SELECT extract(epoch FROM '100000 years'::interval)::float8")
+
+
 ENDS = [";", ";;", " ; ; ", "; /* c */", ";\n-- c", "-- c", " -- c;", "/* a /* nested; */ b */;", ";/**/;-- x\n\n", ""]
 
 BEGINNINGS = [
