@@ -425,7 +425,29 @@ def _statistics() -> Row:
                 empty="none",
                 ranked=True,
                 label_links={"relname": HERE},
-                alerts=("PostgreSQLStaleStatistics", "PostgreSQLPartitionedTableNotAnalyzed"),
+                alerts=("PostgreSQLStaleStatistics",),
+            ),
+            table(
+                "partitioned-missed",
+                "Partitioned tables that nobody analyzed",
+                "Share of the rows that the table's own statistics do not know: autovacuum analyzes partitions only. Run ANALYZE on it.",
+                Column(
+                    "Missed",
+                    f"""
+                    max by ({BY_TABLE}) (
+                      pg_partitioned_table_missed_rows{{<database>}} / (pg_partitioned_table_estimated_rows{{<database>}} > 0)
+                    )
+                    """,
+                    "percentunit",
+                    rising(of("PostgreSQLPartitionedTableNotAnalyzed", "ratio")),
+                ),
+                _of_table("Missed rows", "pg_partitioned_table_missed_rows{<database>}"),
+                _of_table("Rows", "pg_partitioned_table_estimated_rows{<database>}"),
+                labels=TABLE,
+                empty="no partitioned table, or PostgreSQL 13",
+                ranked=True,
+                alerts=("PostgreSQLPartitionedTableNotAnalyzed",),
+                width=12,
             ),
             table(
                 "inserted",
