@@ -117,7 +117,7 @@ class Watch:
                 wrong = self._wrong(look, late)
                 shown = _Shown()
                 if any(self.recorder.wants(kind) for kind in wrong):
-                    shown = await self._sessions(session)
+                    shown = await self._sessions(session, anybody_waits=look.lock_waiters > 0)
                     await self._learn_names(session, shown.rows)
         except DatabaseError as error:
             self._fail(error)
@@ -126,10 +126,10 @@ class Watch:
         self._record(wrong, shown, late)
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
 
-    async def _sessions(self, session: Session) -> "_Shown":
+    async def _sessions(self, session: Session, *, anybody_waits: bool) -> "_Shown":
         """Read who does what, and who waits for whom: by one read of the lock table, and only while anybody waits."""
         blocked_by: dict[int, list[int | str]] = {}
-        if sql := self._discovery.lock_entries:
+        if anybody_waits and (sql := self._discovery.lock_entries):
             table = columns((await session.fetch(signed(sql, "incidents"), _TIMEOUT, patience=_PATIENCE)).rows)
             names = dict(zip(table["owner"], map(_blocker, table["pid"], table["gid"]), strict=True)) if table else {}
             found = blockers(table) if table else {}

@@ -169,7 +169,14 @@ TABLE_READERS = {
     "tables",
     "tables_without_primary_key",
 }
-DATABASE_READERS = {"database_activity", "database_sizes", "databases", "prepared_transactions", "wraparound"}
+DATABASE_READERS = {
+    "database_activity",
+    "database_sizes",
+    "databases",
+    "multixact_members",
+    "prepared_transactions",
+    "wraparound",
+}
 ROLE_READERS = {"role_connections", "role_expiry", "roles"}
 EXTENSIONS = {"buffer_cache", "statements", "statements_info"}
 OTHERS = frozenset(

@@ -80,12 +80,15 @@ async def test_both_formats_say_the_same(server: Cluster) -> None:
 )
 async def test_the_page_is_whole_while_a_relation_is_locked(server: Cluster, statement: str) -> None:
     """Nothing missing, nothing stale, within its deadline, by an exporter that starts during the lock."""
-    server.execute("CREATE TABLE busy (id serial PRIMARY KEY, text text); INSERT INTO busy VALUES (1, 'one')")
+    for table in ("busy", "quiet"):
+        server.execute(
+            f"CREATE TABLE {table} (id serial PRIMARY KEY, text text); INSERT INTO {table} VALUES (1, 'one')"
+        )
     before = page(server.dsn(user=MONITOR))
     async with client(server, "locker") as locker:
         await locker.execute(f"BEGIN; {statement}")
         found = page(server.dsn(user=MONITOR), timeout=PATIENT)
-    server.execute("DROP TABLE busy")
+    server.execute("DROP TABLE busy; DROP TABLE quiet")
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
     assert {labels["collector"] for labels, _ in found.series("pgvigil_collector_age_seconds")} > {"tables", "sessions"}
     took = found.value("pgvigil_scrape_duration_seconds")
