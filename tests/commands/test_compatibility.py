@@ -61,7 +61,7 @@ OTHER_VALUES = {
     "pg_replication_last_replay_seconds": "has no series before a commit was replayed",
     "pg_roles_connection_limit": "has no series without a limit",
     "pg_settings_extra_float_digits": "is of each one's own session",
-    "pg_settings_lock_timeout_seconds": "is of each one's own session",
+    "pg_settings_lock_timeout_seconds": "is not known: our own sessions set it at the login",
     "pg_settings_tcp_keepalives_count": "is of each one's own session",
     "pg_settings_tcp_keepalives_idle_seconds": "is of each one's own session",
     "pg_settings_tcp_keepalives_interval_seconds": "is of each one's own session",

@@ -24,7 +24,7 @@ from serving import environment, run, serving
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
 from exporter.commands.grants import console_grants
-from exporter.connections import pgbouncer as driver
+from exporter.connections import console
 from exporter.connections.pgbouncer import PgBouncer
 from exporter.connections.session import Stuck
 from exporter.demo.cluster import Cluster, free_port
@@ -558,7 +558,7 @@ def test_a_user_that_stats_users_cannot_hold_is_refused(user: str) -> None:
 
 
 async def test_an_answer_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "MOST_ROWS", 5000)
+    monkeypatch.setattr(console, "MOST_ROWS", 5000)
     async with hostile_server.listening(hostile_server.a_console_without_end) as dsn:
         session = await PgBouncer(SecretStr(dsn.replace("/anywhere", ""))).connect()
         with pytest.raises(ExcessError, match="more than 5000 rows"):

@@ -194,7 +194,7 @@ OTHERS = frozenset(
 LOCKED = {
     "pg_statistic": Lost(set(), TABLE_READERS | DATABASE_READERS | ROLE_READERS | EXTENSIONS, perhaps=OTHERS),
     "pg_class": Lost(TABLE_READERS, {"wait_sampler"}, "timeout"),
-    "pg_namespace": Lost(TABLE_READERS, {"wait_sampler"}, "other"),
+    "pg_namespace": Lost(TABLE_READERS, {"wait_sampler"}, "timeout"),
     "pg_database": Lost(DATABASE_READERS, {"wait_sampler"}, "timeout"),
     "pg_authid": Lost(ROLE_READERS, {"wait_sampler"}, "timeout"),
     "pg_extension": Lost({"extension_updates"}, {"extension_updates"} | EXTENSIONS),

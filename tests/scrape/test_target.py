@@ -84,6 +84,7 @@ async def test_the_page_is_whole_while_a_relation_is_locked(server: Cluster, sta
         server.execute(
             f"CREATE TABLE {table} (id serial PRIMARY KEY, text text); INSERT INTO {table} VALUES (1, 'one')"
         )
+    server.execute("ANALYZE quiet")
     before = page(server.dsn(user=MONITOR))
     async with client(server, "locker") as locker:
         await locker.execute(f"BEGIN; {statement}")

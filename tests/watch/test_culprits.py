@@ -121,4 +121,5 @@ async def test_the_culprit_of_a_pile_up_is_shown_and_looking_stays_cheap(
     assert sum(bool(session.get("blocked_by")) for session in others) == 99
     assert any(session["blocked_by"] == [root] for session in others)
     assert found.omitted_sessions >= 201
-    assert watched.incidents[0].summary.startswith("300 sessions wait for locks")
+    at_first = int(watched.incidents[0].summary.partition(" sessions wait for locks")[0])
+    assert 100 < at_first <= 300  # it says what the first look saw, which on a busy machine comes before the last waits
