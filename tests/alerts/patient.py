@@ -63,6 +63,18 @@ NAMES: Mapping[str, str] = {
 }
 
 
+ENDED = """
+    DO $$ BEGIN
+        PERFORM pg_terminate_backend({active_pid});
+        FOR i IN 1..500 LOOP
+            EXIT WHEN NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot_name}' AND active);
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+    END $$
+"""
+"""Ends who uses a slot, and waits for it as pg_terminate_backend does from PostgreSQL 14 on."""
+
+
 class Patient:
     """One server, its standby, and what is wrong with it."""
 
@@ -150,7 +162,7 @@ class Patient:
             self._sql(f"DROP SUBSCRIPTION {row['subname']}")
         for row in self._asked("SELECT slot_name, active_pid FROM pg_replication_slots"):
             if row["active_pid"]:
-                self._sql(f"SELECT pg_terminate_backend({row['active_pid']}, 5000)")
+                self._sql(ENDED.format(**row))
             self._sql(f"SELECT pg_drop_replication_slot('{row['slot_name']}')")
 
     def _asked(self, sql: str) -> list[Any]:
