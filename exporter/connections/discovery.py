@@ -49,8 +49,6 @@ class Discovery:
         """None before the first answer."""
         self.role = 0
         """OID of the role that we connect as."""
-        self.round_trip = 0.0
-        """Seconds of the latest round trip."""
         self.learning = asyncio.Lock()
         """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
@@ -89,7 +87,7 @@ class Discovery:
 
     def note(self, vitals: Vitals) -> bool:
         """Take over the latest vitals; return whether the server is of another version than before."""
-        self.role, self.round_trip = vitals.role, vitals.round_trip
+        self.role = vitals.role
         self._round_trips.append(vitals.round_trip)
         known = self.server or Server(vitals.version, vitals.in_recovery, vitals.database)
         seen = replace(
