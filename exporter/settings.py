@@ -138,7 +138,10 @@ class Settings(Connection, BaseSettings):
     )
     connect_timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds for a new connection.")
     max_connections_per_target: int = Field(
-        5, ge=3, description="Connections to one server at most: two are kept, the rest borrowed for other databases."
+        5,
+        ge=3,
+        description="Connections to one server at most: two kept, others borrowed for other databases"
+        " and a login a minute.",
     )
     max_samples: int = Field(
         500_000, ge=1000, description="Samples on a page at most; what is cut of the largest collectors is counted."
