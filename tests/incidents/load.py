@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 
@@ -30,14 +29,27 @@ REPORT = "SELECT bid, count(*), sum(abalance), count(pg_sleep(0.0003)) FROM pgbe
 @asynccontextmanager
 async def at_work(server: Cluster, *, jobs: bool) -> AsyncIterator[None]:
     """A server, which runs and is empty, under load; with jobs, all that is done to a server in good hands."""
+    await furnish(server)
+    await run_program(server, "pgbench", "--initialize", f"--scale={SCALE}", "--quiet", DATABASE)
+    async with working((_bench(server), 1), *(_jobs(server) if jobs else ())):
+        yield
+
+
+async def furnish(server: Cluster) -> None:
+    """Give a server that runs its roles and its database."""
     await asyncio.to_thread(server.execute, PREPARE.format(password=server.password))
     await asyncio.to_thread(server.execute, f"CREATE DATABASE {DATABASE}")
     await asyncio.to_thread(server.execute, "CREATE EXTENSION pg_stat_statements", DATABASE)
-    await _run(server, "pgbench", "--initialize", f"--scale={SCALE}", "--quiet", DATABASE)
-    works = [_forever(_bench(server), 1)]
-    if jobs:
-        works += [_forever(job, pause) for job, pause in _jobs(server)]
-    tasks = [asyncio.create_task(work) for work in works]
+
+
+Work = Callable[[], Awaitable[object]]
+"""Makes a coroutine that does it once."""
+
+
+@asynccontextmanager
+async def working(*works: tuple[Work, float]) -> AsyncIterator[None]:
+    """Meanwhile each work is done again and again, with so many seconds between; none may fail."""
+    tasks = [asyncio.create_task(_forever(work, pause)) for work, pause in works]
     try:
         yield
         ended = [task for task in tasks if task.done()]
@@ -48,55 +60,55 @@ async def at_work(server: Cluster, *, jobs: bool) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-Work = Any
-"""Makes a coroutine that does it once."""
-
-
 def _jobs(server: Cluster) -> list[tuple[Work, float]]:
     """What is done again and again, and how many seconds lie between."""
     folder = server.folder / "backup"
     return [
         (lambda: _backup(server, folder), 120),
-        (lambda: _run(server, "pg_dump", "--file=/dev/null", DATABASE), 90),
-        (lambda: _sql(server, "vacuum", "VACUUM (ANALYZE) pgbench_accounts"), 60),
-        (lambda: _sql(server, "report", REPORT), 30),
+        (lambda: run_program(server, "pg_dump", "--file=/dev/null", DATABASE), 90),
+        (lambda: sql(server, "vacuum", "VACUUM (ANALYZE) pgbench_accounts"), 60),
+        (lambda: sql(server, "report", REPORT), 30),
         (lambda: _index(server), 75),
     ]
 
 
 def _bench(server: Cluster) -> Work:
     options = [f"--client={CLIENTS}", f"--rate={TRANSACTIONS_PER_SECOND}", "--time=36000", "--no-vacuum"]
-    return lambda: _run(server, "pgbench", *options, DATABASE, user="app")
+    return lambda: run_program(server, "pgbench", *options, DATABASE, user="app")
 
 
 async def _backup(server: Cluster, folder: Path) -> None:
-    await _run(server, "pg_basebackup", f"--pgdata={folder}", "--checkpoint=fast", "--wal-method=stream")
+    await run_program(server, "pg_basebackup", f"--pgdata={folder}", "--checkpoint=fast", "--wal-method=stream")
     await asyncio.to_thread(_delete, folder)
 
 
 async def _index(server: Cluster) -> None:
-    await _sql(server, "deploy", "CREATE INDEX CONCURRENTLY accounts_balance ON pgbench_accounts (abalance)")
+    await sql(server, "deploy", "CREATE INDEX CONCURRENTLY accounts_balance ON pgbench_accounts (abalance)")
     await asyncio.sleep(20)
-    await _sql(server, "deploy", "DROP INDEX CONCURRENTLY accounts_balance")
+    await sql(server, "deploy", "DROP INDEX CONCURRENTLY accounts_balance")
 
 
-async def _sql(server: Cluster, application: str, sql: str) -> None:
+async def sql(server: Cluster, application: str, statement: str, database: str = DATABASE) -> None:
+    """Run a statement in a session of its own, under the name of an application."""
     names = {"application_name": application}
-    session = await asyncpg.connect(server.dsn(DATABASE), ssl="disable", server_settings=names)
+    session = await asyncpg.connect(server.dsn(database), ssl="disable", server_settings=names)
     try:
-        await session.execute(sql)
+        await session.execute(statement)
     finally:
         session.terminate()
 
 
-async def _run(server: Cluster, name: str, *arguments: str, user: str = SUPERUSER) -> None:
-    """Run a program of the server's build to its end; it ends with us."""
-    where = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": user, "PGPASSWORD": server.password or ""}
+async def run_program(
+    server: Cluster, name: str, *arguments: str, user: str = SUPERUSER, port: int | None = None
+) -> None:
+    """Run a program of the server's build to its end, against the server or what listens at a port; it ends with us."""
+    where = {"PGHOST": "127.0.0.1", "PGPORT": str(port or server.port)}
+    who = {"PGUSER": user, "PGPASSWORD": server.password or ""}
     libraries = {"LD_LIBRARY_PATH": str(server.build.lib)} if server.build.lib else {}
     process = await asyncio.create_subprocess_exec(
         str(server.build.bin / name),
         *arguments,
-        env=os.environ | where | libraries,
+        env=os.environ | where | who | libraries,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

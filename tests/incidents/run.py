@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from alerting import Event
 from incidents.links import LINKS
 from incidents.load import DATABASE, at_work
+from incidents.oddities import Odd, oddities, settings
 from incidents.play import Outcome, Story, play, say
 from incidents.replay import Recorded, play_tapes, record_all, served, write_past
 from incidents.stage import HEALTHY, Stage, new_server, stage
 from incidents.stories import QUICK, REPLAYED, SLOW
 
+from exporter.demo.build import hand_over
 from exporter.demo.shop import MONITOR
 
 CONTROL = {**HEALTHY, "autovacuum_naptime": "1min", "max_slot_wal_keep_size": "-1", "wal_level": "replica"}
@@ -37,7 +39,8 @@ async def run(
     stories: Sequence[Story], others: Sequence[Played], tapes: Sequence[Recorded], on: Stage, *, control_seconds: float
 ) -> tuple[list[Outcome], list[Event]]:
     """Play all beside a healthy server; gives what came of them, and what was said of the healthy one."""
-    async with healthy(on, jobs=control_seconds > 0) as control:
+    async with healthy(on, jobs=control_seconds > 0) as odd:
+        instances = {each.instance for each in odd}
         until = time.time() + control_seconds
         with served(tapes) as address:
             played = await asyncio.gather(
@@ -49,16 +52,26 @@ async def run(
         outcomes = [outcome for each in played for outcome in each]
         for line in sorted({f"{event.source}: {event.alertname} to {event.receiver}" for event in on.pagerduty.events}):
             say(f"told: {line}")
-        return outcomes, [event for event in on.pagerduty.events if event.source == control]
+        for each in odd:
+            say(f"control: {each.name}: {'seen' if on.prometheus.query(each.question) else 'NOT SEEN'}")
+        assert all(on.prometheus.query(each.question) for each in odd) or not control_seconds
+        return outcomes, [event for event in on.pagerduty.events if event.source in instances]
 
 
 @asynccontextmanager
-async def healthy(on: Stage, *, jobs: bool) -> AsyncIterator[str]:
-    """A healthy server under load beside the others; gives its instance."""
-    with new_server(on.folder / "control", CONTROL) as server:
+async def healthy(on: Stage, *, jobs: bool) -> AsyncIterator[list[Odd]]:
+    """A healthy server under load beside the others; with jobs also all that is odd and yet healthy."""
+    archive = on.folder / "archive"
+    archive.mkdir()
+    hand_over(archive)
+    with new_server(on.folder / "control", CONTROL | (settings(str(archive)) if jobs else {})) as server:
         dsn = server.dsn(DATABASE, MONITOR, server.password)
         async with at_work(server, jobs=jobs), on.watched(dsn) as control:
-            yield control
+            if not jobs:
+                yield [Odd("load", control, "pg_up{INSTANCE} == 1")]
+                return
+            async with oddities(on, server, control) as odd:
+                yield odd
 
 
 async def _one_by_one(stories: Sequence[Story], on: Stage) -> list[Outcome]:

@@ -100,7 +100,7 @@ class Stage:
         """Wait until an instance has been scraped so many times."""
         seconds = 60.0 + 5 * times
         give_up = time.monotonic() + seconds
-        asked = f'count_over_time(pg_up{{instance="{instance}"}}[10m]) >= {times}'
+        asked = f'count_over_time({{__name__=~"pg_up|pgbouncer_up",instance="{instance}"}}[10m]) >= {times}'
         while not await asyncio.to_thread(self.prometheus.query, asked):
             assert time.monotonic() < give_up, f"{instance} was not scraped {times} times within {seconds:g} s"
             await asyncio.sleep(0.5)

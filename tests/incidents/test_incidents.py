@@ -29,7 +29,7 @@ def on(tool: Callable[..., Path]) -> Iterator[Stage]:
 @pytest.mark.timeout(300)
 async def test_a_lock_queue_pages_within_half_a_minute_with_its_root_and_ends(on: Stage) -> None:
     stories = [story for story in QUICK if story.incident.number in (3, 4)]
-    async with healthy(on, jobs=False) as control:
+    async with healthy(on, jobs=False) as [control]:
         played = await asyncio.gather(*(play(story, on) for story in stories))
     assert len(played) == 2
     for [outcome] in played:
@@ -38,5 +38,5 @@ async def test_a_lock_queue_pages_within_half_a_minute_with_its_root_and_ends(on
         assert outcome.seconds <= 30, outcome
         assert not outcome.missing, outcome
         assert outcome.resolved is not None, outcome
-    assert [event.alertname for event in on.pagerduty.events if event.source == control] == []
+    assert [event.alertname for event in on.pagerduty.events if event.source == control.instance] == []
     assert on.alertmanager.problems == []
