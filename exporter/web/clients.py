@@ -5,6 +5,7 @@ import resource
 import time
 from dataclasses import dataclass
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -139,6 +140,8 @@ class ClientProtocol(H11Protocol):
         super().data_received(data)
         if self._is_answering:
             self._is_asking = False
+            if self.conn.their_state is h11.SEND_BODY:  # nothing here has use for one, and it may have no end
+                self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
         """Note that the client does not read as fast as it is answered."""
