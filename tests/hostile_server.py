@@ -43,7 +43,7 @@ WELCOME = b"".join(
 ROW = message(b"D", struct.pack("!HI", 1, 4) + struct.pack("!I", 7))
 
 
-async def _startup(stream: Stream) -> None:
+async def read_startup(stream: Stream) -> None:
     """Read the first message; a request for TLS is declined."""
     reader, writer = stream
     while True:
@@ -165,13 +165,14 @@ def asking_for(method: str, heard: list[bytes]) -> Behaviour:
 
 
 @asynccontextmanager
-async def listening(behaviour: Behaviour) -> AsyncIterator[str]:
-    """Such a server; gives its DSN."""
+async def listening(behaviour: Behaviour, *, startup: bool = True) -> AsyncIterator[str]:
+    """Such a server; gives its DSN. Without `startup` the behaviour reads the first message itself."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await _startup((reader, writer))
+                if startup:
+                    await read_startup((reader, writer))
                 await behaviour((reader, writer))
         finally:
             writer.transport.abort()
@@ -184,13 +185,13 @@ async def listening(behaviour: Behaviour) -> AsyncIterator[str]:
 
 
 @contextmanager
-def running(behaviour: Behaviour) -> Iterator[str]:
+def running(behaviour: Behaviour, *, startup: bool = True) -> Iterator[str]:
     """Such a server in a thread of its own; gives its DSN."""
     loop, dsn, over = asyncio.new_event_loop(), list[str](), asyncio.Event()
     started = threading.Event()
 
     async def listen() -> None:
-        async with listening(behaviour) as found:
+        async with listening(behaviour, startup=startup) as found:
             dsn.append(found)
             started.set()
             await over.wait()

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import psutil
 import pytest
+from attackers import silent_dns, written_again_and_again
 from pages import MONITOR, Page, read
 from patience import SECONDS, Stopwatch, wait_until
 from serving import Exporter, Surroundings, serving, serving_in
@@ -44,30 +44,24 @@ def reason(found: Page) -> str:
 
 
 @pytest.fixture
-def silent_dns(tmp_path: Path) -> Iterator[Surroundings]:
+def without_dns(tmp_path: Path) -> Iterator[Surroundings]:
     """A process in whose sight the only server of names never answers."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        server.bind(("127.0.0.77", 53))
-        subprocess.run(["unshare", "-m", "true"], check=True, capture_output=True)
+        with silent_dns(tmp_path) as surroundings:
+            yield surroundings
     except (OSError, subprocess.CalledProcessError) as error:
-        server.close()
         pytest.skip(f"a server of names of our own takes root: {error}")
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.77\noptions timeout:10 attempts:2\n")
-    mount = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "$@"'
-    with closing(server):
-        yield Surroundings(within=("unshare", "-m", "sh", "-c", mount, "sh"))
 
 
 def test_names_that_hang_in_dns_cost_their_own_target_only(
-    server18: Cluster, silent_dns: Surroundings, tmp_path: Path
+    server18: Cluster, without_dns: Surroundings, tmp_path: Path
 ) -> None:
     """Each is down for its own reason, and holds one thread however often it is tried."""
     by_name = server18.dsn(user=MONITOR).replace("127.0.0.1", "localhost")
     dead = [{"name": f"dead{n}", "dsn": f"host=dead{n}.example dbname=postgres"} for n in range(30)]
     config = tmp_path / "pgvigil.yaml"
     config.write_text(json.dumps({"targets": [*dead, {"name": "well", "dsn": by_name}]}))
-    with serving_in(silent_dns, "--config", str(config)) as running:
+    with serving_in(without_dns, "--config", str(config)) as running:
         for _ in range(2):
             found = probed(running)
             assert [found.value("pg_up", target=f"dead{n}") for n in range(30)] == [0] * 30
@@ -78,26 +72,6 @@ def test_names_that_hang_in_dns_cost_their_own_target_only(
         assert psutil.Process(running.process.pid).num_threads() < 30 + 10
         running.process.terminate()
         assert running.process.wait(SECONDS) in (0, -signal.SIGTERM)
-
-
-@contextmanager
-def written_again_and_again(pipe: Path) -> Iterator[None]:
-    """Whoever reads the pipe gets a line."""
-    over = Event()
-
-    def write() -> None:
-        while not over.is_set():
-            with suppress(BrokenPipeError):  # its reader is gone already
-                pipe.write_text("no matter")
-            time.sleep(0.05)
-
-    thread = Thread(target=write)
-    thread.start()
-    yield
-    over.set()
-    while thread.is_alive():
-        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        thread.join(0.1)
 
 
 def test_a_password_file_that_hangs_costs_its_own_target_only(server18: Cluster, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 import uvicorn
+from attackers import GET, connected
 from faults.harness import BUDGET, failing, witnessed
 from pages import MONITOR, Page, read
 from patience import SECONDS, Stopwatch, until, wait_until
@@ -23,8 +24,6 @@ from exporter.settings import Settings
 from exporter.web.app import create_app
 
 CALLS = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query LIKE '%pgvigil:sessions %'"
-
-GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.fixture
@@ -54,16 +53,6 @@ def exporter(cluster: Callable[..., Cluster], slow_and_big: Path) -> Iterator[tu
     server = cluster()
     with serving(dsn=server.dsn(user=MONITOR), collectors_dir=str(slow_and_big), cost_budget="0") as running:
         yield server, running
-
-
-def connected(exporter: Exporter, *, small: bool = False) -> socket.socket:
-    """A connection of a scraper that speaks HTTP by hand; a small one takes in little that it has not read."""
-    made = socket.socket()
-    if small:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    made.settimeout(SECONDS)
-    made.connect(("127.0.0.1", int(exporter.url.rpartition(":")[2])))
-    return made
 
 
 def hang_up(connection: socket.socket) -> None:

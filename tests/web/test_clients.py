@@ -2,21 +2,18 @@
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from threading import Event, Thread
 
 import psutil
 import pytest
+from attackers import GET, connected, without_end
 from pages import MONITOR, Page, read
-from patience import SECONDS, Stopwatch, wait_until
+from patience import Stopwatch, wait_until
 from serving import Exporter, Surroundings, serving, serving_in
 
 from exporter.demo.cluster import Cluster
 from exporter.web.clients import CONNECTIONS, OWN_FILES, READ_SECONDS, WRITE_SECONDS, connections_within
-
-GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 
 POST = b"POST /metrics HTTP/1.1\r\nHost: x\r\n"
 
@@ -35,16 +32,6 @@ def big(tmp_path: Path) -> Path:
         "metrics:\n  - {name: pg_big, type: gauge, help: Own., column: value}\n"
     )
     return tmp_path
-
-
-def connected(to: Exporter, *, small: bool = False) -> socket.socket:
-    """A connection that speaks HTTP by hand; a small one takes in little that has not been read."""
-    made = socket.socket()
-    if small:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    made.settimeout(SECONDS)
-    made.connect(("127.0.0.1", int(to.url.rpartition(":")[2])))
-    return made
 
 
 def scraped(running: Exporter) -> Page:
@@ -74,33 +61,6 @@ def is_closed(client: socket.socket) -> bool:
         return True
 
 
-@contextmanager
-def without_end(running: Exporter, head: bytes, piece: bytes, times: int) -> Iterator[list[int]]:
-    """Clients that send a head, then a piece again and again; gives how many bytes each got rid of."""
-    over, sent = Event(), [0] * times
-
-    def send(number: int) -> None:
-        while not over.is_set():
-            with closing(connected(running)) as client:
-                try:
-                    client.sendall(head)
-                    while not over.is_set():
-                        client.sendall(piece)
-                        sent[number] += len(piece)
-                except OSError:
-                    over.wait(0.1)
-
-    threads = [Thread(target=send, args=(number,)) for number in range(times)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield sent
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
 @pytest.mark.parametrize(
     ("head", "piece"),
     [
@@ -123,6 +83,26 @@ def test_a_request_without_end_costs_no_scrape(server18: Cluster, head: bytes, p
             grown = memory(running) - before
         scraped(running)
     assert grown < 30 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "piece"),
+    [
+        ("POST", b"Content-Length: 1000000000000", b"x" * 65536),
+        ("GET", b"Content-Length: 1000000000000", b"x" * 65536),
+        ("GET", b"Transfer-Encoding: chunked", b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+    ],
+)
+def test_a_body_is_not_read_to_its_end(server18: Cluster, method: str, head: bytes, piece: bytes) -> None:
+    with serving(dsn=server18.dsn(user=MONITOR)) as running, closing(connected(running)) as client:
+        client.sendall(f"{method} /metrics HTTP/1.1\r\nHost: x\r\n".encode() + head + b"\r\n\r\n")
+        assert client.recv(9) == b"HTTP/1.1 "
+        sent = 0
+        with suppress(OSError):
+            while sent < 100 * MEGABYTE:
+                client.sendall(piece)
+                sent += len(piece)
+    assert sent < 100 * MEGABYTE
 
 
 def test_requests_that_are_no_http_do_not_fill_the_log(server18: Cluster) -> None:
