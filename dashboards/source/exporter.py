@@ -213,7 +213,7 @@ def _cost() -> Row:
                 "Blocks it reads",
                 "Bytes per second that its statements read from shared buffers or disk, by collector, those that read most.",
                 Query(
-                    f"8192 * ({fastest('pgvigil_collector_server_blocks_total{<server>}', 'collector')})",
+                    f"<block> * ({fastest('pgvigil_collector_server_blocks_total{<server>}', 'collector')})",
                     "{{collector}}",
                 ),
                 unit="Bps",

@@ -9,8 +9,12 @@ SCOPES = {
     "server": SERVER,
     "database": DATABASE,
     "statement": f'{DATABASE}, queryid=~"$queryid"',
+    "block": f"scalar(max(pg_settings_block_size_bytes{{{SERVER}}}))",
 }
-"""What stands in braces for a scope: `pg_up{<server>}`, `pg_database_size_bytes{<database>, ...}`."""
+"""What stands in braces for a scope: `pg_up{<server>}`, `pg_database_size_bytes{<database>, ...}`.
+
+`<block>` is a number: the bytes of a block, which are one for all servers but where somebody built their own.
+"""
 
 HOSTS = 'label_replace(pg_up{<server>, target=""}, "host", "$1", "instance", "([^:]+)(?::[0-9]+)?")'
 """The hosts of the chosen servers, for what node_exporter says of them under another job and instance."""

@@ -438,11 +438,11 @@ def _resources() -> Row:
                 "Read from disk or the system's cache",
                 "Bytes per second that were not in shared buffers; dashed, a week ago.",
                 Query(
-                    "8192 * sum by (instance) (rate(pg_database_blocks_read_total{<database>}[$__rate_interval]))",
+                    "<block> * sum by (instance) (rate(pg_database_blocks_read_total{<database>}[$__rate_interval]))",
                     "{{instance}}",
                 ),
                 Query(
-                    "8192 * sum by (instance) (rate(pg_database_blocks_read_total{<database>}[$__rate_interval] offset 1w))",
+                    "<block> * sum by (instance) (rate(pg_database_blocks_read_total{<database>}[$__rate_interval] offset 1w))",
                     "{{instance}} last week",
                     "past",
                 ),

@@ -134,8 +134,8 @@ def _time() -> Row:
                 Column("Mean", mean(EXEC), "s"),
                 Column("Calls", taken(CALLS)),
                 Column("Rows a call", mean("pg_statements_rows_total")),
-                Column("Read a call", f"8192 * {mean('pg_statements_shared_blocks_read_total')}", "bytes"),
-                Column("Temporary files", f"8192 * {taken('pg_statements_temp_blocks_written_total')}", "bytes"),
+                Column("Read a call", f"<block> * {mean('pg_statements_shared_blocks_read_total')}", "bytes"),
+                Column("Temporary files", f"<block> * {taken('pg_statements_temp_blocks_written_total')}", "bytes"),
                 Column("WAL", taken("pg_statements_wal_bytes_total"), "bytes"),
                 labels=LABELS,
                 label_links=ONE_ROW,
@@ -396,7 +396,7 @@ def _taken() -> Row:
                     "all of {{datname}} on {{instance}}",
                     "past",
                 ),
-                Query(f"8192 * ({leaders('pg_statements_temp_blocks_written_total')}) > 0", LEGEND),
+                Query(f"<block> * ({leaders('pg_statements_temp_blocks_written_total')}) > 0", LEGEND),
                 unit="Bps",
                 empty="no temporary files",
                 steps=rising(of("PostgreSQLTempFilesHigh", "bytes_per_second")),
@@ -430,7 +430,7 @@ def _taken() -> Row:
 
 def _resource(key: str, title: str, description: str, metric: str, unit: str, *, blocks: bool = False) -> Panel:
     """What the statements that take most of it take, and all others."""
-    factor = "8192 * " if blocks else ""
+    factor = "<block> * " if blocks else ""
     return timeseries(
         key,
         title,

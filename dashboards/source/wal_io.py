@@ -388,11 +388,11 @@ def _checkpoints() -> Row:
                 "Bytes a second. What sessions write themselves they wait for: the checkpointer and the background writer should "
                 "have written it before.",
                 Query(
-                    "8192 * sum(rate(pg_checkpointer_buffers_written_total{<server>}[$__rate_interval]))",
+                    "<block> * sum(rate(pg_checkpointer_buffers_written_total{<server>}[$__rate_interval]))",
                     "checkpointer",
                 ),
                 Query(
-                    "8192 * sum(rate(pg_stat_bgwriter_buffers_clean_total{<server>}[$__rate_interval]))",
+                    "<block> * sum(rate(pg_stat_bgwriter_buffers_clean_total{<server>}[$__rate_interval]))",
                     "background writer",
                 ),
                 Query(
@@ -404,7 +404,7 @@ def _checkpoints() -> Row:
                         )
                       )
                       or
-                      8192 * sum by (instance) (rate(pg_stat_bgwriter_buffers_backend_total{<server>}[$__rate_interval]))
+                      <block> * sum by (instance) (rate(pg_stat_bgwriter_buffers_backend_total{<server>}[$__rate_interval]))
                     )
                     """,
                     "sessions",
@@ -551,7 +551,7 @@ def _memory() -> Row:
                 "Bytes a second of blocks thrown out to make room, by ordinary reads. High all the time, what is worked on does "
                 "not fit.",
                 Query(
-                    '8192 * sum by (instance) (rate(pg_io_evictions_total{<server>, context="normal"}[$__rate_interval]))',
+                    '<block> * sum by (instance) (rate(pg_io_evictions_total{<server>, context="normal"}[$__rate_interval]))',
                     "{{instance}}",
                 ),
                 unit="Bps",
@@ -563,7 +563,7 @@ def _memory() -> Row:
                 "Allocated",
                 "Bytes a second of buffers allocated, mostly to read blocks into: how fast shared buffers turn over.",
                 Query(
-                    "8192 * sum by (instance) (rate(pg_stat_bgwriter_buffers_alloc_total{<server>}[$__rate_interval]))",
+                    "<block> * sum by (instance) (rate(pg_stat_bgwriter_buffers_alloc_total{<server>}[$__rate_interval]))",
                     "{{instance}}",
                 ),
                 unit="Bps",
@@ -583,10 +583,10 @@ def _memory() -> Row:
                 "buffers",
                 "What shared buffers hold",
                 "Bytes that hold a block, that hold nothing, and whose block has to be written yet.",
-                Query("8192 * sum by (instance) (pg_buffer_cache_used_buffers{<server>})", "{{instance}} used"),
-                Query("8192 * sum by (instance) (pg_buffer_cache_unused_buffers{<server>})", "{{instance}} unused"),
+                Query("<block> * sum by (instance) (pg_buffer_cache_used_buffers{<server>})", "{{instance}} used"),
+                Query("<block> * sum by (instance) (pg_buffer_cache_unused_buffers{<server>})", "{{instance}} unused"),
                 Query(
-                    "8192 * sum by (instance) (pg_buffer_cache_dirty_buffers{<server>})", "{{instance}} to be written"
+                    "<block> * sum by (instance) (pg_buffer_cache_dirty_buffers{<server>})", "{{instance}} to be written"
                 ),
                 unit="bytes",
                 empty="the extension pg_buffercache is not there, or older than PostgreSQL 16",
