@@ -586,7 +586,8 @@ def _memory() -> Row:
                 Query("<block> * sum by (instance) (pg_buffer_cache_used_buffers{<server>})", "{{instance}} used"),
                 Query("<block> * sum by (instance) (pg_buffer_cache_unused_buffers{<server>})", "{{instance}} unused"),
                 Query(
-                    "<block> * sum by (instance) (pg_buffer_cache_dirty_buffers{<server>})", "{{instance}} to be written"
+                    "<block> * sum by (instance) (pg_buffer_cache_dirty_buffers{<server>})",
+                    "{{instance}} to be written",
                 ),
                 unit="bytes",
                 empty="the extension pg_buffercache is not there, or older than PostgreSQL 16",

@@ -9,6 +9,7 @@ from collector_files import collector
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Metric
 from exporter.errors import CatalogError
+from exporter.exposition.self_metrics import COMPATIBLE, OWN
 
 GOOD = """
 name: uptime
@@ -204,6 +205,14 @@ def test_a_name_used_twice_is_refused(second: str, message: str, tmp_path: Path)
     (tmp_path / "b.yaml").write_text(second)
     with pytest.raises(CatalogError, match=message):
         load(tmp_path)
+
+
+def test_no_collector_takes_a_name_of_the_exporter_itself(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for metric in (*OWN, *COMPATIBLE):
+        with subtests.test(metric.name):
+            (tmp_path / "own.yaml").write_text(OTHER.replace("pg_uptime_seconds", metric.name))
+            with pytest.raises(CatalogError, match="the exporter's own"):
+                load(tmp_path)
 
 
 @pytest.mark.parametrize(
