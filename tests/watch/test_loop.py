@@ -13,6 +13,8 @@ from patience import until
 from serving import serving
 
 from exporter.demo.cluster import Cluster
+from exporter.scrape.target import Target
+from exporter.watch.incidents import Incident
 from exporter.watch.loop import COLLECTOR, WatchOptions
 
 
@@ -101,14 +103,17 @@ async def test_without_sampling_there_are_no_such_series(server18: Cluster) -> N
     assert found.series("pgvigil_collector_success", collector=COLLECTOR) == []
 
 
+def of_connections(watched: Target) -> Incident | None:
+    """Return the incident of too many connections; on a busy machine there may be others."""
+    return next((incident for incident in watched.incidents if incident.kind == "connections"), None)
+
+
 async def test_few_connections_left_are_an_incident(server18: Cluster) -> None:
     watched = target(server18.dsn(user=MONITOR), watch=WatchOptions(interval=0.1, connections=0.01))
     watched.start()
     async with client(server18, "one"), client(server18, "two"):
-        await until(lambda: watched.incidents)
+        incident = await until(lambda: of_connections(watched))
     await watched.close()
-    [incident] = watched.incidents
-    assert incident.kind == "connections"
     assert incident.snapshots[0].sessions or incident.snapshots[0].idle_sessions
 
 
@@ -120,12 +125,12 @@ async def test_a_role_that_is_new_has_a_name_in_an_incident(server18: Cluster) -
     await session.execute("BEGIN")
     watched.start()
     async with client(server18, "one"), client(server18, "two"):
-        await until(lambda: watched.incidents)
+        incident = await until(lambda: of_connections(watched))
     await watched.close()
     await session.close()
     server18.execute("DROP ROLE newcomer")
-    shown = watched.incidents[0].snapshots[0].sessions
-    assert [row["usename"] for row in shown if row["state"] == "idle in transaction"] == ["newcomer"]
+    shown = incident.snapshots[0].sessions  # one that is still starting has no state
+    assert [row["usename"] for row in shown if row.get("state") == "idle in transaction"] == ["newcomer"]
 
 
 async def test_a_server_that_is_down_is_an_incident_that_ends_when_it_is_back(server18: Cluster) -> None:
