@@ -173,9 +173,9 @@ def tool() -> Callable[..., Path]:
     return path_of
 
 
-@pytest.fixture(scope="session", params=["installed", pytest.param("newest", marks=pytest.mark.full)])
-def each_tool(request: pytest.FixtureRequest, tool: Callable[..., Path]) -> Callable[..., Path]:
-    """Finds a program as `tool` does, and for a second round of the test the one of a newer Debian."""
+@pytest.fixture(scope="session")
+def newest_tool() -> Callable[..., Path]:
+    """Finds a program as `tool` does, but that of a newer Debian."""
 
     def path_of(name: str, _: str, *also: str) -> Path:
         try:
@@ -183,4 +183,12 @@ def each_tool(request: pytest.FixtureRequest, tool: Callable[..., Path]) -> Call
         except MissingError as missing:
             do_without(missing)
 
-    return tool if request.param == "installed" else path_of
+    return path_of
+
+
+@pytest.fixture(scope="session", params=["installed", pytest.param("newest", marks=pytest.mark.full)])
+def each_tool(
+    request: pytest.FixtureRequest, tool: Callable[..., Path], newest_tool: Callable[..., Path]
+) -> Callable[..., Path]:
+    """Finds a program as `tool` does, and for a second round of the test as `newest_tool` does."""
+    return tool if request.param == "installed" else newest_tool
