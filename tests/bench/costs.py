@@ -28,6 +28,7 @@ def main() -> None:
     with data.server(NEWEST) as cluster:
         data.create_roles(cluster, (MONITOR,))
         data.create_small(cluster)
+        print("measuring on twenty tables, then on 10 000; it takes a minute or two", file=sys.stderr)
         small = dict(measured(cluster, data.SMALL))
         data.create_large(cluster)
         large = dict(measured(cluster, data.LARGE))
