@@ -30,6 +30,8 @@ FINE = 15.0
 """Seconds between the evaluations of the past."""
 ONE_BLOCK = "--max-block-duration=720h"
 """Promtool reads all of its input once for each block."""
+A_WEEK = "--max-block-duration=168h"
+"""It asks Prometheus for a block at once, which gives 11 000 points of a series at most, one a minute."""
 LAYERS = 2
 """Recording rules that use others see nothing before the others' past is there."""
 ALWAYS = frozenset({"pg_up", "pgvigil_scrapes_total"})
@@ -214,7 +216,7 @@ def _recording_rules(tape: Recorded, past: Prometheus, folder: Path) -> None:
     options = [f"--start={start:.0f}", f"--end={tape.end:.0f}", f"--url={past.url}", "--eval-interval=60s"]
     subjects = dict.fromkeys(subject for each in tape.story.expected for subject in _needs(each).subjects)
     files = [str(ALERTS / "rules" / f"{subject}.yml") for subject in subjects]
-    _promtool("create-blocks-from", ONE_BLOCK, "rules", *options, f"--output-dir={folder / 'data'}", *files)
+    _promtool("create-blocks-from", A_WEEK, "rules", *options, f"--output-dir={folder / 'data'}", *files)
 
 
 def _promtool(*arguments: str) -> None:
