@@ -1,6 +1,7 @@
 """The command line: builds the parts as the settings say and starts them."""
 
 import asyncio
+import io
 import logging
 import sys
 from collections.abc import Collection, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporter import __version__
-from exporter.errors import PgvigilError, SettingsError
+from exporter.errors import PgvigilError, SettingsError, without_passwords
 
 if TYPE_CHECKING:
     from exporter.settings import Settings
@@ -222,7 +223,8 @@ async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
 
     targets = targets_of(settings, catalog_of(settings))
     if name not in targets:
-        raise SettingsError(f"--target: no target is named {name!r}; configured: {_configured(targets)}")
+        wrong = f"no target is named {name!r}" if name else "several targets are configured; name one"
+        raise SettingsError(f"--target: {wrong}; configured: {_configured(targets)}")
     try:
         report = await targets[name].scrape(settings.scrape_timeout)
     finally:
@@ -238,7 +240,14 @@ def _configured(targets: Collection[str]) -> str:
 def main() -> None:
     """Run the command line. An error that the user can mend is a line, not a traceback."""
     try:
-        cli(prog_name="pgvigil")
+        sys.exit(cli(prog_name="pgvigil", standalone_mode=False))
+    except click.ClickException as error:
+        told = io.StringIO()
+        error.show(told)
+        click.echo(without_passwords(told.getvalue()), err=True, nl=False)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit("Aborted!")
     except PgvigilError as error:
         sys.exit(f"pgvigil: {error}")
 

@@ -14,6 +14,7 @@ PgvigilError
     └── BusyError          all connections that we may use are in use
 """
 
+import re
 from typing import Literal, get_args
 
 ConnectReason = Literal[
@@ -41,8 +42,21 @@ Reason = ConnectReason | QueryReason
 CONNECT_REASONS: tuple[ConnectReason, ...] = get_args(ConnectReason)
 
 
+_IN_A_URI = re.compile(r"(:/+[^\s:/@]*:)\S*(?=@)")
+_IN_A_PAIR = re.compile(r"(\b(?:ssl)?password\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)")
+
+
+def without_passwords(text: str) -> str:
+    """Take the passwords out of connection strings, which may stand where something else was asked for."""
+    return _IN_A_PAIR.sub(r"\1***", _IN_A_URI.sub(r"\1***", text))
+
+
 class PgvigilError(Exception):
-    """The root: `str()` of it is a sentence for the operator."""
+    """The root: `str()` of it is a sentence for the operator, without the password of any connection string in it."""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return without_passwords(super().__str__())
 
 
 class SettingsError(PgvigilError):

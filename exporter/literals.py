@@ -7,11 +7,11 @@ _LITERAL = re.compile(
     (?P<comment>--[^\n]*|/\*(?:(?!/\*).)*?\*/)
     | (?P<nested>/\*.*)  # a comment within a comment, or one without an end: hide the rest
     | (?P<string>
-          [eE]'(?:[^'\\]|''|\\.)*(?:'|$)
-        | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|$)  # \' ends it or not, by a setting: hide the rest
-        | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|$)
+          [eE]'(?:[^'\\]|''|\\.)*(?:'|\\?$)
+        | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|\\?$)  # \' ends it or not, by a setting: hide the rest
+        | (?P<tag>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$).*?(?:(?P=tag)|$)
       )
-    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [^\W\d]\w*)
+    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)
     | (?P<number>\d[\w.]*)
     """,
     re.VERBOSE | re.DOTALL,
@@ -25,7 +25,7 @@ _QUERIES = frozenset(
 )
 """First words of statements whose bare words are names. In all others a bare word may be a value."""
 
-_NAME = r'(?:"(?:[^"]|"")*"|[\w$?]+)'
+_NAME = r'(?:"(?:[^"]|"")*"|[\w$?\x80-\U0010ffff]+)'
 
 _BARE_VALUES = re.compile(
     rf"""

@@ -1,7 +1,7 @@
 """Turns connection parameters into what asyncpg takes, and checks the files that they name."""
 
-import getpass
 import os
+import pwd
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +95,7 @@ def home() -> Path:
 def _user() -> str:
     """Return the operating system's user, whom a directory of users over the network may have to be asked for."""
     try:
-        return getpass.getuser()
+        return pwd.getpwuid(os.geteuid()).pw_name
     except (KeyError, OSError):
         raise SettingsError(
             f"dsn: user: none is given, and the system has no name for uid {os.getuid()}. Name it."

@@ -61,6 +61,12 @@ _REMEDIES: Mapping[str, str] = {
 """What to do about an error of a query, by SQLSTATE."""
 
 
+_ABOUT_DATA = ("22", "23")
+"""Classes of SQLSTATE whose messages quote the value that was wrong: data exceptions and constraints."""
+
+_QUOTED = re.compile(r'".*"|«.*»|„.*“|“.*”|「.*」|\'[^\']+\'')
+
+
 def query_sentence(error: Exception) -> str:
     """Return an error of a query in one line, with a remedy where its SQLSTATE has one."""
     remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
@@ -125,4 +131,6 @@ def sentence(error: Exception) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     state = getattr(error, "sqlstate", None)
     line = message.splitlines()[0][:_MESSAGE_CHARACTERS]
+    if (state or "").startswith(_ABOUT_DATA):
+        line = _QUOTED.sub('"…"', line)
     return f"{line} (SQLSTATE {state})" if state else line

@@ -52,14 +52,14 @@ def _uri(dsn: str) -> list[tuple[str, str]]:
     if re.search(r"[/?#@\[\]]", dsn.partition("://")[2].partition("?")[0].rpartition("@")[0]):
         raise SettingsError(_IN_A_URI)
     try:
-        parts = urlsplit(dsn)
+        parts = urlsplit(dsn.translate(_AS_THEY_ARE))
     except ValueError:
         raise SettingsError(_IN_A_URI) from None
     userinfo, _, servers = parts.netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     hosts, ports = _servers(servers)
     pairs = [("user", user), ("password", password), ("host", hosts), ("dbname", parts.path.removeprefix("/"))]
-    named = [(name, unquote(value)) for name, value in pairs if value]
+    named = [(name, _decoded(value)) for name, value in pairs if value]
     return [*named, *([("port", ports)] if ports.strip(",") else []), *_query(parts.query)]
 
 
@@ -79,7 +79,21 @@ def _query(query: str) -> Iterable[tuple[str, str]]:
             raise SettingsError(f"dsn: parameter {number} of the URI has no value; write a & of a password as %26")
         if (name, value) == ("ssl", "true"):
             name, value = "sslmode", "require"
-        yield unquote(name), unquote(value)
+        yield _decoded(name), _decoded(value)
+
+
+_AS_THEY_ARE = str.maketrans({character: f"%{ord(character):02X}" for character in "#\t\r\n"})
+"""Characters that mean nothing to libpq, where Python's URIs lose them or what follows."""
+
+
+def _decoded(text: str) -> str:
+    """Undo the percent-encoding, as strictly as libpq."""
+    if re.search("%(?![0-9A-Fa-f]{2})|%00", text):
+        raise SettingsError("dsn: a % of the URI has no two hexadecimal digits behind it; write %25 for the character")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise SettingsError("dsn: %-encoded bytes of the URI are no UTF-8; encode the characters as UTF-8") from None
 
 
 def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
@@ -89,7 +103,7 @@ def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
         if not found:
             raise SettingsError(
                 f"dsn: character {at + 1}: expected key=value; write postgresql://user@host/database"
-                " or host=... dbname=..., and quote a value with blanks: password='my secret'"
+                " or host=... dbname=..., and put a value with blanks into quotes: 'my secret'"
             )
         if found[3] and re.search(r",(host|hostaddr|port|user|dbname|sslmode)=", found[3]):
             raise SettingsError(_SEVERAL)

@@ -87,7 +87,10 @@ async def _refuse_pooler(connection: Any) -> None:
     pid = connection.get_server_pid()
     limit = f"SET LOCAL lock_timeout = {GUARD_RAILS['lock_timeout']}"
     question = f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
-    answer = await connection.execute(f"{limit}; {question}")
+    try:
+        answer = await connection.execute(f"{limit}; {question}")
+    except asyncpg.ProtocolViolationError:  # a console of PgBouncer knows its own commands only
+        answer = ""
     if answer != "SELECT 1":
         raise ConnectError("pooler", _POOLER)
 

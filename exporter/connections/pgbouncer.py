@@ -49,6 +49,7 @@ _SYSTEM_REASONS: Mapping[int, ConnectReason] = {
 """Reason by error number; libpq hands on its text only."""
 
 _LOGIN_REASONS: Mapping[ConnectReason, str] = {
+    "no_database": r'database "[^"]*" does not exist',  # PostgreSQL itself
     "too_many_connections": r"max_\w*client_conn|too many",
     "shutting_down": r"shutting down|shut down",
     "timeout": r"time.?out",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import asyncpg
+import pytest
 from module_database import DATABASE, page_of, page_when, session
 from pages import Page
 from patience import until
@@ -187,6 +188,27 @@ def test_what_an_unused_index_would_free_is_its_size_and_a_scan_makes_it_used(da
     assert before.samples["pg_index_unused_bytes"][0][0]["indexrelname"] == "idle_a"
     database.execute("SET enable_seqscan = off; SELECT b FROM idle WHERE a = 7", DATABASE)
     page_when(database, lambda p: not p.series("pg_index_unused_bytes", indexrelname="idle_a"))
+
+
+@pytest.mark.parametrize("longer", ["a", "a, b"])
+def test_what_is_to_take_over_from_an_index_in_use_is_not_called_unused(database: Cluster, longer: str) -> None:
+    """Else whoever followed both pieces of advice had neither."""
+    database.execute(
+        "DROP TABLE IF EXISTS kept CASCADE; CREATE TABLE kept (a int, b int) WITH (autovacuum_enabled = off);"
+        f"INSERT INTO kept SELECT i, i FROM generate_series(1, 3000) AS i; CREATE INDEX keep ON kept ({longer});",
+        DATABASE,
+    )
+    database.execute("CREATE INDEX busy ON kept (a); ANALYZE kept", DATABASE)
+    assert page_of(database).series("pg_index_unused_bytes", relname="kept", indexrelname="keep")
+    with_only_busy = "BEGIN; DROP INDEX keep; SET LOCAL enable_seqscan = off; SELECT b FROM kept WHERE a = 7; ROLLBACK"
+    database.execute(with_only_busy, DATABASE)
+    used = "SELECT pg_stat_get_numscans('busy'::regclass)"
+    if not database.value(used, database=DATABASE):  # a transaction that rolls back counts its scans all the same
+        page_when(database, lambda _: database.value(used, database=DATABASE) > 0)
+    found = page_of(database)
+    what = "duplicate" if longer == "a" else "redundant"
+    assert found.series(f"pg_index_{what}_bytes", relname="kept", indexrelname="busy")
+    assert not found.series("pg_index_unused_bytes", relname="kept", indexrelname="keep")
 
 
 def test_the_index_of_a_partitioned_table_counts_as_one(database: Cluster) -> None:

@@ -289,7 +289,7 @@ async def test_an_idle_dump_hides_no_other_idle_transaction(servers: Callable[[i
 async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop: Cluster) -> None:
     collectors = (
         *("connections", "sessions", "session_ages", "session_waits", "role_connections", "lock_blockers"),
-        *("xmin_horizon", "autovacuum", "ssl"),
+        *("xmin_horizon", "autovacuum", "ssl", "settings_pending", "statements"),
     )
     shop.execute("CREATE ROLE stranger LOGIN")
     try:

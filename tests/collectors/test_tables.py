@@ -307,6 +307,34 @@ def test_an_index_serves_a_foreign_key_when_a_delete_from_the_parent_uses_it(dat
         database.execute("DROP TABLE child, parent", DATABASE)
 
 
+def test_an_index_without_the_equality_of_a_foreign_key_does_not_serve_it(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE parent (a jsonb PRIMARY KEY); CREATE TABLE child (a jsonb REFERENCES parent);"
+        "CREATE INDEX ON child USING gin (a jsonb_path_ops)",
+        DATABASE,
+    )
+    found = page_of(database)
+    assert found.series("pg_foreign_key_without_index_bytes", relname="child")
+    assert found.value("pg_schema_foreign_keys_without_index", schemaname="public", datname=DATABASE) == 1
+    database.execute("CREATE INDEX ON child USING hash (a)", DATABASE)
+    assert not page_of(database).series("pg_foreign_key_without_index_bytes", relname="child")
+    database.execute("DROP TABLE child, parent", DATABASE)
+
+
+def test_a_replica_identity_does_what_a_primary_key_would(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE told (a int NOT NULL); CREATE UNIQUE INDEX told_a ON told (a)",
+        DATABASE,
+    )
+    assert page_of(database).series("pg_table_without_primary_key_bytes", relname="told")
+    count = page_of(database).value("pg_schema_tables_without_primary_key", schemaname="public", datname=DATABASE)
+    database.execute("ALTER TABLE told REPLICA IDENTITY USING INDEX told_a", DATABASE)
+    found = page_of(database)
+    assert not found.series("pg_table_without_primary_key_bytes", relname="told")
+    assert found.value("pg_schema_tables_without_primary_key", schemaname="public", datname=DATABASE) == count - 1
+    database.execute("DROP TABLE told", DATABASE)
+
+
 def test_a_foreign_key_that_brin_indexes_has_no_index_and_one_that_is_not_enforced_needs_none(
     database: Cluster, major: int
 ) -> None:

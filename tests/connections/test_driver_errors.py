@@ -119,6 +119,16 @@ async def test_a_database_that_is_gone_is_said(server18: Cluster) -> None:
     assert raised.value.reason == "no_database"
 
 
+async def test_the_value_that_a_query_stumbled_over_is_not_repeated(server18: Cluster) -> None:
+    """The page has no login, and the log goes far."""
+    async with await Postgres(SecretStr(server18.dsn())).connect() as session:
+        for sql in ("SELECT ('4111' || 'x')::int AS x", "SELECT '4111x'::date AS x", "SELECT (4111 || '0000000')::int"):
+            with pytest.raises(QueryError) as raised:
+                await session.rows(sql, 5)
+            assert "4111" not in str(raised.value)
+            assert "SQLSTATE 22" in str(raised.value)
+
+
 async def test_what_ends_with_its_connection_is_no_fault_of_the_query(server18: Cluster) -> None:
     """Where the driver was in the middle of something it has no SQLSTATE."""
     session = await Postgres(SecretStr(server18.dsn())).connect()

@@ -30,6 +30,10 @@ from exporter.errors import SettingsError
         ("postgresql://h/?password=a%2Bb%26c", {"host": "h", "password": "a+b&c"}),
         ("postgresql://h/?password=p=q", {"host": "h", "password": "p=q"}),
         ("postgresql://u:a+b@h", {"user": "u", "password": "a+b", "host": "h"}),
+        ("postgresql://h/?password=abc#def", {"host": "h", "password": "abc#def"}),
+        ("postgresql://h/db#x", {"host": "h", "dbname": "db#x"}),
+        ("postgresql://u:a\tb\nc@h", {"user": "u", "password": "a\tb\nc", "host": "h"}),
+        ("postgresql://u:%C3%A9@h", {"user": "u", "password": "é", "host": "h"}),
         ("postgresql://h/?ssl=true", {"host": "h", "sslmode": "require"}),
         ("postgresql://h/?host=k", {"host": "k"}),
         ("host=h port=5433 user=u dbname=d", {"host": "h", "port": "5433", "user": "u", "dbname": "d"}),
@@ -78,7 +82,10 @@ def test_a_connection_string_is_read_as_libpq_reads_it(dsn: str, known: dict[str
         ("postgresql://u:s3cret@a/d,postgresql://u:s3cret@b/d", "dsn: names several servers, separated by commas"),
         ("postgres://a/d?sslmode=disable, postgres://b/d", "dsn: names several servers, separated by commas"),
         ("host=a password=s3cret,host=b password=s3cret", "dsn: names several servers, separated by commas"),
-        ("postgresql://h/?password=s3cret%00", "dsn: password holds a NUL byte"),
+        ("postgresql://h/?password=s3cret%00", "dsn: a % of the URI has no two hexadecimal digits behind it"),
+        ("postgresql://u:s3cret%zz@h/d", "dsn: a % of the URI has no two hexadecimal digits behind it"),
+        ("postgresql://h/s3cret%", "dsn: a % of the URI has no two hexadecimal digits behind it"),
+        ("postgresql://u:s3cret%E9@h/d", "dsn: %-encoded bytes of the URI are no UTF-8"),
     ],
 )
 def test_a_bad_one_is_refused_without_being_repeated(dsn: str, message: str) -> None:

@@ -26,6 +26,7 @@ from exporter.catalog.model import Catalog
 from exporter.commands.grants import console_grants
 from exporter.connections import console
 from exporter.connections.pgbouncer import PgBouncer
+from exporter.connections.postgres import Postgres
 from exporter.connections.session import Stuck
 from exporter.demo.cluster import Cluster, free_port
 from exporter.errors import ConnectError, ExcessError, QueryError, SettingsError
@@ -406,6 +407,17 @@ async def test_a_session_whose_pgbouncer_ended_says_so(bouncers: Bouncers) -> No
     with pytest.raises(QueryError) as failed:
         await session.show("pools", 3)
     assert (failed.value.reason, session.is_lost) == ("connection", True)
+
+
+async def test_the_wrong_kind_of_target_is_said(bouncers: Bouncers, behind: Cluster) -> None:
+    console = SecretStr(bouncers().dsn(database="pgbouncer"))
+    with pytest.raises(ConnectError) as taken_for_postgresql:
+        await Postgres(console).connect()
+    assert taken_for_postgresql.value.reason == "pooler"
+    assert "a target of kind pgbouncer" in str(taken_for_postgresql.value)
+    with pytest.raises(ConnectError) as taken_for_pgbouncer:
+        await PgBouncer(SecretStr(behind.dsn(database=""))).connect()
+    assert taken_for_pgbouncer.value.reason == "no_database"
 
 
 @pytest.mark.parametrize(

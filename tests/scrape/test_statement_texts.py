@@ -63,6 +63,10 @@ from exporter.scrape.statement_texts import ASK_AGAIN_SECONDS, Texts
         ("WITH x AS (UPDATE t SET a = b) SELECT c", "WITH x AS (UPDATE t SET a = b) SELECT c"),
         ("ALTER TABLE t ALTER c SET DEFAULT now()", "ALTER TABLE t ALTER c SET DEFAULT now()"),
         ("ALTER TABLE a RENAME TO b", "ALTER TABLE a RENAME TO b"),
+        ('UPDATE a SET b = E\'{"token":"s3cret\\', "UPDATE a SET b = ?"),
+        ("UPDATE a SET b = 's3cret\\", "UPDATE a SET b = ?"),
+        ("SELECT $😀$s3cret pass$😀$ FROM a", "SELECT ? FROM a"),
+        ("SET app.a😀b = s3cret", "SET app.a😀b = ?"),
     ],
 )
 def test_literals_become_question_marks(text: str, shown: str) -> None:
