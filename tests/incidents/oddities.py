@@ -99,14 +99,20 @@ def _cloned(on: Stage, primary: Cluster, name: str, changes: dict[str, str]) -> 
 
 @asynccontextmanager
 async def _delayed(on: Stage, primary: Cluster) -> AsyncIterator[Odd]:
-    async with _standby(on, primary, "delayed", recovery_min_apply_delay="10min") as instance:
+    changes = {"recovery_min_apply_delay": "10min", "restore_command": _restored(primary)}
+    async with _standby(on, primary, "delayed", **changes) as instance:
         yield Odd("a delayed standby", instance, "pg_replication_lag_seconds{INSTANCE} > 60")
+
+
+def _restored(primary: Cluster) -> str:
+    """Without it, or a slot, a standby that lags is lost when its primary removes what it needs."""
+    archive = str(primary.settings["archive_command"]).split()[-1].removesuffix("/%f")
+    return f"cp {archive}/%f %p"
 
 
 @asynccontextmanager
 async def _archived(on: Stage, primary: Cluster) -> AsyncIterator[Odd]:
-    archive = str(primary.settings["archive_command"]).split()[-1].removesuffix("/%f")
-    changes = {"primary_conninfo": "", "restore_command": f"cp {archive}/%f %p"}
+    changes = {"primary_conninfo": "", "restore_command": _restored(primary)}
     async with _standby(on, primary, "archived", **changes) as instance:
         yield Odd("a standby that lives from the archive", instance, "pg_replication_is_replica{INSTANCE} == 1")
 
