@@ -15,6 +15,16 @@ from serving import Exporter, Surroundings
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 """The beginning of a request."""
 
+WITHOUT_LIMIT = """
+name: own
+help: A query that has no limit.
+sql: SELECT generate_series(1, 20000000) AS id, 1 AS value
+labels: [id]
+metrics:
+  - {name: pg_own, type: gauge, help: One., column: value}
+"""
+"""A collector whose query has no limit: twenty million rows."""
+
 
 def connected(to: Exporter, *, small: bool = False) -> socket.socket:
     """A connection that speaks HTTP by hand; a small one takes in little that has not been read."""

@@ -98,7 +98,7 @@ def _user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except (KeyError, OSError):
         raise SettingsError(
-            f"dsn: user: none is given, and the system has no name for uid {os.getuid()}. Name it."
+            f"dsn: user: none is given, and the system has no name for uid {os.geteuid()}. Name it."
         ) from None
 
 

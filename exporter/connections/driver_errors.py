@@ -65,6 +65,7 @@ _ABOUT_DATA = ("22", "23")
 """Classes of SQLSTATE whose messages quote the value that was wrong: data exceptions and constraints."""
 
 _QUOTED = re.compile(r'".*"|«.*»|„.*“|“.*”|「.*」|\'[^\']+\'')
+"""What stands in the quotation marks of a language."""
 
 
 def query_sentence(error: Exception) -> str:

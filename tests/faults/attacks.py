@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import hostile_server
 import httpx
 import psutil
-from attackers import GET, connected, silent_dns, without_end, written_again_and_again
+from attackers import GET, WITHOUT_LIMIT, connected, silent_dns, without_end, written_again_and_again
 from conftest import PREPARE, SETTINGS
 from pages import MONITOR, Page, read
 from servers import NEWEST, build
@@ -259,19 +259,9 @@ def hostile(behaviour: hostile_server.Behaviour) -> Attack:
     return attack
 
 
-OWN = """
-name: own
-help: A query that has no limit.
-sql: SELECT generate_series(1, 20000000) AS id, 1 AS value
-labels: [id]
-metrics:
-  - {name: pg_own, type: gauge, help: One., column: value}
-"""
-
-
 def twenty_million_rows(scene: Scene) -> Plan:
     """An honest server and a collector of one's own that has no limit."""
-    return Plan(_nothing, settings={"collectors_dir": scene.write("own.yaml", OWN), "max_samples": "100000"})
+    return Plan(_nothing, settings={"collectors_dir": scene.write("own.yaml", WITHOUT_LIMIT), "max_samples": "100000"})
 
 
 ATTACKS: Mapping[str, Attack] = {

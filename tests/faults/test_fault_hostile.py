@@ -8,6 +8,7 @@ from pathlib import Path
 import hostile_server
 import psutil
 import pytest
+from attackers import WITHOUT_LIMIT
 from pages import MONITOR, Page, read
 from patience import wait_until
 from serving import Exporter, serving
@@ -18,15 +19,6 @@ GROWTH = 200e6
 """Bytes that the exporter may grow by: an answer of 64 MiB, what the driver makes of it, garbage of the last one."""
 
 SCRAPES = 6
-
-OWN = """
-name: own
-help: A query that has no limit.
-sql: SELECT generate_series(1, 20000000) AS id, 1 AS value
-labels: [id]
-metrics:
-  - {name: pg_own, type: gauge, help: One., column: value}
-"""
 
 BEHAVIOURS = [
     (hostile_server.scram_without_end, "authentication"),
@@ -94,7 +86,7 @@ def test_a_hostile_server_costs_itself(
 
 def test_an_honest_query_without_an_end_costs_what_a_page_may_hold(server18: Cluster, tmp_path: Path) -> None:
     """Of 20 million rows so many are read as fit on a page; the collector says that there are more."""
-    (tmp_path / "own.yaml").write_text(OWN)
+    (tmp_path / "own.yaml").write_text(WITHOUT_LIMIT)
     with serving(dsn=server18.dsn(user=MONITOR), collectors_dir=str(tmp_path), max_samples="100000") as exporter:
         process = psutil.Process(exporter.process.pid)
         before = process.memory_info().rss

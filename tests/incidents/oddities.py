@@ -114,7 +114,7 @@ def _restored(primary: Cluster) -> str:
 async def _archived(on: Stage, primary: Cluster) -> AsyncIterator[Odd]:
     changes = {"primary_conninfo": "", "restore_command": _restored(primary)}
     async with _standby(on, primary, "archived", **changes) as instance:
-        yield Odd("a standby that lives from the archive", instance, "pg_replication_is_replica{INSTANCE} == 1")
+        yield Odd("a standby that lives from the archive", instance, "pg_wal_receiver_configured{INSTANCE} == 0")
 
 
 @asynccontextmanager
