@@ -220,6 +220,17 @@ def test_what_hits_all_at_once_is_one_incident(
     assert all(value in event.payload["custom_details"]["firing"] for each in members for value in each.values())
 
 
+def test_collectors_that_fail_together_are_one_ticket(quick: tuple[Alertmanager, PagerDuty]) -> None:
+    manager, stub = quick
+    failing = {"alertname": "PostgreSQLX", "alert_family": "collector", **WARNING}
+    collectors = ("progress", "ssl", "vacuum_progress")
+    manager.post(*({**failing, "collector": each} for each in collectors))
+    event = stub.wait("PostgreSQLX")
+    time.sleep(NOTHING_ELSE_SECONDS)
+    assert len({each.dedup_key for each in stub.events}) == 1
+    assert all(each in event.payload["custom_details"]["firing"] for each in collectors)
+
+
 @cache
 def _checks() -> list[dict[str, Any]]:
     files = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in sorted((ALERTS / "tests").glob("*.yml"))]

@@ -86,6 +86,25 @@ async def test_an_index_that_a_failed_build_left_behind_is_told_from_one_being_b
     assert not page_of(database).series("pg_index_invalid", **labels)
 
 
+async def test_an_index_that_is_being_dropped_is_not_called_left_behind(database: Cluster) -> None:
+    """DROP INDEX CONCURRENTLY marks it invalid first, then waits for whoever may still read it, and has no progress."""
+    database.execute("CREATE TABLE dropped (id int); CREATE INDEX outgoing ON dropped (id)", DATABASE)
+    labels = {"datname": DATABASE, "relname": "dropped", "indexrelname": "outgoing"}
+    invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('outgoing') AND NOT indisvalid"
+    async with session(database) as reader, session(database) as deploy, session(database) as watch:
+        await reader.execute("BEGIN; SELECT * FROM dropped")
+        dropping = asyncio.create_task(deploy.execute("DROP INDEX CONCURRENTLY outgoing"))
+        await until(lambda: watch.fetchval(invalid))
+        during = page_of(database)
+        await watch.execute(f"SELECT pg_cancel_backend({deploy.get_server_pid()})")
+        with suppress(asyncpg.QueryCanceledError):
+            await dropping
+        await reader.execute("ROLLBACK")
+    assert during.value("pg_index_invalid", **labels) == 0
+    assert page_of(database).value("pg_index_invalid", **labels) == 1
+    database.execute("DROP TABLE dropped", DATABASE)
+
+
 ADVICE: list[tuple[str, dict[str, dict[str, str]]]] = [
     ("CREATE INDEX i ON t (a)", {"i": {"unused": ""}}),
     ("CREATE UNIQUE INDEX i ON t (a)", {}),

@@ -35,7 +35,7 @@ RULES: Values = {
     "disable": ["PostgreSQLPasswordExpires", "PostgreSQLArchiveFailing"],
     "overrides": {
         "PostgreSQLConnectionsNearlyUsed": {"ratio": 0.95, "for": "10m", "severity": "info"},
-        "PostgreSQLConnectionsAtLimit": {"for": "1m", "floor": 0.5, "ratio_in_a_minute": 1},
+        "PostgreSQLConnectionsAtLimit": {"for": "1m", "floor": 0.5, "pace": 2.5},
         "PostgreSQLConnectionsRunningOut": {"horizon_seconds": 7200, "short_horizon_seconds": 1000000},
     },
 }

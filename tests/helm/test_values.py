@@ -201,7 +201,7 @@ REFUSED: list[tuple[Values, str]] = [
                 "values": {"overrides": {"PostgreSQLConnectionsNearlyUsed": {"ration": 1}}},
             }
         },
-        "ConnectionsNearlyUsed.ration: no such threshold; there are: always_ratio, for, margin, ratio, severity",
+        "NearlyUsed.ration: no such threshold; there are: always_ratio, for, margin, new_ratio, ratio, severity",
     ),
 ]
 
