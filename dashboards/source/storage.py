@@ -418,8 +418,8 @@ def _shape() -> Row:
                 "Schemas",
                 "What each holds.",
                 Column("Tables", _of_schema("tables")),
-                Column("Size of tables", _of_schema("table_size_bytes"), "bytes"),
-                Column("Size of indexes", _of_schema("index_size_bytes"), "bytes"),
+                Column("Size of tables", _of_schema("table_estimated_bytes"), "bytes"),
+                Column("Size of indexes", _of_schema("index_estimated_bytes"), "bytes"),
                 Column(
                     "Without primary key",
                     _of_schema("tables_without_primary_key"),

@@ -36,6 +36,13 @@ CASES: list[tuple[str, str, int, str, float]] = [
         0.1,
     ),
     (
+        "CREATE DOMAIN a AS int; CREATE DOMAIN b AS a; CREATE TABLE of_b (v b); CREATE SEQUENCE doubly OWNED BY of_b.v",
+        "doubly",
+        INTEGER // 4,
+        "integer",
+        0.25,
+    ),
+    (
         "CREATE SEQUENCE shared; CREATE TABLE roomy (id bigint DEFAULT nextval('shared'))",
         "shared",
         16384,
@@ -90,6 +97,20 @@ def test_an_unused_sequence_has_everything_left_and_one_that_cycles_never_ends(d
     assert found.value("pg_sequence_remaining_values", sequencename="fresh") == 50
     assert not found.series("pg_sequence_used_ratio", sequencename="round")
     assert found.value("pg_sequence_used_ratio", sequencename="far") == 0
+
+
+def test_where_a_sequence_begins_anew_counts_at_once(database: Cluster, major: int) -> None:
+    """Before 18 it is told by no function until a number is drawn."""
+    database.execute(
+        "CREATE TABLE moved_on (id serial); SELECT setval('moved_on_id_seq', 7);"
+        "ALTER SEQUENCE moved_on_id_seq RESTART WITH 1932735284;"
+        f"GRANT SELECT ON SEQUENCE moved_on_id_seq TO {MONITOR}",
+        DATABASE,
+    )
+    if major < 18:
+        database.value("SELECT nextval('moved_on_id_seq')", database=DATABASE)
+    used = page_of(database).value("pg_sequence_used_ratio", sequencename="moved_on_id_seq")
+    assert used == pytest.approx(0.9, abs=1e-6)
 
 
 def test_sequences_that_may_not_be_read_are_counted(database: Cluster) -> None:

@@ -152,9 +152,9 @@ def test_tables_have_the_size_of_their_files_and_schemas_that_of_the_last_vacuum
     assert_sizes_are_real(database, found, "sized", "big")
     labels = {"datname": DATABASE, "schemaname": "sized"}
     tables = bytes_of(database, "sized.big", "sized.small")
-    assert found.value("pg_schema_table_size_bytes", **labels) == tables
-    assert found.value("pg_schema_index_size_bytes", **labels) == indexes
-    assert found.value("pg_schema_toast_size_bytes", **labels) >= toasted
+    assert found.value("pg_schema_table_estimated_bytes", **labels) == tables
+    assert found.value("pg_schema_index_estimated_bytes", **labels) == indexes
+    assert found.value("pg_schema_toast_estimated_bytes", **labels) >= toasted
     assert found.value("pg_schema_tables", **labels) == 2
     assert found.value("pg_schema_indexes", **labels) == 2
     assert found.value("pg_schema_sequences", **labels) == 1
@@ -218,6 +218,54 @@ async def test_a_table_whose_lock_is_taken_or_queued_for_is_not_measured_and_cos
     assert found.value("pg_table_live_tuples", relname="busy") >= 0
     assert bool(found.series("pg_index_size_bytes", indexrelname="busy_pkey")) == command.startswith("LOCK")
     assert page_of(database).value("pg_table_total_size_bytes", relname="busy") > 0
+
+
+async def test_what_lacks_a_key_has_the_size_of_its_files_that_of_the_catalog_while_measuring_would_wait(
+    database: Cluster,
+) -> None:
+    database.execute(
+        "CREATE SCHEMA raw; SET search_path = raw;"
+        "CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1);"
+        "CREATE TABLE bare (id int REFERENCES parent) PARTITION BY LIST (id);"
+        "CREATE TABLE bare_1 PARTITION OF bare FOR VALUES IN (1) WITH (autovacuum_enabled = off);"
+        "CREATE INDEX spare ON bare ((id + 1)); INSERT INTO bare SELECT 1 FROM generate_series(1, 20000)",
+        DATABASE,
+    )
+    table, index = database.query(
+        "SELECT pg_relation_size(o) FROM unnest(ARRAY['raw.bare_1', 'raw.bare_1_expr_idx']::regclass[]) AS o",
+        database=DATABASE,
+    )
+    whole = database.value("SELECT pg_total_relation_size('raw.bare_1')", database=DATABASE)
+    sizes = {
+        "pg_table_without_primary_key_bytes": table[0],
+        "pg_foreign_key_without_index_bytes": table[0],
+        "pg_index_unused_bytes": index[0],
+        "pg_partitioned_table_total_size_bytes": whole,
+    }
+    assert min(sizes.values()) > 10 * BLOCK
+    found = page_of(database)
+    assert {name: found.value(name, relname="bare") for name in sizes} == sizes
+    async with session(database) as client:
+        await client.execute("BEGIN; DROP INDEX raw.spare")
+        during = page_of(database)
+        await client.execute("ROLLBACK")
+    for name in sizes:
+        assert during.value(name, relname="bare") < 10 * BLOCK  # as of the catalog, which knows nothing of the rows
+    database.execute("DROP SCHEMA raw CASCADE", DATABASE)
+
+
+def test_a_large_table_is_found_after_a_reset_of_statistics_before_any_vacuum(database: Cluster) -> None:
+    database.execute(
+        "CREATE TABLE forgotten (v text) WITH (autovacuum_enabled = off);"
+        "INSERT INTO forgotten SELECT repeat('x', 500) FROM generate_series(1, 5000)",
+        DATABASE,
+    )
+    counted = "SELECT pg_stat_get_live_tuples('forgotten'::regclass)"
+    page_when(database, lambda _: database.value(counted, database=DATABASE) > 0)
+    database.execute("SELECT pg_stat_reset_single_table_counters('forgotten'::regclass)", DATABASE)
+    found = page_when(database, lambda _: database.value(counted, database=DATABASE) == 0)
+    assert found.value("pg_table_total_size_bytes", relname="forgotten") > 5000 * 500
+    database.execute("DROP TABLE forgotten", DATABASE)
 
 
 KEYS = """
@@ -366,7 +414,7 @@ def test_no_size_is_negative_where_partitioned_tables_were_analyzed(database: Cl
         DATABASE,
     )
     found = page_of(database)
-    assert found.value("pg_schema_table_size_bytes", schemaname="hollow", datname=DATABASE) == BLOCK
+    assert found.value("pg_schema_table_estimated_bytes", schemaname="hollow", datname=DATABASE) == BLOCK
     lacking = {had["relname"]: size for had, size in found.series("pg_table_without_primary_key_bytes")}
     assert (lacking["parent"], lacking["beside"]) == (BLOCK, 0)
     assert found.value("pg_foreign_key_without_index_bytes", relname="beside") == 0
@@ -413,7 +461,7 @@ async def test_locked_tables_indexes_and_partitions_are_waited_for_by_nobody(dat
         DATABASE,
     )
     names = ["table_access", "table_sizes", "schemas", "indexes", "index_advice", "sequences"]
-    names += ["foreign_keys_without_index", "tables_without_primary_key"]
+    names += ["foreign_keys_without_index", "tables_without_primary_key", "partitioned_tables"]
     async with session(database) as client:
         await client.execute(
             "BEGIN; ALTER TABLE locked ADD COLUMN v text; TRUNCATE emptied RESTART IDENTITY; REINDEX TABLE locked_1;"
@@ -447,13 +495,8 @@ def test_a_partitioned_table_has_a_size_as_a_whole_and_the_largest_tables_say_wh
     database.execute("DELETE FROM whole.plain WHERE id <= 7; DELETE FROM whole.log WHERE id <= 7", DATABASE)
     purged = "pg_table_purged_tuples_total"
     found = page_when(database, lambda p: value_of(p, purged, relname="plain") == 7)
-    sizes = "SELECT sum(c.relpages) FROM pg_class AS c WHERE c.oid IN (%s)"
-    parts = "'whole.log_1a'::regclass, 'whole.log_2'::regclass"
-    toast = f"SELECT reltoastrelid FROM pg_class WHERE oid IN ({parts})"
-    indexes = f"SELECT indexrelid FROM pg_index WHERE indrelid IN ({parts}) OR indrelid IN ({toast})"
-    whole = BLOCK * database.value(
-        sizes % f"SELECT unnest(ARRAY[{parts}])::oid UNION ALL {toast} UNION ALL {indexes}", database=DATABASE
-    )
+    real = "SELECT pg_total_relation_size('whole.log_1a') + pg_total_relation_size('whole.log_2')"
+    whole = database.value(real, database=DATABASE)
     labels = {"datname": DATABASE, "schemaname": "whole"}
     assert found.value("pg_partitioned_table_total_size_bytes", relname="log", **labels) == whole > 1_000_000
     assert found.value("pg_partitioned_table_partitions", relname="log", **labels) == 2
