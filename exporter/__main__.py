@@ -112,7 +112,7 @@ def check_command(config: Path | None) -> None:
     except PgvigilError as error:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
-    click.echo("\n\n".join(map(written, checkups)))
+    click.echo("\n\n".join(map(written, checkups)) or "targets: [] names no server, so there is nothing to check.")
     sys.exit(max((checkup.exit_code for checkup in checkups), default=0))
 
 

@@ -108,12 +108,22 @@ def _refuse_deep(text: str) -> None:
             raise _Refused(event, f"is nested more than {_DEEPEST_LEVEL} levels deep. Use fewer levels.")
 
 
+_MESSAGES = {
+    "dict_type": "Input should be a mapping",
+    "list_type": "Input should be a list",
+    "model_type": "Input should be a mapping",
+    "path_type": "Input should be a path",
+    "tuple_type": "Input should be a list",
+}
+"""What is said in YAML's words instead of Python's."""
+
+
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
     """Format each error of pydantic as `place: what is wrong`; with its model, suggest a key for a misspelt one."""
     lines = []
     for found in error.errors(include_url=False, include_input=False):
         place = ".".join(str(part) for part in found["loc"])
-        message = found["msg"].removeprefix("Value error, ")
+        message = _MESSAGES.get(found["type"]) or found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden" and model:
             message += nearest(str(found["loc"][-1]), _keys(model, found["loc"][:-1]))
         lines.append(f"{place}: {message}" if place else message)

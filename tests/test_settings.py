@@ -82,6 +82,8 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         ({"PGVIGIL_LISTEN": "localhost:http"}, "PGVIGIL_LISTEN: 'localhost:http' is no address"),
         ({"PGVIGIL_LISTEN": "::1:9187"}, "PGVIGIL_LISTEN: '::1:9187' is no address"),
         ({"PGVIGIL_SCRAPE_TIMEOUT": "soon"}, "PGVIGIL_SCRAPE_TIMEOUT: Input should be a valid number"),
+        ({"PGVIGIL_TARGETS": "{}"}, "PGVIGIL_TARGETS: Input should be a list"),
+        ({"PGVIGIL_COLLECTORS": "[]"}, "PGVIGIL_COLLECTORS: Input should be a mapping"),
         ({"PGVIGIL_SCRAPE_TIMEOUT": "0"}, "PGVIGIL_SCRAPE_TIMEOUT: Input should be greater than or equal to 0.1"),
         ({"PGVIGIL_SCRAPE_TIMEOUT": "inf"}, "PGVIGIL_SCRAPE_TIMEOUT: Input should be"),
         ({"PGVIGIL_SCRAPE_TIMEOUT_OFFSET": "nan"}, "PGVIGIL_SCRAPE_TIMEOUT_OFFSET: Input should be a finite number"),

@@ -19,7 +19,8 @@ _CONNECTIONS = 3
 """Fewer than the exporter may use: the check runs beside it."""
 
 _ADVICE = {
-    "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address?",
+    "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address, or its"
+    " unix_socket_directories this folder?",
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
     "authentication": "Check user, password and database (PGVIGIL_DSN, PGVIGIL_PASSWORD_FILE, PGPASSWORD, .pgpass), and"
     " the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what makes the role.",

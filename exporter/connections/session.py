@@ -281,7 +281,7 @@ def secret_in(file: Path, setting: str) -> str:
     try:
         secret = file.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        is_path = file.is_absolute() and file.parent != Path("/") and _is_folder(file.parent)
+        is_path = file.is_absolute() and (_is_folder(file) or (file.parent != Path("/") and _is_folder(file.parent)))
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         where = f"{file}: cannot be read: {why}" if is_path else f"no file: {why}. Give a path, not the secret itself"
         raise SettingsError(f"{setting}: {where}.") from None

@@ -97,6 +97,8 @@ class Incident:
     started: str
     began_at: float
     seen_at: float
+    well_at: float | None = None
+    """When it was found well again; forgotten when it is found wrong once more before it has ended."""
     ended: str | None = None
     summary: str = ""
     """The latest, or the worst where that can be told."""
@@ -106,7 +108,7 @@ class Incident:
     @property
     def seconds(self) -> float:
         """How long it lasted, or lasts so far."""
-        return self.seen_at - self.began_at
+        return (self.seen_at if self.well_at is None else self.well_at) - self.began_at
 
     def moment(self, now: float) -> str:
         """Return a moment as UTC, reckoned from the beginning: the system's clock may have been set meanwhile."""
@@ -167,7 +169,7 @@ class Recorder:
             incident = self._open[kind] = Incident(self._new_id(kind), self._target, kind, _now(), now, now)
             self._incidents.append(incident)
             self.begun[kind] += 1
-        incident.seen_at = now
+        incident.seen_at, incident.well_at = now, None
         incident.summary = summary
         if snapshot:
             snapshot = replace(snapshot, at=incident.moment(now))
@@ -180,9 +182,11 @@ class Recorder:
         """Note that something is well; an incident ends when it has been for some seconds."""
         now = self._clock()
         for kind in kinds:
-            if (incident := self._open.get(kind)) and now - incident.seen_at >= _OVER_SECONDS:
-                incident.ended = incident.moment(now)
-                del self._open[kind]
+            if incident := self._open.get(kind):
+                incident.well_at = now if incident.well_at is None else incident.well_at
+                if now - incident.seen_at >= _OVER_SECONDS:
+                    incident.ended = incident.moment(incident.well_at)
+                    del self._open[kind]
 
     def snapshot(
         self,

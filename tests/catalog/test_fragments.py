@@ -96,7 +96,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fragments": ["a"]}, "fragments: Input should be a valid dictionary"),
+        ({"fragments": ["a"]}, "fragments: Input should be a mapping"),
         ({"fragments": {"long wait": "a"}}, "fragments.long wait.[key]: 'long wait' is no fragment name"),
         ({"fragments": {"since": {13: "a", 14: 5}}}, "fragments.since.14: Input should be a valid string"),
         ({"fragments": {"since": {"x": "a"}}}, "fragments.since: 'x' is no version: write 17 or \"1.11\""),

@@ -140,7 +140,7 @@ BAD = [
         "bad.yaml: sql: version 1.1 of an extension must be quoted",
     ),
     (GOOD.replace("sql: SELECT 1 AS seconds", "sql: {13: 5}"), "bad.yaml: sql.13: Input should be a valid string"),
-    (GOOD + "labels: datname\n", "bad.yaml: labels: Input should be a valid tuple"),
+    (GOOD + "labels: datname\n", "bad.yaml: labels: Input should be a list"),
     (GOOD + "labels: [1]\n", "bad.yaml: labels.0: Input should be a valid string"),
     (GOOD + "labels: [datname]\nscope: database\n", "bad.yaml: labels: datname comes by itself with scope: database"),
     (GOOD + "names: {datname: database}\n", "bad.yaml: names: datname is not among the labels"),

@@ -148,15 +148,15 @@ def test_a_file_that_is_left_without_rules_is_left_out(folder: Path) -> None:
             "override: {}",
             "my.yml: override: no such key; there are: dashboardBaseUrl, disable, labels, overrides, runbookBaseUrl",
         ),
-        ("[disable]", "my.yml: Input should be a valid dictionary"),
+        ("[disable]", "my.yml: Input should be a mapping"),
         ("disable: [A]\ndisable: [B]", "my.yml: line 2: key 'disable' is written twice. Keep one of them."),
-        ("disable: PostgreSQLFull", "my.yml: disable: Input should be a valid tuple"),
+        ("disable: PostgreSQLFull", "my.yml: disable: Input should be a list"),
         ("labels: {severity: x}", "my.yml: labels.severity.[key]: severity: our alerts say with this label"),
         ("labels: {datname: x}", "datname: our alerts say with this label"),
         ("labels: {te-am: x}", "my.yml: labels.te-am"),
         ("labels: {__name__: x}", "labels that begin with __ are Prometheus' own"),
         ('labels: {team: "{{ $labels.datname }}"}', "my.yml: labels.team: a label is the same on every alert"),
-        ("overrides: {PostgreSQLFull: }", "my.yml: overrides.PostgreSQLFull: Input should be a valid dictionary"),
+        ("overrides: {PostgreSQLFull: }", "my.yml: overrides.PostgreSQLFull: Input should be a mapping"),
     ],
 )
 def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: str, expected: str) -> None:

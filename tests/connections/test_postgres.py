@@ -176,6 +176,8 @@ async def test_a_bad_dsn_is_a_matter_of_settings(dsn: str, message: str) -> None
 async def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere: cannot be read"):
         await Postgres(SecretStr("host=h user=u"), tmp_path / "nowhere").connect()
+    with pytest.raises(SettingsError, match=r"^password_file: /tmp: cannot be read: Is a directory"):
+        await Postgres(SecretStr("host=h user=u"), Path("/tmp")).connect()
 
 
 async def test_libpq_variables_are_the_defaults(server18: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
