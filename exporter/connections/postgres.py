@@ -2,8 +2,10 @@
 
 import asyncio
 import ssl
+import stat
 import struct
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -30,6 +32,8 @@ from exporter.connections.session import (
     secret_in,
 )
 from exporter.errors import ConnectError, SettingsError
+
+warnings.filterwarnings("ignore", "password file", UserWarning, "asyncpg")  # `_no_password` says it where it matters
 
 T = TypeVar("T")
 
@@ -173,7 +177,13 @@ def _no_password(known: Mapping[str, str]) -> str:
     where = "no password was given"
     with suppress(OSError, RuntimeError):  # no home, or one that is closed to us
         file = Path(known.get("passfile", "~/.pgpass")).expanduser()
-        where += f", unless {file} has one" if file.is_file() else ""
+        if file.is_file():
+            is_open = stat.S_IMODE(file.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO)
+            where += (
+                f": others may read {file}, so it is ignored until chmod 0600"
+                if is_open
+                else f", unless {file} has one"
+            )
     return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"
 
 

@@ -10,6 +10,7 @@ import pytest
 from clients import client
 from pages import MONITOR
 from pydantic import SecretStr
+from serving import run
 from standby import clone_standby, launch
 
 from exporter.connections.guard_rails import GUARD_RAILS
@@ -117,6 +118,15 @@ async def test_authentication_and_the_password_is_never_repeated(
     assert await reason(server.dsn(password=""), file) == "authentication"
     file.write_text("right\n")
     async with await Postgres(SecretStr(server.dsn(password="")), file).connect() as session:
+        assert session.is_usable
+    file.write_text("*:*:*:*:right\n")
+    with_file = f"{server.dsn(password='')}?passfile={file}"
+    file.chmod(0o644)
+    done = run("check", dsn=with_file)
+    ignored = f"no password was given: others may read {file}, so it is ignored until chmod 0600;"
+    assert (ignored in done.stdout, done.stderr) == (True, "")
+    file.chmod(0o600)
+    async with await Postgres(SecretStr(with_file)).connect() as session:
         assert session.is_usable
 
 
