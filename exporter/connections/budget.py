@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from exporter.connections.patience import wait_within
 from exporter.connections.session import Connector, Session
 from exporter.errors import BusyError, ConnectError, PgvigilError, SettingsError
 
@@ -131,7 +132,7 @@ class Lease:
         if self._login is None:
             self._login = asyncio.create_task(connector.log_in(database))
             self._login.add_done_callback(_retrieve)
-        await asyncio.wait([self._login], timeout=timeout)
+        await wait_within([self._login], timeout)
         if not self._login.done():
             raise ConnectError("timeout", f"no login within {timeout:g} s")
         try:

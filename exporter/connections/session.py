@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from exporter.catalog.model import Kind
+from exporter.connections.patience import wait_within
 from exporter.errors import DatabaseError, QueryError, SettingsError
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
@@ -232,7 +233,7 @@ class Session(ABC):
         asked = Asked(sql, self._clock(), answer)
         self._state = asked
         try:
-            await asyncio.wait([answer], timeout=patience)
+            await wait_within([answer], patience)
         finally:
             self._state = _IDLE if answer.done() else Stuck(sql, asked.since, answer)
         if not answer.done():

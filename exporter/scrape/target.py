@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from exporter.catalog.model import PRODUCTS, Catalog
 from exporter.connections.discovery import TIMEOUT, Discovery
 from exporter.connections.login_probe import LoginProbe
+from exporter.connections.patience import wait_within
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, QueryError
@@ -32,6 +33,9 @@ _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 
 PING_SECONDS = 0.2
 """Shortest interval between two questions whether the server is up, however often clients ask for it, in seconds."""
+
+_MOST_LATE_SECONDS = 0.25
+"""How much later a page may be sent when our own event loop was late: half of scrape_timeout_offset's default."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class Target:
                 self._parts.health.ask()
             self._pinged_at = started
             self._pinging = asyncio.create_task(self._ping(), name="ping")
-        await asyncio.wait([self._pinging], timeout=timeout)  # not cancelled: its session would be stuck
+        await wait_within([self._pinging], timeout)  # not cancelled: its session would be stuck
         self._parts.health.log_transition()
         return self._report(self._clock() - started, with_jobs=False)
 
@@ -182,7 +186,7 @@ class Target:
             left = deadline - self._clock()
             if left <= 0:
                 return
-            await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await wait_within(running, left, _MOST_LATE_SECONDS)
 
     def _begin(self, deadline: float) -> None:
         """Start a run on every kept connection that is not still at work."""
