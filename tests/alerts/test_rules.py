@@ -96,6 +96,7 @@ def test_the_rule_tests_pass(promtool: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)  # half a minute alone, several on a machine that is busy
 @pytest.mark.parametrize("slow", SLOW)
 def test_the_slow_rule_tests_pass(slow: str, newest_tool: Tool) -> None:
     _passes(newest_tool("promtool", "it comes with Prometheus"), ALERTS / "tests" / f"{slow}.yml")

@@ -30,7 +30,11 @@ def roots(found: Page) -> list[tuple[str, float]]:
 
 
 def page_of(server: Cluster) -> Page:
-    found = page(server.dsn(user=MONITOR))
+    """A page on which relations have names: looking them up has a second, which a busy machine may not keep."""
+    for _ in range(5):
+        found = page(server.dsn(user=MONITOR))
+        if not any(labels["relation"].isdigit() for labels, _ in found.series("pg_lock_queue_waiters")):
+            break
     assert found.value("pgvigil_collector_success", collector="lock_blockers") == 1
     return found
 
