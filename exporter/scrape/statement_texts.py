@@ -103,12 +103,22 @@ class StatementReader:
         job = next((job for job in plan.jobs if job.collector.statements), None)
         samples = self._parts.schedule.status(job).samples if job else None
         if not job or not samples:
-            reasons = (plan.skipped[name] for name in self._collectors if name in plan.skipped)
-            return StatementList(note=next(reasons, "no statements have been collected yet"))
+            return StatementList(note=self._why_none(job))
         async with self._reading:
             if missing := self._texts.missing(queryids(samples), self._parts.clock()):
                 self._note = await self._read_texts(job, missing)
         return StatementList(listed(samples, self._texts), self._note)
+
+    def _why_none(self, job: Job | None) -> str:
+        """Say why there is no statement: of the collector, of the server, or that it is early."""
+        skipped = self._parts.schedule.plan.skipped
+        if reason := next((skipped[name] for name in self._collectors if name in skipped), ""):
+            return reason
+        if reason := self._parts.health.reason:
+            return f"the server does not answer: {reason}"
+        if job and (failure := self._parts.schedule.status(job).reason):
+            return f"collector {job.collector.name} fails: {failure}"
+        return "no statements have been collected yet"
 
     async def _read_texts(self, job: Job, missing: Sequence[int]) -> str:
         """Read some texts; return why they cannot be read."""

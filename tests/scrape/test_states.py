@@ -224,6 +224,27 @@ def test_labels_reach_the_list_of_statements_as_they_are() -> None:
     in_virtual_time(scenario())
 
 
+@pytest.mark.parametrize(
+    ("script", "note"),
+    [
+        ({"vitals": {"hangs": True}}, "the server does not answer: hung"),
+        ({"statements": {"error": QueryError("permission", "denied")}}, "collector statements fails: permission"),
+    ],
+)
+def test_the_list_of_statements_says_why_it_is_empty(script: dict[str, dict[str, Any]], note: str) -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        for query, answer in script.items():
+            server.on(query, **answer)
+        ledger = {"key": ["userid", "dbid", "queryid", "toplevel", "generation"], "rank": "value"}
+        statements = collector("statements", labels=["queryid"], statements=True, limit=5, ledger=ledger)
+        async with scraping(server, statements) as target:
+            await target.scrape(10)
+            assert (await target.statements(10)).note == note
+
+    in_virtual_time(scenario())
+
+
 def test_log_lines_name_the_target_and_what_was_suspended(caplog: pytest.LogCaptureFixture) -> None:
     """D6: with 50 targets `PostgreSQL is down` was anonymous, and a suspended query had no name."""
 
