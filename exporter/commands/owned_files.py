@@ -29,6 +29,12 @@ def write_owned(command: str, files: Mapping[str, str], folder: Path) -> list[st
     return removed
 
 
+def strangers(command: str, names: Iterable[str], folder: Path) -> list[str]:
+    """Name the files that a command would overwrite in a folder, and that it has not written."""
+    ours = {*_listed(folder / f".pgvigil-{command}"), *_marked(folder, _MARK.format(command=command))}
+    return [name for name in names if (folder / name).exists() and name not in ours]
+
+
 def _listed(manifest: Path) -> Iterator[str]:
     """Yield the names in a manifest that are plain: nothing outside its folder is ours."""
     lines = manifest.read_text("utf-8", "replace").splitlines() if _is_file(manifest) else ()

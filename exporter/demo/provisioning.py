@@ -7,12 +7,14 @@ from typing import Any
 import yaml
 
 from exporter.commands import dashboards, rules
-from exporter.commands.owned_files import write_owned
+from exporter.commands.owned_files import strangers, write_owned
+from exporter.errors import ProvisioningError
 
 SOURCE = "pgvigil"
 """The uid of the data source; the dashboards do not know it, and let one choose."""
 FOLDER = "PostgreSQL"
 SCRAPED_EVERY = "15s"
+COMMAND = "demo"
 
 Document = Mapping[str, Any]
 
@@ -61,8 +63,6 @@ def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
     """Write it all to a folder, and return the files that a user may want to read."""
     folder = folder.resolve()
     boards = folder / "dashboards" / "pgvigil"
-    write_owned("dashboards", dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
-    write_owned("rules", rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
     made = {
         folder / "datasources" / "pgvigil.yaml": written(datasource(prometheus), "The Prometheus that Grafana asks."),
         folder / "dashboards" / "pgvigil.yaml": written(provider(str(boards)), "Where Grafana reads our dashboards."),
@@ -70,7 +70,11 @@ def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
             scraping(address, str(folder / "rules" / "*.yml")), "For Prometheus: --config.file of this file."
         ),
     }
+    for file in made:
+        if strangers(COMMAND, [file.name], file.parent):
+            raise ProvisioningError(f"{file}: is there already, and not ours; move it, or name another folder")
+    write_owned("dashboards", dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
+    write_owned("rules", rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
     for file, text in made.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
+        write_owned(COMMAND, {file.name: text}, file.parent)
     return list(made)

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
 import yaml
 from demo.test_demo import running
 from prom import PROMTOOL
 
 from exporter.demo.provisioning import provision
+from exporter.errors import ProvisioningError
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 
@@ -58,6 +60,17 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
     provision(tmp_path, "http://localhost:9090", "127.0.0.1:9187")
 
     assert all_files() == before
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "dashboards/pgvigil.yaml"])
+def test_a_file_of_the_user_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("theirs")
+    with pytest.raises(ProvisioningError, match=r"is there already, and not ours; move it, or name another folder$"):
+        provision(tmp_path, "http://localhost:9090", "127.0.0.1:9187")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [theirs]
+    assert theirs.read_text() == "theirs"
 
 
 def test_the_demo_writes_the_address_at_which_it_serves_and_says_how_to_go_on(temporary: Path, tmp_path: Path) -> None:
