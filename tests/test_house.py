@@ -17,6 +17,12 @@ def test_a_room_says_what_it_is_for(room: Path) -> None:
     assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    """One without __init__.py would be seen neither by import-linter nor by the tests here."""
+    folders = {file.parent for file in PACKAGE.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
 LONGEST = {"module": 350, "class": 200, "function": 40}
 """Lines that one of each may have: past that it does more than one thing."""
 

@@ -1,4 +1,4 @@
-"""The declarative format: what a collector file may say, and `load`, which reads folders of them."""
+"""Reads folders of collector files into a catalog; `model` defines the format, `queries_yaml` translates another."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

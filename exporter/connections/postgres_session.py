@@ -36,6 +36,7 @@ _PATIENCE_SECONDS = 1.0
 """How much longer than statement_timeout an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
+"""Seconds to wait for the vitals, which read no catalog: a server that takes longer counts as hung."""
 
 _MOST_NAMES = 500_000
 """Upper bound on the databases, and on the roles, that are known by name."""

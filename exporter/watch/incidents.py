@@ -64,11 +64,22 @@ Texts are taken as bytes: `left` fails on a text of another database's encoding.
 """
 
 _MOST_SECONDS = 24 * 3600.0
+"""Age up to which incidents are kept, in seconds."""
+
 _MOST_BYTES = 8_000_000
+"""Upper bound on the bytes that the incidents of one target take as JSON."""
+
 _MOST_SNAPSHOTS = 30
+"""Upper bound on the snapshots of one incident, whose intervals grow."""
+
 _MOST_SESSIONS = 100
+"""Upper bound on the sessions of one snapshot."""
+
 _OVER_SECONDS = 5.0
+"""Seconds without trouble after which an incident has ended: a pause between two queries is no end."""
+
 _QUERY_CHARACTERS = 2000
+"""Characters of a query's text that are shown."""
 
 
 @dataclass(frozen=True)
