@@ -163,7 +163,7 @@ class FakeSession(Session):
         labels: LabelColumns | None = None,
     ) -> Answer:
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
-        tag = sql.rpartition("/* pgvigil:")[2].removesuffix(" */")
+        tag = sql.rpartition("/* pgvigil:")[2].rstrip().removesuffix(" */")
         self._server.asked.append((self.database, tag))
         play = self._play(self._server.script(tag, self.database), timeout, args)
         rows = await self._answered(sql, play, timeout + 1.0 if patience is None else patience)

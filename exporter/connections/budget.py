@@ -9,8 +9,7 @@ from typing import Any, Self
 from exporter.connections.patience import wait_within
 from exporter.connections.session import Connector, Session
 from exporter.errors import BusyError, ConnectError, PgvigilError, SettingsError
-
-_log = logging.getLogger(__name__)
+from exporter.logs import TargetLog
 
 KEPT = 2
 """Places that are never lent: one for each kept connection."""
@@ -22,8 +21,9 @@ FORGET_SECONDS = 600.0
 class Budget:
     """The places of one target: those leased, and those of backends that the server may still hold for us."""
 
-    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic, log: TargetLog | None = None) -> None:
         self.clock = clock
+        self.log = log or TargetLog(logging.getLogger(__name__), "")
         self.login = asyncio.Lock()
         """Held while a kept connection logs in: where the server has one slot left, two logins would both fail."""
         self._size = size
@@ -90,8 +90,9 @@ class Budget:
 
     async def close(self) -> None:
         """Give up all logins that are under way."""
-        await asyncio.gather(*(lease.release(cancel=True) for lease in self._leases.copy()))
-        await asyncio.gather(*(lease.returned() for lease in self._leases.copy()))
+        leases = self._leases.copy()
+        await asyncio.gather(*(lease.release(cancel=True) for lease in leases), return_exceptions=True)
+        await asyncio.gather(*(lease.returned() for lease in leases), return_exceptions=True)
 
 
 class Lease:
@@ -131,7 +132,7 @@ class Lease:
         timeout = connector.connect_timeout if timeout is None else timeout
         if self._login is None:
             self._login = asyncio.create_task(connector.log_in(database))
-            self._login.add_done_callback(_retrieve)
+            self._login.add_done_callback(self._retrieve)
         await wait_within([self._login], timeout)
         if not self._login.done():
             raise ConnectError("timeout", f"no login within {timeout:g} s")
@@ -139,6 +140,10 @@ class Lease:
             self.session = self._login.result()
         except SettingsError as error:
             raise ConnectError("other", str(error)) from error
+        except asyncio.CancelledError:
+            raise ConnectError("other", "the login was given up") from None
+        except Exception as error:
+            raise error if isinstance(error, PgvigilError) else _unexpected(error) from error
         return self.session
 
     async def release(self, *, cancel: bool = False) -> None:
@@ -147,7 +152,7 @@ class Lease:
             self._login.cancel()
         if self._return is None:
             self._return = asyncio.create_task(self._end())
-            self._return.add_done_callback(_retrieve)
+            self._return.add_done_callback(self._retrieve)
         if not self.is_logging_in:
             await asyncio.shield(self._return)
 
@@ -161,7 +166,7 @@ class Lease:
         try:
             if self._login and session is None:
                 session = await self._login
-        except (PgvigilError, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001  # whoever asked was told, and _retrieve has logged it
             session = None
         abandoned = session if session and session.is_stuck else None
         try:
@@ -170,8 +175,11 @@ class Lease:
         finally:
             await self._budget.give_back(self, abandoned)
 
+    def _retrieve(self, task: asyncio.Task[Any]) -> None:
+        """Log the unexpected exception of a task that nothing may wait for any more."""
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, PgvigilError):
+            self._budget.log.error("a login or its end failed unexpectedly", exc_info=error)
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Log the unexpected exception of a task that nothing waits for any more."""
-    if not task.cancelled() and (error := task.exception()) and not isinstance(error, PgvigilError):
-        _log.error("a login or its end failed unexpectedly", exc_info=error)
+
+def _unexpected(error: Exception) -> ConnectError:
+    return ConnectError("other", f"{type(error).__name__}: {error}")

@@ -118,7 +118,7 @@ class Discovery:
             directory = await session.directory(TIMEOUT)
             extensions, has_tables = await session.extensions(TIMEOUT), await session.has_tables(TIMEOUT)
         except QueryError as error:
-            self._log.warning("databases, roles and extensions could not be listed", extra={"reason": str(error)})
+            self._log.warning("databases, roles and extensions could not be listed", extra={"error": str(error)})
             return
         self._learned_at[database] = now
         self._nameless = set()
@@ -153,7 +153,7 @@ class Discovery:
         except QueryError as error:
             if not session.is_usable:
                 raise
-            extra = {"datname": database, "reason": str(error)}
+            extra = {"datname": database, "error": str(error)}
             self._log.warning("extensions could not be listed", extra=extra)
             return
         self._learned_at[database] = self._clock()
@@ -188,7 +188,7 @@ class Discovery:
             try:
                 await self._look_up(kind, unknown, job, session, self._clock() + NAMES_TIMEOUT)
             except DatabaseError as error:
-                extra = {"collector": job.collector.name, "datname": job.database, "reason": str(error)}
+                extra = {"collector": job.collector.name, "datname": job.database, "error": str(error)}
                 self._log.info("names could not be looked up", extra=extra)
             else:
                 self._nameless |= {(kind, key) for key in self.names.unknown(kind, unknown)}

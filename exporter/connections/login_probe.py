@@ -58,6 +58,7 @@ class LoginProbe:
                 await self._log_in(lease)
         except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
             self._log.error("login probe failed unexpectedly", exc_info=error)
+            self._note(Login(False, 0.0, "other"), RETRY_SECONDS)
 
     async def _leased(self) -> Lease | None:
         """Return the place of the login under way, or a new one; None when there is none."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from exporter.connections.budget import Budget
 from exporter.connections.kept_connection import KeptConnection
 from exporter.connections.session import Connector, Session
+from exporter.logs import TargetLog
 
 BORROW_SECONDS = 10.0
 """How long a visitor of databases waits for a free place: the others are bounded by the timeouts of their queries."""
@@ -16,8 +17,14 @@ BORROW_SECONDS = 10.0
 class Pool:
     """The connections of one target."""
 
-    def __init__(self, connector: Connector, size: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.budget = Budget(size, clock)
+    def __init__(
+        self,
+        connector: Connector,
+        size: int,
+        clock: Callable[[], float] = time.monotonic,
+        log: TargetLog | None = None,
+    ) -> None:
+        self.budget = Budget(size, clock, log)
         self.vital = KeptConnection(connector, self.budget)
         """For the vital few: up, sessions, lock graph."""
         self.main = KeptConnection(connector, self.budget)
@@ -57,5 +64,5 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(self.vital.close(), self.main.close())
+        await asyncio.gather(self.vital.close(), self.main.close(), return_exceptions=True)
         await self.budget.close()

@@ -183,7 +183,7 @@ class JobRecord:
         """
         age = now - self.succeeded_at
         success = self.is_good and not is_expected
-        is_young = job.collector.last_good and age <= max(job.cache, self.spacing.throttle) + last_good
+        is_young = job.collector.last_good and age <= max(job.cache, self.spacing.imposed) + last_good
         why_not: Literal["late", ""] = "" if success else "late"
         return JobStatus(
             collector=job.collector.name,
@@ -199,7 +199,7 @@ class JobRecord:
             reason=self.reason or why_not,
             seconds=self.server_seconds,
             returned_rows=self.rows,
-            interval=self.spacing.throttle,
+            interval=self.spacing.imposed,
             next_run_seconds=max(self.next_run.at - now, 0.0),
             next_run_why=self.next_run.why,
         )

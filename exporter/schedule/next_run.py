@@ -24,7 +24,7 @@ class NextRun:
 
 @dataclass(frozen=True)
 class Spacing:
-    """What keeps the runs of a job apart, each in seconds."""
+    """What keeps the runs of a job apart, in seconds."""
 
     cache: float = 0.0
     """How long a result is served again."""
@@ -32,6 +32,8 @@ class Spacing:
     """Interval that the cost budget imposes on the job; 0 for none."""
     visit: float = 0.0
     """Interval that the cost budget imposes on visits to its database; 0 for none."""
+    rests_until: float = NEVER
+    """Clock time until which its database is left alone, as it has refused us."""
 
     @property
     def imposed(self) -> float:
@@ -88,6 +90,13 @@ State = New | Waiting | Failed | Suspended | Running
 
 def next_run(state: State, spacing: Spacing) -> NextRun:
     """Say when a job in this state runs next, and why not earlier."""
+    found = _by_state(state, spacing)
+    if found.at < spacing.rests_until and not isinstance(state, Running):
+        return NextRun(spacing.rests_until, "backoff")
+    return found
+
+
+def _by_state(state: State, spacing: Spacing) -> NextRun:
     match state:
         case New():
             return NextRun(NEVER, "new")

@@ -112,8 +112,8 @@ class Schedule:
         for database in self.plan.by_database:
             self.rotation.turn(database).interval = apart.get(Login(database), 0.0)
         for job in self.plan.jobs:
-            visit = self.rotation.turn(job.database).interval
-            self._record(job).space(Spacing(job.cache, apart.get(job.key, 0.0), visit))
+            turn = self.rotation.turn(job.database)
+            self._record(job).space(Spacing(job.cache, apart.get(job.key, 0.0), turn.interval, turn.rests_until))
         names = frozenset(key[0] for key in apart if not isinstance(key, Login))
         if names != self._throttled:
             changes = {"begun": names - self._throttled, "ended": self._throttled - names}
@@ -158,6 +158,14 @@ class Schedule:
         for job in jobs:
             self._expected.discard(job.key)
             self._record(job).miss(error)
+
+    def refuse(self, database: str, error: DatabaseError) -> None:
+        """Note that a database refused us: its jobs miss their run, and it rests."""
+        self.miss(self.on_visit(database), error)
+        self.rotation.refuse(database)
+        for job in self.plan.by_database.get(database, ()):
+            record = self._record(job)
+            record.space(replace(record.spacing, rests_until=self.rotation.turn(database).rests_until))
 
     def suspend(self, job: Job) -> float:
         """Suspend a job whose query ignored its statement_timeout; return for how many seconds."""

@@ -56,10 +56,11 @@ class DatabaseVisitor:
             self._parts.log.info("database not visited: %s", error, extra={"datname": database})
             return False
         except ConnectError as error:
-            schedule.miss(schedule.on_visit(database), QueryError("connection", str(error)))
+            missed = QueryError("connection", str(error))
             if error.reason in SERVER_REFUSES:
+                schedule.miss(schedule.on_visit(database), missed)
                 return False
-            schedule.rotation.refuse(database)
+            schedule.refuse(database, missed)
         except Exception as error:  # the boundary: one database never costs another
             self._parts.log.error("visit failed unexpectedly", exc_info=error, extra={"datname": database})
             failure = QueryError("query", f"{type(error).__name__}: {error}")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.catalog.model import PRODUCTS, Catalog
-from exporter.connections.discovery import TIMEOUT, Discovery
+from exporter.connections.discovery import Discovery
 from exporter.connections.login_probe import LoginProbe
 from exporter.connections.patience import wait_within
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
-from exporter.errors import ConnectError, QueryError
+from exporter.errors import QueryError
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
@@ -22,6 +22,7 @@ from exporter.scrape.database_visitor import DatabaseVisitor
 from exporter.scrape.health import Health
 from exporter.scrape.kept_worker import KeptWorker
 from exporter.scrape.parts import Parts
+from exporter.scrape.ping import Ping
 from exporter.scrape.run_job import JobRunner
 from exporter.scrape.server_cost import ServerCosts
 from exporter.scrape.statement_texts import StatementList, StatementReader
@@ -30,9 +31,6 @@ from exporter.watch.loop import Watch, WatchOptions
 
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
-
-PING_SECONDS = 0.2
-"""Shortest interval between two questions whether the server is up, however often clients ask for it, in seconds."""
 
 _MOST_LATE_SECONDS = 0.25
 """How much later a page may be sent when our own event loop was late: half of scrape_timeout_offset's default."""
@@ -72,7 +70,7 @@ class Target:
         """Host and port; no secret."""
         options = options or Options()
         log = TargetLog(logging.getLogger(__name__), name or connector.address)
-        pool = Pool(connector, options.max_connections, clock)
+        pool = Pool(connector, options.max_connections, clock, log)
         self._parts = parts = Parts(
             pool,
             Schedule(clock, cost_budget=options.cost_budget, last_good=options.last_good, log=log),
@@ -84,19 +82,19 @@ class Target:
         )
         self._clock = clock
         self._login_probe = LoginProbe(connector, pool.budget, log)
+        self._ping = Ping(parts)
         self._runner = JobRunner(parts, options.max_samples)
         self._vital = KeptWorker(pool.vital, parts, self._runner)
         self._main = KeptWorker(pool.main, parts, self._runner)
         self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]
         self._early = DatabaseVisitor(parts, self._runner, is_early=True)
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
-        self._deadline = self._began_at = self._pinged_at = float("-inf")
+        self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
         watch = options.watch
         self._watch = Watch(parts.discovery, pool, watch, name, clock, log) if watch else None
         self._watching: asyncio.Task[None] | None = None
-        self._pinging: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 
     def start(self) -> None:
@@ -117,9 +115,12 @@ class Target:
     async def scrape(self, timeout: float) -> Report:
         """Collect what is due and report within `timeout` seconds; concurrent scrapes share one run."""
         started = self._clock()
-        if self._may_begin(started):
+        begins = self._may_begin(started)
+        if begins or self._counted_at != self._began_at:  # else it shares the run of another scrape
             self._parts.schedule.begin_scrape()
+        if begins:
             self._begin(started + timeout)
+        self._counted_at = self._began_at
         await self._until_done(started + timeout)
         self._scrapes += 1
         self._parts.health.log_transition()
@@ -129,34 +130,22 @@ class Target:
         return report
 
     async def current(self, timeout: float) -> Report:
-        """Report what was collected; collect first where that is older than a scrape interval. Counts as no scrape."""
+        """Report what was collected; collect first where that is older than a scrape interval. Counts as no scrape.
+
+        A run under way is waited for: until its end nothing is known of the server.
+        """
         started = self._clock()
         if started - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(started):
             self._begin(started + timeout)
-            await self._until_done(started + timeout)
+        await self._until_done(min(started + timeout, self._deadline))
         return self._report(self._clock() - started)
 
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
-        if self._pinging is None or (self._pinging.done() and started - self._pinged_at >= PING_SECONDS):
-            if not self._running():
-                self._parts.health.ask()
-            self._pinged_at = started
-            self._pinging = asyncio.create_task(self._ping(), name="ping")
-        await wait_within([self._pinging], timeout)  # not cancelled: its session would be stuck
+        await self._ping.ask(timeout, is_run_asking=not self._may_begin(started))
         self._parts.health.log_transition()
         return self._report(self._clock() - started, with_jobs=False)
-
-    async def _ping(self) -> None:
-        try:
-            _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
-        except ConnectError as error:
-            self._parts.health.failed(error)
-        except Exception as error:  # the boundary: nothing else retrieves it
-            self._parts.log.error("ping failed unexpectedly", exc_info=error)
-        else:
-            self._parts.note(vitals)
 
     async def statements(self, timeout: float) -> StatementList:
         """List the statements that have series of their own, and read the texts that are not known yet."""
@@ -165,10 +154,10 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = [*self._tasks.values(), *filter(None, (self._watching, self._pinging))]
+        running = [*self._tasks.values(), *filter(None, (self._watching,))]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, self._login_probe.close(), return_exceptions=True)
+        await asyncio.gather(*running, self._login_probe.close(), self._ping.close(), return_exceptions=True)
         await self._parts.pool.close()
         self._runner.close()
 

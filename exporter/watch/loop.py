@@ -24,10 +24,19 @@ COLLECTOR = "wait_sampler"
 """What it is called among the collectors."""
 
 _TIMEOUT = 5.0
+"""Seconds after which the server ends a query of a look."""
+
 _PATIENCE = 2.0
+"""Seconds to wait for the answer of a look: a look that takes longer shows the past."""
+
 _SHARE_OF_BUDGET = 0.2
+"""Share of the cost budget that looks may take; the rest is left to collectors."""
+
 _MOST_SECONDS = 60.0
+"""Upper bound on the seconds between two looks, however expensive they are."""
+
 _LOOKS = 9
+"""Latest looks whose median cost decides the interval."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,9 @@ class Watch:
             started = self._clock()
             try:
                 await self._look(late())
-            except Exception:  # noqa: BLE001  # the boundary: a bad look does not end the looking
-                self._log.exception("look between scrapes failed unexpectedly")
+            except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
+                self._log.error("look between scrapes failed unexpectedly", exc_info=error)
+                self._fail(QueryError("query", f"{type(error).__name__}: {error}"))
             await asyncio.sleep(max(self.interval - (self._clock() - started), 3 * self._took, 0.05))
 
     @property
@@ -146,7 +156,7 @@ class Watch:
             try:
                 directory = await session.directory(_TIMEOUT)
             except QueryError as error:
-                self._log.debug("names could not be looked up", extra={"reason": str(error)})
+                self._log.debug("names could not be looked up", extra={"error": str(error)})
             else:
                 self._names.replace(directory.databases, directory.roles)
                 self._nameless = unknown

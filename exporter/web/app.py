@@ -44,8 +44,7 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> FastAPI:
         for login in logins:
             login.cancel()
         await asyncio.gather(*logins, return_exceptions=True)
-        for target in targets.values():
-            await target.close()
+        await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
 
     app = FastAPI(title="pgvigil", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     routes = _Routes(targets, settings)

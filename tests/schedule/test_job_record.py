@@ -110,6 +110,8 @@ def test_suspensions_double_up_to_ten_minutes_and_end_with_a_success() -> None:
     assert pause(record, clock) == 600
     run(record, clock)
     assert record.suspend(clock()) == 60
+    record.miss(QueryError("connection", "none"))
+    assert pause(record, clock) == 60
 
 
 def test_a_throttled_job_that_fails_costs_one_retry_not_a_whole_round() -> None:
@@ -167,6 +169,18 @@ def test_a_last_good_result_is_served_until_it_is_too_old() -> None:
     clock.advance(1)
     assert status(record, clock).samples is None
     assert status(record, clock, cache=30).samples == Samples()
+
+
+@pytest.mark.parametrize("spacing", [Spacing(cache=60, throttle=240), Spacing(cache=60, visit=240)])
+def test_a_result_that_the_budget_keeps_is_not_too_old_before_the_next_is_due(spacing: Spacing) -> None:
+    clock, record = Clock(), JobRecord()
+    record.space(spacing)
+    run(record, clock)
+    assert status(record, clock, cache=60).interval == 240
+    assert pause(record, clock) == pytest.approx(228)
+    assert status(record, clock, is_expected=True, cache=60).samples
+    failed(record, clock)
+    assert status(record, clock, cache=60).samples
 
 
 def test_a_result_that_names_a_culprit_is_not_served_once_it_is_past() -> None:

@@ -9,6 +9,7 @@ EVERY_SCRAPE = Spacing()
 CACHED = Spacing(cache=60)
 THROTTLED = Spacing(cache=60, throttle=200)
 RARELY_VISITED = Spacing(cache=60, visit=240)
+REFUSED = Spacing(cache=60, rests_until=175)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,13 @@ RARELY_VISITED = Spacing(cache=60, visit=240)
         (Suspended(100, until=160, failures=1, suspensions=1), EVERY_SCRAPE, 160, "suspended"),
         (Suspended(100, until=160, failures=1, suspensions=1), THROTTLED, 160, "suspended"),
         (Running(100, before=New()), EVERY_SCRAPE, 100, "running"),
+        # Nothing runs in a database that has refused us before its rest is over.
+        (New(), REFUSED, 175, "backoff"),
+        (Waiting(100), REFUSED, 175, "backoff"),
+        (Waiting(150), REFUSED, 207, "cached"),
+        (Failed(NEVER, until=NEVER, failures=0), REFUSED, 175, "backoff"),
+        (Suspended(100, until=160, failures=1, suspensions=1), REFUSED, 175, "backoff"),
+        (Running(100, before=New()), REFUSED, 100, "running"),
     ],
 )
 def test_when_a_job_runs_next(state: State, spacing: Spacing, at: float, why: Why) -> None:

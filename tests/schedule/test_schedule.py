@@ -104,6 +104,17 @@ def test_what_a_page_expects_is_stale_until_it_has_run() -> None:
     assert of.status(job).success
 
 
+def test_no_page_waits_for_what_is_no_longer_planned() -> None:
+    clock = Clock()
+    of = schedule(clock, collector("a"))
+    [job] = of.plan.jobs
+    of.expect([job])
+    adopt(of, collector("b"))
+    of.forget()
+    adopt(of, collector("a"))
+    assert of.expected(of.plan.jobs) == []
+
+
 @pytest.mark.parametrize(
     ("intervals", "average"), [([15] * 20, 15.0), ([60] * 20, 60.0), ([15, 15, 3600], 100.5), ([1] * 30, 1.0)]
 )

@@ -11,9 +11,11 @@ from fake_session import FakeServer, catalog, collector
 from virtual_time import in_virtual_time
 
 from exporter.catalog.model import Collector
-from exporter.errors import QueryError
-from exporter.report import JobStatus, Report
+from exporter.connections.kept_connection import RECONNECT
+from exporter.errors import ConnectError, QueryError
+from exporter.report import JobStatus, Login, Report
 from exporter.scrape.target import Options, Target
+from exporter.watch.loop import WatchOptions
 
 
 @asynccontextmanager
@@ -171,7 +173,7 @@ def test_a_database_is_not_refused_because_the_server_hangs() -> None:
             server.on("vitals", hangs=True)
             await scrape
             server.off()
-            await asyncio.sleep(15)
+            await asyncio.sleep(0.1)  # a database that refused us rests longer
             visits = server.runs("tables", "shop")
             report = await target.scrape(10)
             assert server.runs("tables", "shop") == visits + 1
@@ -220,6 +222,130 @@ def test_labels_reach_the_list_of_statements_as_they_are() -> None:
             ("other", "", ""),
         ]
         assert found[0].counts == {"exec_seconds": 2.5}
+
+    in_virtual_time(scenario())
+
+
+def test_a_login_that_fails_unexpectedly_costs_no_place_and_is_tried_again() -> None:
+    """The exception stayed in the finished login, and was raised for ever; its place was never given back."""
+
+    async def scenario() -> None:
+        server = FakeServer(databases=("postgres", "shop"))
+        server.on_login(error=ValueError("odd"))
+        async with scraping(server, collector("tables", scope="database"), max_connections=3) as target:
+            report = await target.scrape(10)
+            assert (report.up, report.down_reason) == (False, "other")
+            server.off()
+            await asyncio.sleep(RECONNECT.longest)
+            assert (await target.scrape(10)).up
+            server.on_login(error=ValueError("odd"), database="shop")
+            for _ in range(5):
+                await asyncio.sleep(60)
+                report = await target.scrape(10)
+                assert (report.up, job(report, "tables", "shop").reason) == (True, "connection")
+            server.off()
+            await asyncio.sleep(60)
+            assert job(await target.scrape(10), "tables", "shop").success
+        assert server.open == 0
+
+    in_virtual_time(scenario())
+
+
+def test_a_login_probe_that_fails_unexpectedly_says_so_and_goes_on() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("vital", vital=True)) as target:
+            await target.scrape(10)
+            server.on_login(error=ValueError("odd"))
+            for wanted in (Login(False, 0.0, "other"), Login(True, 0.0)):
+                await asyncio.sleep(60)
+                await target.scrape(10)
+                await asyncio.sleep(1)
+                assert (await target.ping(10)).login == wanted
+                server.off()
+
+    in_virtual_time(scenario())
+
+
+def test_a_page_for_people_waits_for_the_run_under_way_instead_of_calling_the_server_down() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on_login(after=0.3)
+        async with scraping(server, collector("a")) as target:
+            first, second = await asyncio.gather(target.current(10), target.current(10))
+            assert [report.up for report in (first, second)] == [True, True]
+            await asyncio.sleep(15)
+            server.on("vitals", after=0.2)
+            run = asyncio.create_task(target.scrape(10))
+            await asyncio.sleep(0.1)
+            assert (await target.current(10)).up
+            assert (await run).up
+
+    in_virtual_time(scenario())
+
+
+def test_a_server_that_hangs_is_not_called_up_while_an_earlier_query_is_late() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on("slow", hangs=True)
+        async with scraping(server, collector("slow", timeout=60, cache=600)) as target:
+            assert (await target.scrape(10)).up
+            server.on("vitals", hangs=True)
+            await asyncio.sleep(1)
+            assert not (await target.ping(9)).up
+
+    in_virtual_time(scenario())
+
+
+def test_a_scrape_that_joins_the_run_of_a_page_for_people_counts_for_the_scrape_interval() -> None:
+    async def scenario() -> None:
+        clock = asyncio.get_running_loop().time
+        server = FakeServer()
+        server.on("a", after=3)
+        async with scraping(server, collector("a")) as target:
+            for at in range(0, 90, 15):
+                await asyncio.sleep(at - clock())
+                await target.scrape(10)
+            await asyncio.sleep(90.2 - clock())
+            page = asyncio.create_task(target.current(10))
+            await asyncio.sleep(90.5 - clock())
+            await target.scrape(10)
+            await asyncio.sleep(105 - clock())
+            await target.scrape(10)
+            await page
+            assert target._parts.schedule.scrape_interval == pytest.approx(15, abs=0.2)
+
+    in_virtual_time(scenario())
+
+
+def test_a_database_that_rests_is_not_due_before_its_rest_is_over() -> None:
+    async def scenario() -> None:
+        names = ("postgres", *(f"d{number}" for number in range(300)))
+        server = FakeServer(databases=names)
+        server.on_login(error=ConnectError("no_database", "gone"), database="d7")
+        async with scraping(server, collector("tables", scope="database", cache=0)) as target:
+            await target.scrape(10)
+            await asyncio.sleep(1)
+            await target.scrape(10)
+            found = job(await target.scrape(10), "tables", "d7")
+            rests = target._parts.schedule.rotation.turn("d7").rests_until - asyncio.get_running_loop().time()
+            assert found.next_run_why == "backoff"
+            assert found.next_run_seconds == pytest.approx(rests)
+            assert rests > 60
+
+    in_virtual_time(scenario())
+
+
+def test_a_look_between_scrapes_that_fails_unexpectedly_is_booked() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on("wait_sampler", error=ValueError("odd"))
+        async with scraping(server, collector("a"), watch=WatchOptions(interval=1.0)) as target:
+            target.start()
+            await asyncio.sleep(5)
+            found = job(await target.scrape(10), "wait_sampler")
+            assert (found.success, found.message) == (False, "ValueError: odd")
+            assert found.errors["query"] >= 4
 
     in_virtual_time(scenario())
 

@@ -1,0 +1,53 @@
+"""Asks a server only whether it is up, however many readers want to know."""
+
+import asyncio
+
+from exporter.connections.discovery import TIMEOUT
+from exporter.connections.patience import wait_within
+from exporter.errors import ConnectError
+from exporter.scrape.parts import Parts
+
+PING_SECONDS = 0.2
+"""Shortest interval between two questions whether the server is up, however often clients ask for it, in seconds."""
+
+
+class Ping:
+    """The question of one target, which its readers share."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._task: asyncio.Task[None] | None = None
+        self._at = float("-inf")
+
+    async def ask(self, timeout: float, *, is_run_asking: bool) -> None:
+        """Ask, or wait for the question under way.
+
+        Args:
+            timeout: seconds to wait for the answer.
+            is_run_asking: whether a run has asked as well, so that the answer to that one counts too.
+
+        """
+        now = self._parts.clock()
+        if self._task is None or (self._task.done() and now - self._at >= PING_SECONDS):
+            if not is_run_asking:
+                self._parts.health.ask()
+            self._at = now
+            self._task = asyncio.create_task(self._ask(), name="ping")
+        await wait_within([self._task], timeout)  # not cancelled: its session would be stuck
+
+    async def _ask(self) -> None:
+        try:
+            _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
+        except ConnectError as error:
+            self._parts.health.failed(error)
+        except Exception as error:  # the boundary: nothing else retrieves it
+            self._parts.log.error("ping failed unexpectedly", exc_info=error)
+            self._parts.health.failed(ConnectError("other", f"{type(error).__name__}: {error}"))
+        else:
+            self._parts.note(vitals)
+
+    async def close(self) -> None:
+        """Give up the question under way."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
