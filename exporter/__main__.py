@@ -12,15 +12,13 @@ import click
 
 from exporter import __version__
 from exporter.errors import PgvigilError, SettingsError, without_passwords
+from exporter.kinds import PRODUCTS
 
 if TYPE_CHECKING:
     from exporter.settings import Settings
 
 # Each command imports what it needs: a server that runs for months carries no other command, and those that ask no
 # server start without its libraries.
-
-KINDS = ["postgresql", "pgbouncer"]
-"""The kinds of target, as the catalog has them; not imported, since it takes pydantic to do so."""
 
 
 def _use(context: click.Context, _: click.Parameter, file: Path | None) -> None:
@@ -119,7 +117,7 @@ def check_command(config: Path | None) -> None:
 @cli.command("grants")
 @config_option
 @click.option("--role", default="pgvigil", show_default=True, help="Name of the role.")
-@click.option("--kind", type=click.Choice(KINDS), help="Kind of target; PGVIGIL_KIND when not given.")
+@click.option("--kind", type=click.Choice(list(PRODUCTS)), help="Kind of target; PGVIGIL_KIND when not given.")
 @click.pass_obj
 def grants_command(config: Path | None, role: str, kind: str | None) -> None:
     """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""

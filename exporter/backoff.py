@@ -1,6 +1,4 @@
-"""How the pause after each failure in a row grows. The pauses in use stand with their users:
-`connections.kept_connection` (logins) and `schedule.job_record` (jobs).
-"""
+"""Pauses after failures: of logins, of jobs, and of queries that ignored their timeout."""
 
 import random
 from dataclasses import dataclass
@@ -28,3 +26,13 @@ class Backoff:
         doublings = min(failures - 1, 30)  # beyond any bound in use; 2.0 ** 1024 would overflow
         pause = min((self.first if first is None else first) * 2.0**doublings, self.longest)
         return pause * random.uniform(1.0 - self.jitter, 1.0)
+
+
+RECONNECT = Backoff(first=1.0, longest=10.0, jitter=0.5)
+"""Pauses between logins that fail: a server that is back is found within a scrape interval."""
+
+RETRY = Backoff(first=1.0, longest=15.0)
+"""Pauses of a job that fails. The first is as long as its run took; 15 s bring its series back within two scrapes."""
+
+SUSPENSION = Backoff(first=60.0, longest=600.0)
+"""Pauses of a job whose query ignored its statement_timeout: each run may occupy a backend for good."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exporter.catalog.model import Kind
 from exporter.errors import ConnectReason, Reason
+from exporter.kinds import Kind
 from exporter.samples.model import Samples
 
 

@@ -21,8 +21,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from exporter import strict_yaml
-from exporter.catalog.model import Catalog, Collector, Kind
+from exporter.catalog.model import Catalog, Collector
 from exporter.errors import SettingsError
+from exporter.kinds import Kind
 
 PREFIX = "PGVIGIL_"
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter.catalog.model import Catalog, Collector, Kind
+from exporter.catalog.model import Catalog, Collector
 from exporter.connections.session import LONGEST_SILENCE_SECONDS, MOST_ROWS, Answer, Directory, Session, Vitals
 from exporter.errors import ConnectError, PgvigilError, QueryError
+from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.__main__ import KINDS
-from exporter.catalog.model import PRODUCTS
-
 PROGRAM = """
 import sys
 from exporter.__main__ import cli
@@ -66,7 +63,3 @@ def test_a_server_imports_nothing_of_other_commands_or_extras() -> None:
     found = set(done.stdout.split())
     assert found & (EXTRAS | COMMANDS) == set()
     assert {"fastapi", "uvicorn", "asyncpg"} <= found
-
-
-def test_the_kinds_of_the_command_line_are_those_of_the_catalog() -> None:
-    assert [*PRODUCTS] == KINDS

@@ -11,6 +11,7 @@ from exporter import strict_yaml
 from exporter.catalog import queries_yaml as queries
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.errors import CatalogError
+from exporter.kinds import PREFIXES
 
 BUILT_IN = Path(__file__).parents[1] / "collectors"
 
@@ -18,13 +19,10 @@ COMPATIBILITY = BUILT_IN / "compatibility"
 """Collectors that are loaded with compatibility_names only: what postgres_exporter shows with other labels or units."""
 
 _OUR_OWN = (
-    "pg_up",
-    "pg_up_reason",
+    *(f"{prefix}_up{suffix}" for prefix in PREFIXES.values() for suffix in ("", "_reason")),
     "pg_login_success",
     "pg_login_reason",
     "pg_login_seconds",
-    "pgbouncer_up",
-    "pgbouncer_up_reason",
     "pg_session_sampled_seconds",
     "pg_session_sampling_seconds",
     "pg_lock_wait_sampled_seconds",

@@ -8,16 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField, expanded, faults, newest
+from exporter.kinds import Kind
 
 NameKind = Literal["database", "role", "relation"]
-
-
-Kind = Literal["postgresql", "pgbouncer"]
-"""What a target is."""
-
-
-PRODUCTS: Mapping[Kind, str] = {"postgresql": "PostgreSQL", "pgbouncer": "PgBouncer"}
-"""What people call it."""
 
 
 def _name(pattern: str, what: str) -> AfterValidator:

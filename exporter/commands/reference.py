@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from exporter.catalog.model import PRODUCTS, Catalog, Collector, Metric
+from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
+from exporter.kinds import PRODUCTS
 from exporter.watch.loop import COLLECTOR
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 

@@ -5,13 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from exporter.backoff import Backoff
+from exporter.backoff import RECONNECT
 from exporter.connections.budget import Budget, Lease
 from exporter.connections.session import Connector, Session, Vitals
 from exporter.errors import BusyError, ConnectError, QueryError
-
-RECONNECT = Backoff(first=1.0, longest=10.0, jitter=0.5)
-"""Pauses between logins that fail: a server that is back is found within a scrape interval."""
 
 GIVE_UP_SECONDS = 5.0
 """How long a stuck session is waited for before another login shows whether only that session hangs."""

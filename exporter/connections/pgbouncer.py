@@ -12,7 +12,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from exporter.catalog.model import Kind
 from exporter.connections.addresses import Addresses
 from exporter.connections.console import DATABASE, Console, said
 from exporter.connections.driver_arguments import home
@@ -28,6 +27,7 @@ from exporter.errors import (
     ConnectReason,
     SettingsError,
 )
+from exporter.kinds import Kind
 
 _DEFAULTS = {
     "keepalives_idle": "10",

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import asyncpg
 from pydantic import SecretStr
 
-from exporter.catalog.model import Kind
 from exporter.connections.addresses import Addresses, ResolvingLoop
 from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.driver_errors import (
@@ -32,6 +31,7 @@ from exporter.connections.session import (
     secret_in,
 )
 from exporter.errors import ConnectError, SettingsError
+from exporter.kinds import Kind
 
 warnings.filterwarnings("ignore", "password file", UserWarning, "asyncpg")  # `_no_password` says it where it matters
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from exporter.catalog.model import Kind
 from exporter.connections.patience import wait_within
 from exporter.errors import DatabaseError, QueryError, SettingsError
+from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension

@@ -1,6 +1,6 @@
 """The exporter's own metrics: each is declared, and its value read off a report, in one place."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -8,6 +8,7 @@ from exporter.catalog.model import Metric
 from exporter.errors import CONNECT_REASONS
 from exporter.exposition.process_metrics import BUILD
 from exporter.exposition.subjects import Rows, Scrape
+from exporter.kinds import PREFIXES, PRODUCTS, Kind
 from exporter.report import JobStatus, Report, ServerCost
 from exporter.samples.model import Family, Number, Rest
 from exporter.schedule.cost_budget import LONGEST_SECONDS
@@ -58,7 +59,6 @@ def _metric(name: str, text: str, labels: tuple[str, ...], also: str | None) -> 
 _OF_JOB = ("collector", "datname")
 
 _POSTGRESQL = _Per[Report]((), lambda scrape: scrape.whole("postgresql"))
-_PGBOUNCER = _Per[Report]((), lambda scrape: scrape.whole("pgbouncer"))
 _TARGET = _Per[Report]((), lambda scrape: scrape.whole())
 _JOB = _Per[JobStatus](_OF_JOB, lambda scrape: scrape.jobs)
 _JOINED_JOB = _Per[JobStatus](_OF_JOB, lambda scrape: scrape.joined_jobs)
@@ -78,27 +78,19 @@ def _rest(job: JobStatus) -> tuple[Rest, ...]:
     return job.samples.rest if job.samples else ()
 
 
-_UP: tuple[SelfMetric[Any], ...] = (
-    _POSTGRESQL.one(
-        "pg_up",
-        "1 when PostgreSQL answered during this scrape, else 0; pg_up_reason says why.",
+def _up(kind: Kind) -> Iterator[SelfMetric[Any]]:
+    whole, up = _Per[Report]((), lambda scrape: scrape.whole(kind)), f"{PREFIXES[kind]}_up"
+    yield whole.one(
+        up,
+        f"1 when {PRODUCTS[kind]} answered during this scrape, else 0; {up}_reason says why.",
         lambda report: int(report.up),
-    ),
-    _POSTGRESQL.each(
-        "reason", "pg_up_reason", "Why pg_up is 0: 1 for the reason that holds, 0 for the others.", _down_reasons
-    ),
-    _PGBOUNCER.one(
-        "pgbouncer_up",
-        "1 when PgBouncer answered during this scrape, else 0; pgbouncer_up_reason says why.",
-        lambda report: int(report.up),
-    ),
-    _PGBOUNCER.each(
-        "reason",
-        "pgbouncer_up_reason",
-        "Why pgbouncer_up is 0: 1 for the reason that holds, 0 for the others.",
-        _down_reasons,
-    ),
-)
+    )
+    yield whole.each(
+        "reason", f"{up}_reason", f"Why {up} is 0: 1 for the reason that holds, 0 for the others.", _down_reasons
+    )
+
+
+_UP: tuple[SelfMetric[Any], ...] = tuple(metric for kind in PRODUCTS for metric in _up(kind))
 
 _OWN: tuple[SelfMetric[Any], ...] = (
     *_UP,

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from exporter.catalog.model import Kind
+from exporter.kinds import Kind
 from exporter.planning.plan import FULL_LIMITS
 from exporter.report import JobStatus, Report, ServerCost
-from exporter.samples.model import Number, Rest, Samples, escape, label_text
+from exporter.samples.label_text import escape, label_text
+from exporter.samples.model import Number, Rest, Samples
 
 T = TypeVar("T")
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
-from exporter.catalog.model import COMPUTED, PRODUCTS, TRANSFORMS, Catalog, Collector, Metric
+from exporter.catalog.model import COMPUTED, TRANSFORMS, Catalog, Collector, Metric
+from exporter.kinds import PRODUCTS
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server

@@ -5,22 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from exporter.catalog.model import COMPUTED, TRANSFORMS, Collector, Metric, Transform, TransformName
-from exporter.planning.label_columns import text_column
+from exporter.catalog.model import COMPUTED, TRANSFORMS, Metric, Transform, TransformName
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import ROWS_IN_ALL, Job, sum_column
+from exporter.samples.label_text import label_text, label_texts
 from exporter.samples.lenient import leniently
-from exporter.samples.model import (
-    MOST_CHARACTERS,
-    PLAIN_NUMBERS,
-    Columns,
-    Family,
-    Number,
-    Rest,
-    Samples,
-    escape,
-    label_text,
-)
+from exporter.samples.model import PLAIN_NUMBERS, Columns, Family, Number, Rest, Samples
 from exporter.samples.wait_graph import wait_roots
 
 
@@ -100,43 +90,6 @@ def _first(table: Columns, rank: str, limit: int) -> Columns:
     if not kept:
         return {}
     return {column: [values[i] for i in kept] for column, values in table.items()} | {ROWS_IN_ALL: [len(ranked)]}
-
-
-def label_values(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
-    """Write every label column as text, OIDs as names."""
-    texts = {}
-    for label in collector.all_labels:
-        if label in table:
-            kind = collector.names.get(label)
-            column = table.get(text_column(label), table[label])
-            texts[label] = names.text(kind, column) if kind else list(map(_text, column))
-    return texts
-
-
-def label_texts(collector: Collector, table: Columns, names: Names) -> dict[str, list[str]]:
-    """Write every label column as escaped text, OIDs as names."""
-    return {label: escaped(column) for label, column in label_values(collector, table, names).items()}
-
-
-def escaped(column: list[str]) -> list[str]:
-    """Cut and escape a column; nearly all need nothing, which one look at all of them together tells."""
-    together = "".join(column)
-    if len(together) > MOST_CHARACTERS and max(map(len, column)) > MOST_CHARACTERS:
-        column = [text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…" for text in column]
-        together = "".join(column)
-    return list(map(escape, column)) if escape(together) != together else column
-
-
-def _text(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bytes):  # the type "char"
-        return value.decode(errors="replace")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _groups(metrics: Sequence[Metric]) -> dict[tuple[str, ...], list[Metric]]:

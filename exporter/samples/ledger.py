@@ -9,7 +9,8 @@ from typing import Any
 from exporter.catalog.model import LedgerKey
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
-from exporter.samples.convert import escaped, label_values, numbers
+from exporter.samples.convert import numbers
+from exporter.samples.label_text import escaped, label_values
 from exporter.samples.model import Columns, Family, Number, Rest, Samples
 
 HALF_LIFE_SECONDS = 900.0

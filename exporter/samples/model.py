@@ -7,10 +7,6 @@ from typing import Any
 
 from exporter.catalog.model import Metric
 
-MOST_CHARACTERS = 1024
-"""Of a label's value; a longer one is cut and ends in an ellipsis."""
-
-
 Number = int | float
 
 PLAIN_NUMBERS = frozenset({int, float, type(None)})
@@ -70,15 +66,3 @@ class Samples:
     def size(self) -> int:
         """How many samples there are, those without a value included."""
         return sum(len(family.values) for family in self.families)
-
-
-def label_text(labels: Mapping[str, str]) -> str:
-    """Write the labels of one sample as they stand between the braces."""
-    return ",".join(f'{name}="{escape(value)}"' for name, value in labels.items())
-
-
-def escape(value: str) -> str:
-    r"""Escape what the exposition formats reserve in a label value: backslash, quote and newline."""
-    if "\\" in value or '"' in value or "\n" in value:
-        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return value

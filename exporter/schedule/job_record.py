@@ -5,7 +5,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exporter.backoff import Backoff
+from exporter.backoff import RETRY, SUSPENSION
 from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
@@ -23,14 +23,8 @@ from exporter.schedule.next_run import (
     next_run,
 )
 
-RETRY = Backoff(first=1.0, longest=15.0)
-"""Pauses of a job that fails. The first is as long as its run took; 15 s bring its series back within two scrapes."""
-
 MOST_DOUBLINGS = 3
 """How often the pause of a failing job doubles."""
-
-SUSPENSION = Backoff(first=60.0, longest=600.0)
-"""Pauses of a job whose query ignored its statement_timeout: each run may occupy a backend for good."""
 
 
 COLD_SECONDS = 0.1

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter.catalog.model import PRODUCTS, Catalog
+from exporter.catalog.model import Catalog
 from exporter.connections.discovery import Discovery
 from exporter.connections.login_probe import LoginProbe
 from exporter.connections.patience import wait_within
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
 from exporter.errors import QueryError
+from exporter.kinds import PRODUCTS
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from exporter.literals import without_literals
 from exporter.planning.oid_names import Names
+from exporter.report import JobStatus
+from exporter.watch.wait_sampler import Look
 
 IncidentKind = Literal["lock_wait", "connections", "down", "late"]
 
@@ -80,6 +82,26 @@ _OVER_SECONDS = 5.0
 
 _QUERY_CHARACTERS = 2000
 """Characters of a query's text that are shown."""
+
+
+def troubles(look: Look, late: Sequence[JobStatus], lock_wait: float, connections: float) -> dict[IncidentKind, str]:
+    """Decide what is an incident at this moment, and say it in a line for each kind.
+
+    Args:
+        look: the latest look at the sessions.
+        late: the collectors that were not as they should be on the last page.
+        lock_wait: seconds of waiting for a lock from which on it is an incident.
+        connections: share of the unreserved connections from which on it is an incident.
+
+    """
+    found: dict[IncidentKind, str] = {}
+    if look.longest_wait >= lock_wait:
+        found["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
+    if look.slots and look.sessions >= connections * look.slots:
+        found["connections"] = f"{look.sessions} client sessions of {look.slots} unreserved connections"
+    if late:
+        found["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
+    return found
 
 
 @dataclass(frozen=True)

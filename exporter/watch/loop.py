@@ -17,8 +17,8 @@ from exporter.samples.convert import columns
 from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
-from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot
-from exporter.watch.wait_sampler import SAMPLE, Look, Sampler
+from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
+from exporter.watch.wait_sampler import SAMPLE, Sampler
 
 COLLECTOR = "wait_sampler"
 """What it is called among the collectors."""
@@ -124,7 +124,7 @@ class Watch:
                 self._took = self._clock() - started
                 look = self._sampler.add(rows, self._clock(), self.interval)
                 self._note_cost(look.seconds)
-                wrong = self._wrong(look, late)
+                wrong = troubles(look, late, self._options.lock_wait, self._options.connections)
                 shown = _Shown()
                 if any(self.recorder.wants(kind) for kind in wrong):
                     shown = await self._sessions(session, anybody_waits=look.lock_waiters > 0)
@@ -166,17 +166,6 @@ class Watch:
         self._cost = statistics.median(self._costs)  # one look during which the server stood still says nothing
         self._seconds += seconds
         self._looked_at = self._clock()
-
-    def _wrong(self, look: Look, late: Sequence[JobStatus]) -> dict[IncidentKind, str]:
-        """Say what is wrong, kind by kind."""
-        wrong: dict[IncidentKind, str] = {}
-        if look.longest_wait >= self._options.lock_wait:
-            wrong["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
-        if look.slots and look.sessions >= self._options.connections * look.slots:
-            wrong["connections"] = f"{look.sessions} client sessions of {look.slots} unreserved connections"
-        if late:
-            wrong["late"] = ", ".join(f"{job.collector} {job.datname}".strip() for job in late[:10])
-        return wrong
 
     def _record(self, wrong: Mapping[IncidentKind, str], shown: "_Shown", late: Sequence[JobStatus]) -> None:
         collectors = [{"collector": j.collector, "datname": j.datname, "why": j.message} for j in late[:100]]

@@ -10,8 +10,8 @@ import pytest
 from fake_session import FakeServer, catalog, collector
 from virtual_time import in_virtual_time
 
+from exporter.backoff import RECONNECT
 from exporter.catalog.model import Collector
-from exporter.connections.kept_connection import RECONNECT
 from exporter.errors import ConnectError, QueryError
 from exporter.report import JobStatus, Login, Report
 from exporter.scrape.target import Options, Target
