@@ -1,5 +1,5 @@
-"""How the pause after each failure in a row grows. The pauses in use stand with their users:
-`connections.kept_connection` (logins) and `schedule.job_record` (jobs).
+"""Exponential backoff. Its users define the pauses: `connections.kept_connection` (logins),
+`connections.off_loop` (files, names) and `schedule.job_record` (jobs).
 """
 
 import random
