@@ -1,4 +1,4 @@
-"""Pauses after failures: of logins, of jobs, and of queries that ignored their timeout."""
+"""Pauses after failures: of logins, of jobs, and of queries that ignored their timeout; `off_loop` has its own."""
 
 import random
 from dataclasses import dataclass

@@ -32,10 +32,10 @@ ConnectReason = Literal[
     "out_of_files",
     "other",
 ]
-"""Why there is no session: the label `reason` of `pg_up_reason`."""
+"""Reason for no session: the label `reason` of `pg_up_reason`."""
 
 QueryReason = Literal["timeout", "lock_timeout", "permission", "connection", "query"]
-"""Why a collector has no rows: the label `reason` of `pgvigil_collector_errors_total`."""
+"""Reason for no rows: the label `reason` of `pgvigil_collector_errors_total`."""
 
 Reason = ConnectReason | QueryReason
 

@@ -40,7 +40,7 @@ _BARE_VALUES = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
-"""Where a utility statement has values without quotes, or would have them, were it well formed.
+"""Values without quotes in a utility statement, even in one that is not well formed.
 
 pg_stat_activity shows a statement that failed to parse like any other.
 """

@@ -1,4 +1,4 @@
-"""How log lines look, one for people, one for machines; and how they get to standard error without holding us up."""
+"""Formats of log lines, for operators and machines, and a writer to standard error that blocks only its thread."""
 
 import logging
 import logging.config
@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any, Literal
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
-"""What every record has, or every one of uvicorn's."""
+"""Attributes of any record, or of any of uvicorn's."""
 
 
 class OneLine(logging.Formatter):
@@ -27,7 +27,7 @@ LINES = 1000
 """Upper bound on lines that wait until standard error takes them; further ones are dropped and counted."""
 
 _FLUSH_SECONDS = 1.0
-"""How long the process waits at its end for its last lines to be taken."""
+"""Seconds to wait at the end of the process for its last lines to be taken."""
 
 
 class Writer(logging.Handler):

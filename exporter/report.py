@@ -21,7 +21,7 @@ class ServerCost:
 
 
 Why = Literal["new", "running", "cached", "throttled", "backoff", "suspended"]
-"""Why a job does not run earlier than it does."""
+"""Reason for a job not to run earlier."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class JobStatus:
     next_run_seconds: float | None = None
     """Seconds until its next run, 0 when it is due; None for a loop of its own, such as the wait sampler."""
     next_run_why: Why | None = None
-    """Why it does not run earlier."""
+    """Reason not to run earlier."""
     dropped: int = 0
     """Samples beyond `max_samples`, which the page leaves out: at least so many where not all rows were read."""
 
@@ -78,7 +78,7 @@ class Login:
     seconds: float
     """Until it succeeded or was given up."""
     reason: ConnectReason | Literal[""] = ""
-    """Why it failed."""
+    """Failure reason."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ def quoted(identifier: str) -> str:
 
 
 def signed(sql: str, name: str) -> str:
-    """Say in a comment who asks, for people who look at the server, and to know our own costs there.
+    """Say in a comment who asks, for operators of the server, and to know our own costs there.
 
     It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement.
     """

@@ -115,7 +115,7 @@ _MESSAGES = {
     "path_type": "Input should be a path",
     "tuple_type": "Input should be a list",
 }
-"""What is said in YAML's words instead of Python's."""
+"""Messages in YAML's words instead of Python's."""
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:

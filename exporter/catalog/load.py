@@ -31,7 +31,7 @@ _OUR_OWN = (
 """Families that come from code."""
 
 _OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_collector_")
-"""What the names of all others that come from code begin with."""
+"""Name prefixes of all other families that come from code."""
 
 
 _YIELDING = ("stat_statements",)
@@ -178,7 +178,7 @@ def _family(name: str) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """What one file holds: a collector of ours, or the collectors that postgres_exporter's queries became."""
+    """Contents of one file: our own collector, or those that postgres_exporter's queries became."""
 
     path: Path
     collectors: tuple[Collector, ...]

@@ -57,7 +57,7 @@ TRANSFORMS: Mapping[TransformName, Transform] = {
 
 
 COMPUTED = "pgvigil_value_"
-"""What begins the name of a column that a translated query computes from the column of the rest of that name."""
+"""Prefix of a column that a translated query computes; the rest of its name is the source column."""
 
 
 class _Fact(BaseModel):
@@ -77,9 +77,9 @@ class Metric(_Fact):
     also: MetricName | None = None
     total: MetricName | None = None
     sum: bool = False
-    """Whether the column adds up members that may be dropped, for which the counter does not fall."""
+    """True if the column sums members that may be dropped; a drop does not lower the counter."""
     rest: bool | str = False
-    """Whether what a limit cuts is summed up, or the column of `sql` to sum where `column` is one of `details`."""
+    """True to sum the rows that a limit cuts, or the column of `sql` to sum if `column` is one of `details`."""
 
     @model_validator(mode="after")
     def _total_is_for_counters(self) -> Self:
@@ -90,7 +90,7 @@ class Metric(_Fact):
         return self
 
     def exists_in(self, version: Version) -> bool:
-        """Tell whether a server or extension of this version has the column."""
+        """Return whether this server or extension version has the column."""
         return (self.since or (0,)) <= version and (self.until is None or version < self.until)
 
     @property
@@ -116,14 +116,14 @@ class Metric(_Fact):
 
 
 class LedgerKey(_Fact):
-    """How a collector whose rows come and go is kept as counters that add up."""
+    """Key and rank of a ledger: counters that add up rows that come and go."""
 
     key: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     rank: str
 
 
 class Batches(_Fact):
-    """How a query that may lock only so many relations at once reads all of them, one statement after another.
+    """Batches of a query that may lock only so many relations at once: one statement after another.
 
     Its $1 is the last value of `by` so far, 0 at first; its $2 is `rows`. It returns its rows in the order of `by`, and
     fewer than `rows` in the last batch only. A row whose `rank` is NULL is not kept.
@@ -291,7 +291,7 @@ class Catalog:
 
     collectors: tuple[Collector, ...]
     notes: tuple[str, ...] = ()
-    """What a person should know of files that had to be translated."""
+    """Notes for the user on files that were translated."""
 
     def __iter__(self) -> Iterator[Collector]:
         return iter(self.collectors)

@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Translation:
-    """The collectors that a file became, and what a person should know of it."""
+    """The collectors that a file became, and notes for its user."""
 
     collectors: tuple[Document, ...]
     notes: tuple[str, ...]
@@ -35,7 +35,7 @@ class Words(strict_yaml.StrictLoader):
 
 
 _FOREIGN = {"name", "ttl", "min_version", "max_version", "predicate_queries", "tags", "timeout", "fatal", "skip"}
-"""What the files of pgsty's pg_exporter say at this place, which look much the same."""
+"""Keys at this place of pgsty's pg_exporter, whose files look much the same."""
 
 
 class _Theirs(BaseModel):
@@ -56,7 +56,7 @@ class _Theirs(BaseModel):
 
 
 class _Column(_Theirs):
-    """What a column of the result is for."""
+    """Use of one column of the result."""
 
     usage: Literal["LABEL", "GAUGE", "COUNTER", "MAPPEDMETRIC", "DURATION", "HISTOGRAM", "DISCARD"]
     description: str = ""
@@ -64,7 +64,7 @@ class _Column(_Theirs):
 
 
 _Bound = tuple[str, tuple[int, ...]]
-"""A comparison, and the parts of a version that it is with; what is left out or x may be anything."""
+"""A comparison, and the parts of a version that it is with; parts left out or x may be anything."""
 
 _TERM = r"(>=|<=|==|!=|[<>=!])?\s*(\d+|x)(?:\.(\d+|x))?(?:\.(\d+|x))?"
 
@@ -210,7 +210,7 @@ _SERVER = """(SELECT coalesce(host(inet_server_addr()) || ':' || inet_server_por
                         (SELECT split_part(setting, ',', 1) FROM pg_catalog.pg_settings
                           WHERE name = 'unix_socket_directories') || ':' || current_setting('port'),
                         'localhost:' || current_setting('port')))"""
-"""What theirs writes into the label `server`: host and port, here as the server knows them."""
+"""SQL for postgres_exporter's label `server`: host and port, as the server knows them."""
 
 
 def _around(query: _Query) -> str:
@@ -326,7 +326,7 @@ def _holds(bound: _Bound, version: tuple[int, ...]) -> bool:
 
 
 def _notes(place: str, namespace: str, query: _Query) -> Iterator[str]:
-    """Say what a person who knows postgres_exporter would not expect of a namespace."""
+    """Say what a user of postgres_exporter would not expect of a namespace."""
     unknown = [*query.unknown, *(f"{name}.{key}" for name, column in query.columns.items() for key in column.unknown)]
     if unknown:
         yield f"{place}: ignored, as there: {', '.join(unknown)}"

@@ -194,7 +194,7 @@ def _number_mistake(value: object, most: float) -> str:
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> str:
-    """Say that there is no such name: with the nearest one, or with all where they are few or none is near."""
+    """Report an unknown name, with the nearest one, or with all if they are few or none is near."""
     near = strict_yaml.nearest(name, known) if len(known) > _FEW else ""
     return f"no such {what}{near}" if near else f"no such {what}; there are: {', '.join(sorted(known))}"
 

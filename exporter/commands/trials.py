@@ -73,7 +73,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a look at one query says, without running it."""
+    """Result of preparing one query, without running it."""
 
     problem: str = ""
     lacks: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from typing import Any
 from exporter.connections.off_loop import OffLoop
 
 REMEMBERED_SECONDS = 1.0
-"""How long DNS may take for a name whose address is known, before that one is used again, in seconds."""
+"""Timeout of DNS for a name with a cached address, in seconds: after it the cached one is used."""
 
 
 class Addresses:

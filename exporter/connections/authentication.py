@@ -45,7 +45,7 @@ class Exchange:
 
     require_auth: str = ""
     is_over: bool = False
-    """Whether the server has let us in."""
+    """True once the server let us in."""
     _proved: str = "none"
     """The method that has been answered; that of a SASL exchange once the server has proved itself too."""
     _hashed: bool = False

@@ -15,7 +15,7 @@ KEPT = 2
 """Places that are never lent: one for each kept connection."""
 
 FORGET_SECONDS = 600.0
-"""How long an abandoned backend counts as there while no session can tell whether it is."""
+"""Seconds that an abandoned backend counts while no session can tell whether it exists."""
 
 
 class Budget:

@@ -34,7 +34,7 @@ _NEVER = float("-inf")
 
 
 class Discovery:
-    """What is known of one server, and the plan that follows from it."""
+    """Facts of one server, and the plan that follows from them."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Discovery:
 
     @property
     def plan(self) -> Plan:
-        """What runs on the server as it was last seen; nothing before the first answer."""
+        """The plan for the server as last seen; empty before the first answer."""
         if self._planned[0] is not self.server and self.server:
             self._planned = (self.server, plan(self._catalog, self.server))
         return self._planned[1]
@@ -86,7 +86,7 @@ class Discovery:
         return bool(self._learned_at)
 
     def note(self, vitals: Vitals) -> bool:
-        """Take over the latest vitals; return whether the server is of another version than before."""
+        """Note the latest vitals; return whether the server's version has changed."""
         self.role = vitals.role
         self._round_trips.append(vitals.round_trip)
         known = self.server or Server(vitals.version, vitals.in_recovery, vitals.database)
@@ -160,7 +160,7 @@ class Discovery:
         self._note_contents(database, extensions, has_tables=has_tables)
 
     def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, has_tables: bool) -> None:
-        """Take over the contents of a database; an unchanged server keeps its plan."""
+        """Note the contents of a database; an unchanged server keeps its plan."""
         if not self.server:
             return
         contents = {**self.server.extensions, database: extensions}

@@ -58,14 +58,14 @@ _CONNECT_REASONS: Mapping[str, ConnectReason] = {
 _REMEDIES: Mapping[str, str] = {
     "25006": "pgvigil's sessions are read-only. Let a job of your own write, and the query read what it wrote",
 }
-"""What to do about an error of a query, by SQLSTATE."""
+"""Remedies for errors of queries, by SQLSTATE."""
 
 
 _ABOUT_DATA = ("22", "23")
 """Classes of SQLSTATE whose messages quote the value that was wrong: data exceptions and constraints."""
 
 _QUOTED = re.compile(r'".*"|«.*»|„.*“|“.*”|「.*」|\'[^\']+\'')
-"""What stands in the quotation marks of a language."""
+"""Text in the quotation marks of any language."""
 
 
 def query_sentence(error: Exception) -> str:

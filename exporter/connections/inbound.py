@@ -43,11 +43,11 @@ _NO_POSTGRES = "the answer is none of PostgreSQL's protocol"
 
 
 class Inbound(asyncio.Protocol):
-    """The bounds of one connection. They begin anew with each message of the driver."""
+    """The bounds of one connection. They restart with each message of the driver."""
 
     def __init__(self, exchange: Exchange, on_answer: Callable[[], None] = lambda: None) -> None:
         self.refusal = ""
-        """Why the connection was dropped; empty while it was not."""
+        """Reason for dropping the connection; empty until then."""
         self.reason: ConnectReason = "other"
         """The same in one word, of a login."""
         self.rows = MOST_ROWS
@@ -55,7 +55,7 @@ class Inbound(asyncio.Protocol):
         self.transport: BoundedTransport
         self._driver: asyncio.Protocol
         self._is_asking_for_tls = True
-        """Whether the driver still waits for the answer to its request for TLS: one byte, and no message."""
+        """True while the driver waits for the answer to its TLS request: one byte, and no message."""
         self._exchange = exchange
         self._on_answer = on_answer
         self._is_answering = False

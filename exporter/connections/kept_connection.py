@@ -11,13 +11,13 @@ from exporter.connections.session import Connector, Session, Vitals
 from exporter.errors import BusyError, ConnectError, QueryError
 
 GIVE_UP_SECONDS = 5.0
-"""How long a stuck session is waited for before another login shows whether only that session hangs."""
+"""Seconds to wait for a stuck session; then another login shows whether only that session hangs."""
 
 SILENT_SECONDS = 5.0
-"""How long a login is waited for before a look whether the server answers new connections."""
+"""Seconds to wait for a login before checking whether the server answers new connections."""
 
 LOGIN_SECONDS = 60.0
-"""How long a login is waited for before another one is tried beside it, even if the server answers nothing."""
+"""Seconds to wait for a login before a concurrent one is tried, even if the server answers nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LoggingIn:
     beside: Lease | None = None
     failures: int = 0
     error: ConnectError | None = None
-    """Why the last use found no connection."""
+    """Error of the last use that failed."""
     until: float = float("-inf")
     """Until then a use fails with that error at once, unless the login has ended."""
     dead: Lease | None = None
@@ -71,7 +71,7 @@ class KeptConnection:
 
     @property
     def _lease(self) -> Lease | None:
-        """The lease of the session that there is, ready or stuck."""
+        """The lease of the current session, ready or stuck."""
         match self.state:
             case Open(lease):
                 return lease
@@ -81,7 +81,7 @@ class KeptConnection:
 
     @property
     def session(self) -> Session | None:
-        """The session that there is, ready or stuck."""
+        """The current session, ready or stuck."""
         return self._lease.session if self._lease else None
 
     @property

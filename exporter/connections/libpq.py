@@ -19,7 +19,7 @@ class Parameter:
     values: tuple[str, ...] = ()
     """Values taken; empty for any."""
     is_used: bool = True
-    """Whether it has an effect; else the exporter decides itself."""
+    """True if it has an effect; else the exporter decides itself."""
 
     @property
     def is_refused(self) -> bool:

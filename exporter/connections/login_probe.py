@@ -1,4 +1,4 @@
-"""Tries whether the server lets anybody in: kept connections go on when the postmaster has stopped to take new ones."""
+"""Tests whether the server accepts new logins: kept connections go on when the postmaster takes no new ones."""
 
 import asyncio
 
@@ -16,11 +16,11 @@ RETRY_SECONDS = 10.0
 """Interval while logins fail, so that their success is seen within two scrapes."""
 
 STALE_SECONDS = 300.0
-"""Age from which the result of a login says nothing any more: no place in the budget was free for another."""
+"""Age from which the result of a login is stale, in seconds: no place in the budget was free for another."""
 
 
 class LoginProbe:
-    """Logs in once a minute on a place of the budget that nobody needs, and logs out at once.
+    """Logs in once a minute on a free place of the budget, and logs out at once.
 
     A login that is not answered keeps its place, and is not joined by another: the server may still be at work on it.
     """
@@ -32,7 +32,7 @@ class LoginProbe:
         self._log = log
         self._latest: Login | None = None
         self._at = float("-inf")
-        """When the latest login ended."""
+        """End of the latest login: clock time in seconds."""
         self._due_at = float("-inf")
         self._lease: Lease | None = None
         self._since = 0.0
@@ -44,7 +44,7 @@ class LoginProbe:
         return self._latest if self._clock() - self._at <= STALE_SECONDS else None
 
     def start(self, session: Session) -> None:
-        """Begin a login when it is due; the first result is the login of a session that there is."""
+        """Begin a login when it is due; the first result is that of the current session's login."""
         if self._connector.kind != "postgresql":
             return
         if self._latest is None:
@@ -86,7 +86,7 @@ class LoginProbe:
             await lease.release()
 
     def _note(self, login: Login, pause: float) -> None:
-        """Take over a result, and log it where it is news."""
+        """Note a result, and log it where it is news."""
         if login.success != (self._latest is None or self._latest.success):
             extra = {"reason": login.reason}
             event = "logins succeed again" if login.success else "a new login failed, while older sessions go on"

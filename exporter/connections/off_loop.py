@@ -17,7 +17,7 @@ HANGING_FILE = "Its mount hangs, or it is a pipe that nothing writes to."
 
 
 AGAIN = Backoff(first=60.0, longest=3600.0)
-"""How long a call may hang before it is made once more beside: a file may have been replaced, a mount be back."""
+"""Pauses before a hung call is retried concurrently: a file may have been replaced, or a mount be back."""
 
 
 @dataclass(frozen=True)

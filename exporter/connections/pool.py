@@ -11,7 +11,7 @@ from exporter.connections.session import Connector, Session
 from exporter.logs import TargetLog
 
 BORROW_SECONDS = 10.0
-"""How long a visitor of databases waits for a free place: the others are bounded by the timeouts of their queries."""
+"""Seconds that a visitor of databases waits for a free place: query timeouts bound the use of the others."""
 
 
 class Pool:

@@ -38,13 +38,13 @@ warnings.filterwarnings("ignore", "password file", UserWarning, "asyncpg")  # `_
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 1.0
-"""How long a server may take to say whether it has TLS, in seconds."""
+"""Timeout of the answer to a request for TLS, in seconds."""
 
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
 class Postgres:
-    """One server, as its DSN names it, or a file that holds the DSN: opens sessions. Files are read anew each time."""
+    """One server, as its DSN names it, or a file that holds the DSN: opens sessions. Files are read each time."""
 
     kind: Kind = "postgresql"
 

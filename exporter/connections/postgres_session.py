@@ -33,7 +33,7 @@ from exporter.sql import signed
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 
 _PATIENCE_SECONDS = 1.0
-"""How much longer than statement_timeout an answer may take before the server counts as hung."""
+"""Seconds beyond statement_timeout that an answer may take before the server counts as hung."""
 
 _PATIENCE_WITH_VITALS_SECONDS = 3.0
 """Seconds to wait for the vitals, which read no catalog: a server that takes longer counts as hung."""
@@ -66,7 +66,7 @@ class PostgresSession(Session):
         self._statements: dict[str, Any] = {}
         """Query -> its prepared statement."""
         self._times_out_at = float("inf")
-        """When the server may end the query at hand for its statement_timeout."""
+        """Clock time from which statement_timeout may end the query, in seconds."""
 
     async def fetch(
         self,

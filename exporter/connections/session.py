@@ -24,7 +24,7 @@ MOST_ROWS = 100_000
 
 
 LONGEST_SILENCE_SECONDS = 600.0
-"""How long a login is waited for that the server has not begun to answer: it may be lost on the way."""
+"""Seconds to wait for a login that the server has not begun to answer: it may be lost on the way."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Answer:
     rows: Sequence[Any]
     round_trips: int = 1
     is_cut: bool = False
-    """Whether the query had more rows than were asked for."""
+    """True if the query had more rows than were asked for."""
 
 
 @dataclass(frozen=True)

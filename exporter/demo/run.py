@@ -183,7 +183,7 @@ def _provisioned(grafana: Grafana | None, place: str) -> list[str]:
 
 
 async def _watch(address: tuple[str, int], console: Console, stop: asyncio.Event, seconds: float | None) -> None:
-    """Show what the page says, again and again, until told to stop or the time is over."""
+    """Show what the page says, again and again, until stopped or the time is over."""
     before: Page | None = None
     with display(console) as show, suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -277,7 +277,7 @@ OWN = (*(each.metric for each in _OWN), BUILD)
 """Every metric of the exporter itself, but those that any Python process has."""
 
 COMPATIBLE = tuple(each.metric for each in _COMPATIBLE)
-"""What postgres_exporter says of itself under names that fit none of ours; only with `compatibility_names`."""
+"""Metrics of postgres_exporter itself that no metric of ours equals; only with `compatibility_names`."""
 
 
 def own_families(report: Report) -> list[Family]:

@@ -70,7 +70,7 @@ def identity(blocks: Sequence[Block]) -> bytes:
 
 
 def gzipped(blocks: Sequence[Block]) -> list[bytes]:
-    """Return blocks as the pieces of one gzip stream (RFC 1952): what was compressed before is not compressed again."""
+    """Return blocks as the pieces of one gzip stream (RFC 1952): no block is compressed twice."""
     checksum = 0
     for piece in blocks:
         checksum = piece.checksum(checksum)
@@ -114,7 +114,7 @@ def _lines(family: Family) -> str:
 
 
 def _all_finite(values: Sequence[Number | None]) -> bool:
-    """Tell whether every value can be written as Python writes it; one sum over all is much faster than many looks."""
+    """Return whether every value can be written as Python writes it; one sum is much faster than many looks."""
     try:
         return math.isfinite(math.fsum(values))  # type: ignore[arg-type]  # None raises the TypeError
     except (TypeError, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Which databases are looked into, by the shell patterns that a person wrote. Pure."""
+"""Chooses the databases to look into, by the user's shell patterns. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

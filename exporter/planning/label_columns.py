@@ -28,7 +28,7 @@ class LabelColumns:
     values: frozenset[str] = frozenset()
     """Columns whose value is needed. The text of one that is a label too is in a column of its own."""
     is_lenient: bool = False
-    """Whether dates, times and intervals become seconds, as postgres_exporter has it, and no other column is read.
+    """True if dates, times and intervals become seconds, as in postgres_exporter, and no other column is read.
 
     The driver has no value for the year 20000, which would cost the whole answer.
     """

@@ -18,7 +18,7 @@ class Names:
         self._relations: dict[Relation, str] = {}
 
     def replace(self, databases: Mapping[int, str], roles: Mapping[int, str]) -> None:
-        """Take over fresh maps."""
+        """Replace both maps."""
         self._databases = databases
         self._roles = roles
 

@@ -59,13 +59,13 @@ class Job:
 
     @cached_property
     def key(self) -> tuple[str, str]:
-        """What stays the same from one plan to the next."""
+        """The identity of the job from plan to plan."""
         return self.collector.name, self.datname
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs, and why the rest does not."""
+    """Jobs to run, and skipped collectors."""
 
     jobs: tuple[Job, ...]
     skipped: Mapping[str, str]
@@ -118,7 +118,7 @@ def awaits_extensions(collector: Collector, server: Server) -> bool:
 
 
 def _databases(collector: Collector, server: Server) -> tuple[str, ...]:
-    """Where it runs: everywhere, or once; only where its extension is, and, if it needs tables, where there are any."""
+    """Choose its databases: all, or one; only those with its extension and, if it needs tables, with tables."""
     ours_first = _candidates(collector, server)
     if collector.databases:
         ours_first = tuple(filter(DatabaseFilter(collector.databases).accepts, ours_first))

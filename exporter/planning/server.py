@@ -1,4 +1,4 @@
-"""What is known of one server when the plan is made."""
+"""Facts of one server that a plan is made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Server:
-    """What is known of a server when the plan is made."""
+    """Facts of a server that a plan is made from."""
 
     version: Version
     in_recovery: bool
@@ -29,4 +29,4 @@ class Server:
     without_tables: frozenset[str] = frozenset()
     """Databases without user tables: they hold system catalogs only."""
     own: bool = True
-    """Whether collectors of scope `database` run in the database of the DSN as well."""
+    """True if collectors of scope `database` run in the database of the DSN as well."""

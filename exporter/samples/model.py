@@ -30,7 +30,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Rest:
-    """What the rows that a limit cut carried of one metric: their sum, and the sum of all rows."""
+    """Rows that a limit cut, for one metric: their sum, and the sum of all rows."""
 
     metric: str
     sum: float
@@ -44,7 +44,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Samples:
-    """What one job's rows became."""
+    """Samples of one job."""
 
     families: tuple[Family, ...] = ()
     rows: int = 0
@@ -64,5 +64,5 @@ class Samples:
 
     @cached_property
     def size(self) -> int:
-        """How many samples there are, those without a value included."""
+        """Number of samples, those without a value included."""
         return sum(len(family.values) for family in self.families)

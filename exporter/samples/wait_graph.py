@@ -121,7 +121,7 @@ def wait_roots(table: Columns) -> Columns:
 def blockers(table: Columns, most: int = MOST_BLOCKERS) -> dict[int, list[int]]:
     """Find for each waiting owner whom it waits for directly.
 
-    Those are the owners that hold what it waits for in a mode that conflicts. Where nobody does, it waits behind one in
+    Those are the owners that hold what it waits for in a mode that conflicts. Where none does, it waits behind one in
     the queue: the nearest ahead of it, or before PostgreSQL 14, where the order is a guess, the first one in conflict.
 
     Args:

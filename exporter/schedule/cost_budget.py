@@ -30,12 +30,12 @@ class Login:
 
 
 Apart = Mapping[tuple[str, str] | Login, float]
-"""Job, or login -> seconds between two runs; what is not throttled is absent."""
+"""Job, or login -> seconds between two runs; unthrottled ones are absent."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a job takes when nothing throttles it."""
+    """Cost and period of an unthrottled job."""
 
     cost: float
     """Server time of a run, in seconds."""
@@ -59,8 +59,8 @@ def throttled(  # what the budget depends on
     """Return the jobs, and the logins, that cost too much, and how far apart they have to run.
 
     Vital jobs are never throttled; the others share what these leave. The database of the DSN and all others share it
-    evenly, so that however many databases there are, what is asked once for the whole server is not throttled by what
-    is asked in each of them.
+    evenly: queries asked once for the whole server are not throttled by those asked in each database, however many
+    there are.
 
     Args:
         plan: the jobs.

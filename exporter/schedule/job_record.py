@@ -1,4 +1,4 @@
-"""What is remembered of one job from run to run: its state, its last good result, its failures, its cost."""
+"""Remembers one job from run to run: its state, its last good result, its failures, its cost."""
 
 import statistics
 from collections import Counter, deque
@@ -24,7 +24,7 @@ from exporter.schedule.next_run import (
 )
 
 MOST_DOUBLINGS = 3
-"""How often the pause of a failing job doubles."""
+"""Most doublings of a failing job's pause."""
 
 
 COLD_SECONDS = 0.1
@@ -36,7 +36,7 @@ A cold start would else throttle dozens of cheap collectors, for minutes, on an 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of a job came to."""
+    """Outcome of one run of a job."""
 
     seconds: float
     """From its start to its end, query and rows together."""
@@ -48,7 +48,7 @@ class Outcome:
     """None when it failed."""
     error: DatabaseError | None = None
     is_stuck: bool = False
-    """Whether its query is what the session still waits for."""
+    """True if the session still waits for its query."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class JobRecord:
     last_good: Samples | None = None
     succeeded_at: float = NEVER
     message: str = ""
-    """Why the last run failed."""
+    """Error of the last run."""
     reason: Reason | Literal[""] = ""
     took: float = 0.0
     """Seconds of the last run, whatever came of it."""
@@ -142,7 +142,7 @@ class JobRecord:
         return outcome.error is not None and self._note(outcome.error)
 
     def miss(self, error: DatabaseError) -> None:
-        """Note that there was no connection to run on: the job is retried as soon as there is one."""
+        """Note that the job had no connection: it is retried as soon as there is one."""
         failures, suspensions = self._streak
         until = self._settled.until if isinstance(self._settled, Failed | Suspended) else NEVER
         self._become(Failed(self._started, until, failures, suspensions))

@@ -15,7 +15,7 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class NextRun:
-    """When a job runs next, and why not earlier."""
+    """Next run of a job, and why not earlier."""
 
     at: float
     """Clock time in seconds; a scrape from then on finds the job due."""
@@ -24,10 +24,10 @@ class NextRun:
 
 @dataclass(frozen=True)
 class Spacing:
-    """What keeps the runs of a job apart, in seconds."""
+    """Intervals between a job's runs, in seconds."""
 
     cache: float = 0.0
-    """How long a result is served again."""
+    """TTL of a cached result."""
     throttle: float = 0.0
     """Interval that the cost budget imposes on the job; 0 for none."""
     visit: float = 0.0

@@ -1,4 +1,4 @@
-"""Which database is visited next: the one that was not for longest, in a round that is spread evenly over its time."""
+"""Chooses the database to visit next: the one not visited for longest, in a round spread evenly over its time."""
 
 import statistics
 import time
@@ -13,12 +13,12 @@ ROUND = 0.9
 """Share of its period within which a database has its turn ahead of time, so that nothing is due where all is well."""
 
 REFUSED_SECONDS = 0.25
-"""How long a database rests that refused us, for each one that there is: four logins in vain a second at most."""
+"""Pause of a database that refused us, in seconds per database: at most four failed logins a second."""
 
 
 @dataclass
 class Turn:
-    """What is remembered of one database."""
+    """State of one database's visits."""
 
     visited_at: float = float("-inf")
     rests_until: float = float("-inf")
@@ -46,7 +46,7 @@ class Rotation:
         self.visits = 0
         """Visits so far."""
         self.login_seconds = 0.0
-        """What their logins took."""
+        """Server time of their logins, in seconds."""
         self._turns: dict[str, Turn] = {}
         self._due: deque[str] = deque()
         self._early: deque[str] = deque()

@@ -23,8 +23,7 @@ INTERVAL_WEIGHT = 0.3
 """Weight of the newest scrape interval in the moving average: five scrapes after a change it is four fifths there."""
 
 LOOK_AHEAD = 0.8
-"""Share of the time between two visits to a database by which a visit looks ahead: what is due later is left to the
-next one."""
+"""Share of the time between two visits to a database by which a visit looks ahead: later jobs are left to the next."""
 
 STALE_CONTENTS_SECONDS = 300.0
 """Seconds between two visits to a database that no job runs in, to learn whether that has changed."""
@@ -55,11 +54,11 @@ class Schedule:
         self._expected: set[tuple[str, str]] = set()
         self._throttled: frozenset[str] = frozenset()
         self._apart: Apart | None = None
-        """What the jobs of this plan are spaced by; None before that was decided."""
+        """Spacing of this plan's jobs; None before it was decided."""
         self._scraped_at: float | None = None
 
     def adopt(self, plan: Plan, home: str, databases: Iterable[str]) -> None:
-        """Take over a plan. What is known of jobs that stay, stays.
+        """Adopt a plan. Jobs that stay keep their records.
 
         Args:
             plan: the jobs.
@@ -154,7 +153,7 @@ class Schedule:
         return self._record(job).record(outcome, self._clock())
 
     def miss(self, jobs: Iterable[Job], error: DatabaseError) -> None:
-        """Note that there was no connection for these jobs."""
+        """Note that these jobs had no connection."""
         for job in jobs:
             self._expected.discard(job.key)
             self._record(job).miss(error)

@@ -26,7 +26,7 @@ class DatabaseVisitor:
         self.visiting: str | None = None
         """The database that is being visited."""
         self._is_early = is_early
-        """Whether it visits databases before they are due, which no page waits for."""
+        """True if it visits databases before they are due, which no page waits for."""
         self._parts = parts
         self._runner = runner
 

@@ -1,4 +1,4 @@
-"""Whether a server is up, and why not; the drivers in `connections` name the reason of each failed login."""
+"""State of a server, up or down; the drivers in `connections` name the reason of each failed login."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +44,7 @@ class Health:
 
     @property
     def reason(self) -> ConnectReason | Literal[""]:
-        """Why it is down; empty while it is up, `timeout` before it was asked."""
+        """Reason for being down; empty while up, `timeout` before it is asked."""
         match self.state:
             case Up():
                 return ""

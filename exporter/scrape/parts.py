@@ -25,7 +25,7 @@ class Parts:
     clock: Callable[[], float]
 
     def note(self, vitals: Vitals) -> None:
-        """Take over the latest vitals: the server is up; a server of another version makes every job due."""
+        """Note the latest vitals: the server is up; a server of another version makes every job due."""
         self.health.answered()
         if self.discovery.note(vitals):
             self.schedule.expire()

@@ -1,4 +1,4 @@
-"""What our own statements cost the server, by collector, as pg_stat_statements counts it."""
+"""Server cost of our own statements, by collector, as pg_stat_statements counts it."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ one of bigint is.
 """
 
 LOOK_EVERY_SECONDS = 300.0
-"""How often statements of our role that are not ours may be asked for again."""
+"""Least interval between look-ups of an unknown statement of our role, in seconds."""
 
 _BLOCKS = ("shared_blks_hit", "shared_blks_read")
 

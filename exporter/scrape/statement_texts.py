@@ -22,7 +22,7 @@ SELECT DISTINCT ON (queryid)
 """Reads the file of texts, so it runs only for statements whose text is not known yet."""
 
 ASK_AGAIN_SECONDS = 15.0
-"""How long a text that could not be read is not asked for again, however often the page is opened, in seconds."""
+"""Least interval between look-ups of a missing text, however often the page is opened, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StatementList:
 
     statements: tuple[Statement, ...] = ()
     note: str = ""
-    """Why there is none, or why texts are missing."""
+    """Reason for no statements or missing texts."""
 
 
 def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:

@@ -34,12 +34,12 @@ _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
 
 _MOST_LATE_SECONDS = 0.25
-"""How much later a page may be sent when our own event loop was late: half of scrape_timeout_offset's default."""
+"""Upper bound on a page's delay by our late event loop, in seconds: half of scrape_timeout_offset's default."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a target is treated."""
+    """Options of one target."""
 
     max_connections: int = 5
     """Upper bound of connections to the server."""
@@ -50,9 +50,9 @@ class Options:
     max_samples: int = 500_000
     """Samples that fit on a page: a query with more rows than that is not read to its end."""
     databases: DatabaseFilter = field(default_factory=DatabaseFilter)
-    """Which databases are looked into."""
+    """Databases to look into."""
     watch: WatchOptions | None = None
-    """How to look between scrapes; None for not at all."""
+    """Looks between scrapes; None for no looks."""
 
 
 class Target:
@@ -110,7 +110,7 @@ class Target:
 
     @property
     def plan(self) -> Plan:
-        """What runs on the server as it was last seen; nothing before the first answer."""
+        """The plan for the server as last seen; empty before the first answer."""
         return self._parts.schedule.plan
 
     async def scrape(self, timeout: float) -> Report:

@@ -58,9 +58,8 @@ SELECT a.pid,
  LIMIT 200
 /* pgvigil:incidents */
 """
-"""Whom to show: first those that others wait for ($1), of which those that wait for nobody, then those that wait for
-locks, then those whose transactions are oldest, then the idle ones. The processes of a parallel query are one session,
-that of their leader.
+"""Sessions to show, in this order: blockers ($1), the root blockers first; sessions that wait for locks; those with the
+oldest transactions; idle ones. The processes of a parallel query are one session, that of their leader.
 
 Texts are taken as bytes: `left` fails on a text of another database's encoding.
 """
@@ -131,7 +130,7 @@ class Incident:
     began_at: float
     seen_at: float
     well_at: float | None = None
-    """When it was found well again; forgotten when it is found wrong once more before it has ended."""
+    """Clock time of recovery, in seconds; None again if it is found wrong before it has ended."""
     ended: str | None = None
     summary: str = ""
     """The latest, or the worst where that can be told."""
@@ -140,7 +139,7 @@ class Incident:
 
     @property
     def seconds(self) -> float:
-        """How long it lasted, or lasts so far."""
+        """Its duration so far, in seconds."""
         return (self.seen_at if self.well_at is None else self.well_at) - self.began_at
 
     def moment(self, now: float) -> str:
@@ -272,7 +271,7 @@ class Recorder:
 
 
 def _moment(taken: int) -> float:
-    """When the next snapshot is due, in seconds since the beginning: at 0, 1, 2, 4, 8 ..., then each minute."""
+    """Return when a snapshot is due, in seconds since the beginning: 0, 1, 2, 4, 8 ..., then each minute."""
     return 0.0 if taken == 0 else 2.0 ** (taken - 1) if taken <= 6 else 60.0 * (taken - 6)
 
 

@@ -21,7 +21,7 @@ from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot,
 from exporter.watch.wait_sampler import SAMPLE, Sampler
 
 COLLECTOR = "wait_sampler"
-"""What it is called among the collectors."""
+"""Its name among the collectors."""
 
 _TIMEOUT = 5.0
 """Seconds after which the server ends a query of a look."""
@@ -41,7 +41,7 @@ _LOOKS = 9
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """How closely to look, and from when on something is wrong."""
+    """Interval and budget of looks; thresholds of incidents."""
 
     interval: float = 1.0
     """Seconds between two looks."""
@@ -52,7 +52,7 @@ class WatchOptions:
     connections: float = 0.9
     """Share of the unreserved connections (max_connections less those reserved) that is an incident."""
     literals: bool = False
-    """Whether recorded query texts keep their literals."""
+    """True if recorded query texts keep their literals."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Watch:
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
 
     async def _sessions(self, session: Session, *, anybody_waits: bool) -> "_Shown":
-        """Read who does what, and who waits for whom: by one read of the lock table, and only while anybody waits."""
+        """Read the sessions, and who waits for whom: by one read of the lock table, and only while one waits."""
         blocked_by: dict[int, list[int | str]] = {}
         if anybody_waits and (sql := self._discovery.lock_entries):
             table = columns((await session.fetch(signed(sql, "incidents"), _TIMEOUT, patience=_PATIENCE)).rows)

@@ -79,7 +79,7 @@ METRICS = (SESSION_SECONDS, LOCK_SECONDS, LONGEST, SAMPLED)
 
 @dataclass(frozen=True)
 class Look:
-    """What one sample showed."""
+    """Result of one sample."""
 
     sessions: int
     """Client sessions, our own connection left out."""
@@ -87,7 +87,7 @@ class Look:
     """Unreserved connections: max_connections less those reserved."""
     lock_waiters: int
     seconds: float
-    """What it took the server."""
+    """Server time, in seconds."""
     longest_wait: float
     """Seconds that the session which waits longest for a lock has been seen waiting."""
 

@@ -26,8 +26,7 @@ from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
 
 _FIRST_LOGIN_SECONDS = 10.0
-"""Time that the login at the start has until the log says that nobody answers, in seconds: longer than most time limits
-of a login, so that the reason is the server's."""
+"""Timeout of the first login, in seconds: longer than most login timeouts, so the log has the server's reason."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -74,7 +73,7 @@ class _Routes:
         self._settings = settings
         self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
         self._writing: dict[str, float] = {}
-        """Seconds that a page of each target takes after everything has been collected: at least as long as of late."""
+        """Seconds to write each target's page after its collection: a decaying maximum of the last pages."""
 
     async def metrics(self, request: Request) -> Response:
         """Serve the one target with the exporter's own metrics; with several, who is up."""
@@ -92,7 +91,7 @@ class _Routes:
         return await self._scraped(request, target)
 
     async def statements(self, request: Request) -> Response:
-        """Show the statements of the last scrape with their normalised texts, for people."""
+        """Show the statements of the last scrape with their normalised texts, for users."""
         target = request.query_params.get("target", "")
         if not target and "" not in self._targets:
             names = [name for name, each in self._targets.items() if each.kind == "postgresql"]
@@ -110,7 +109,7 @@ class _Routes:
         return _html("index.html", version=__version__, reports=shown, products=PRODUCTS)
 
     async def incidents(self, request: Request) -> Response:
-        """List what went wrong of late, for people; for programs as JSON."""
+        """List the recent incidents, for users; for programs as JSON."""
         found = [incident for target in self._targets.values() for incident in target.incidents]
         found.sort(key=lambda incident: incident.started, reverse=True)
         if _wants_json(request):
@@ -150,7 +149,7 @@ class _Routes:
         return answer
 
     def _seconds(self, request: Request) -> float:
-        """How long this scrape may take: what the scraper's header says, else the setting, less the offset."""
+        """Return this scrape's timeout in seconds: the scraper's header, else the setting, less the offset."""
         try:
             said = float(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
         except ValueError:
@@ -182,7 +181,7 @@ def _answer(request: Request, write: Callable[[Format, bool], list[bytes]]) -> R
 
 
 def _wants_json(request: Request) -> bool:
-    """Give people HTML, which their browsers ask for, and everybody else JSON."""
+    """Return whether the client wants JSON: only browsers ask for HTML."""
     said = request.query_params.get("format")
     return said == "json" if said else "text/html" not in request.headers.get("Accept", "")
 
@@ -195,7 +194,7 @@ def _unknown(target: str, targets: Mapping[str, Target]) -> Response:
 
 @cache
 def _environment() -> Any:
-    """Load the templates when the first person asks for a page: scrapers never do, and the library costs memory."""
+    """Load the templates when the first user asks for a page: scrapers never do, and the library costs memory."""
     import jinja2
 
     return jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)

@@ -50,7 +50,7 @@ _SELDOM_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What clients may hold."""
+    """Limits on clients."""
 
     connections: int = CONNECTIONS
     read_seconds: float = READ_SECONDS
@@ -112,7 +112,7 @@ class ClientProtocol(H11Protocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._is_asking = True
-        """Whether a request has begun, or the connection is new, so that one should come at once."""
+        """True while a request arrives, or the connection is new and one should come at once."""
         self._reads_slowly: object = None
         """The request whose answer did not fit into the buffers of the network."""
         self.server_state.admit(self)
@@ -128,7 +128,7 @@ class ClientProtocol(H11Protocol):
 
     @property
     def waits_since(self) -> float | None:
-        """When it began to wait for the client, to ask or to read; None while its answer is being made."""
+        """Start of its wait for the client, to ask or to read; None while its answer is being made."""
         return None if self._is_answering and not self._is_writing else self._since
 
     def data_received(self, data: bytes) -> None:

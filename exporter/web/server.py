@@ -1,4 +1,4 @@
-"""Serves the targets over HTTP until it is told to stop."""
+"""Serves the targets over HTTP until it is stopped."""
 
 import asyncio
 import ctypes
