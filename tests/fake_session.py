@@ -13,7 +13,8 @@ The newest script that matches wins; `server.off()` forgets all of them. Run tes
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
+from exporter.report import JobStatus, Report
+from exporter.scrape.target import Options, Target
 from exporter.sql import signed
 
 ROLE = 10
@@ -238,3 +241,22 @@ def collector(name: str, **keys: Any) -> Collector:
 def catalog(*collectors: Collector) -> Catalog:
     """Make a catalog of these."""
     return Catalog(collectors)
+
+
+@asynccontextmanager
+async def scraping(
+    server: FakeServer, *collectors: Collector, name: str = "db1", **options: Any
+) -> AsyncIterator[Target]:
+    """A target of the fake server, on the loop's clock."""
+    clock = asyncio.get_running_loop().time
+    target = Target(catalog(*collectors), server, Options(**options), name, clock)
+    try:
+        yield target
+    finally:
+        await target.close()
+
+
+def job(report: Report, name: str, datname: str = "") -> JobStatus:
+    """The status of one collector."""
+    [found] = [each for each in report.jobs if (each.collector, each.datname) == (name, datname)]
+    return found

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from exporter.connections.patience import wait_within
@@ -18,6 +19,18 @@ FORGET_SECONDS = 600.0
 """Seconds that an abandoned backend counts while no session can tell whether it exists."""
 
 
+@dataclass(frozen=True)
+class Abandoned:
+    """A backend that we no longer talk to, and that has not been seen to be gone."""
+
+    seen_at: float
+    """Clock time at which it was last known to be there, in seconds."""
+    database: str | None
+    """Its database; None for that of the DSN."""
+    sql: str | None
+    """Its query."""
+
+
 class Budget:
     """The places of one target: those leased, and those of backends that the server may still hold for us."""
 
@@ -28,7 +41,7 @@ class Budget:
         """Held while a kept connection logs in: where the server has one slot left, two logins would both fail."""
         self._size = size
         self._leases: set[Lease] = set()
-        self._abandoned: dict[int, float] = {}
+        self._abandoned: dict[int, Abandoned] = {}
         self._changed = asyncio.Condition()
 
     @property
@@ -40,8 +53,13 @@ class Budget:
     def abandoned(self) -> set[int]:
         """Process IDs of the backends that we no longer talk to and that have not been seen to be gone."""
         now = self.clock()
-        self._abandoned = {pid: at for pid, at in self._abandoned.items() if now - at < FORGET_SECONDS}
+        self._abandoned = {pid: b for pid, b in self._abandoned.items() if now - b.seen_at < FORGET_SECONDS}
         return set(self._abandoned)
+
+    def still_runs(self, sql: str, database: str | None) -> bool:
+        """Return whether an abandoned backend may still run a query in a database, None for that of the DSN."""
+        there = self.abandoned
+        return any((b.sql, b.database) == (sql, database) for pid, b in self._abandoned.items() if pid in there)
 
     def keep(self) -> "Lease":
         """Lease a place for good; ConnectError when there is none."""
@@ -70,18 +88,23 @@ class Budget:
         lent = len(self._leases) - kept
         return max(kept, KEPT) + lent + len(self.abandoned) < self._size
 
-    async def give_back(self, lease: "Lease", abandoned: Session | None) -> None:
+    async def give_back(self, lease: "Lease", abandoned: Session | None, stuck_on: str | None = None) -> None:
         """Take a place back; the backend of a session that is stuck counts until it has been seen to be gone."""
         if abandoned:
-            self._abandoned[abandoned.pid] = self.clock()
+            self._abandoned[abandoned.pid] = Abandoned(self.clock(), lease.database, stuck_on)
         self._leases.discard(lease)
         await self._notify()
 
     async def end_abandoned(self, session: Session, timeout: float) -> None:
         """Have the server terminate the abandoned backends, and forget those that are gone."""
         if asked := self.abandoned:
-            there = await session.end_abandoned(asked, timeout)
-            self._abandoned = {pid: at for pid, at in self._abandoned.items() if pid in there or pid not in asked}
+            there, now = await session.end_abandoned(asked, timeout), self.clock()
+            gone = asked - there
+            self._abandoned = {
+                pid: replace(backend, seen_at=now) if pid in there else backend
+                for pid, backend in self._abandoned.items()
+                if pid not in gone
+            }
             await self._notify()
 
     async def _notify(self) -> None:
@@ -105,6 +128,8 @@ class Lease:
         self.is_kept = is_kept
         self.session: Session | None = None
         """The session, once logged in."""
+        self.database: str | None = None
+        """The database that it is for; None for that of the DSN."""
         self._budget = budget
         self._login: asyncio.Task[Session] | None = None
         self._return: asyncio.Task[None] | None = None
@@ -131,6 +156,7 @@ class Lease:
         """
         timeout = connector.connect_timeout if timeout is None else timeout
         if self._login is None:
+            self.database = database
             self._login = asyncio.create_task(connector.log_in(database))
             self._login.add_done_callback(self._retrieve)
         await wait_within([self._login], timeout)
@@ -143,7 +169,7 @@ class Lease:
         except asyncio.CancelledError:
             raise ConnectError("other", "the login was given up") from None
         except Exception as error:
-            raise error if isinstance(error, PgvigilError) else _unexpected(error) from error
+            raise error if isinstance(error, ConnectError) else _unexpected(error) from error
         return self.session
 
     async def release(self, *, cancel: bool = False) -> None:
@@ -169,11 +195,12 @@ class Lease:
         except (Exception, asyncio.CancelledError):  # noqa: BLE001  # whoever asked was told, and _retrieve has logged it
             session = None
         abandoned = session if session and session.is_stuck else None
+        stuck_on = abandoned.stuck_on if abandoned else None
         try:
             if session:
                 await session.close()
         finally:
-            await self._budget.give_back(self, abandoned)
+            await self._budget.give_back(self, abandoned, stuck_on)
 
     def _retrieve(self, task: asyncio.Task[Any]) -> None:
         """Log the unexpected exception of a task that nothing may wait for any more."""

@@ -97,10 +97,7 @@ class KeptConnection:
     @asynccontextmanager
     async def used(self, timeout: float) -> AsyncIterator[Session]:
         """Lend the session for one use, without asking first; ConnectError without one, BusyError while it is busy."""
-        if self.lock.locked():
-            await self._wait_for_turn(timeout)
-        else:
-            await self.lock.acquire()
+        await self._wait_for_turn(timeout)
         try:
             session = self.session
             yield session if session and session.is_usable else (await self._ready(timeout))[0]

@@ -86,14 +86,18 @@ class Rotation:
             return None
         database = line.popleft()
         self.turn(database).visited_at = self._clock()
-        self.visits += 1
         return database
 
     def refuse(self, database: str) -> None:
         """Note that a database refused us; the more there are, the longer it is before it is asked again."""
         self.turn(database).rests_until = self._clock() + REFUSED_SECONDS * len(self._turns)
 
+    def record_failed_login(self) -> None:
+        """Count a visit that ended at the login."""
+        self.visits += 1
+
     def record_login(self, database: str, seconds: float) -> None:
         """Note the server time that a login took, in seconds."""
+        self.visits += 1
         self.login_seconds += seconds
         self.turn(database).record_login(seconds)

@@ -159,8 +159,8 @@ class Schedule:
             self._record(job).miss(error)
 
     def refuse(self, database: str, error: DatabaseError) -> None:
-        """Note that a database refused us: its jobs miss their run, and it rests."""
-        self.miss(self.on_visit(database), error)
+        """Note that a database refused us: what is due there misses its run, and it rests."""
+        self.miss(self.due(is_vital=False, database=database), error)
         self.rotation.refuse(database)
         for job in self.plan.by_database.get(database, ()):
             record = self._record(job)
@@ -184,7 +184,7 @@ class Schedule:
         for name in self._visited:
             turn = self.rotation.turn(name)
             turn.period = max(turn.interval, self._period(name))
-        self.rotation.line_up(self._visited, due - set(visiting), self.scrape_interval)
+        self.rotation.line_up([name for name in self._visited if name not in visiting], due, self.scrape_interval)
 
     def _period(self, database: str) -> float:
         """Return the seconds after which something is due in a database again."""

@@ -32,7 +32,7 @@ class DatabaseVisitor:
 
     def due(self) -> list[Job]:
         """List what is due in the database that is being visited."""
-        return self._parts.schedule.on_visit(self.visiting) if self.visiting else []
+        return self._parts.schedule.due(is_vital=False, database=self.visiting) if self.visiting else []
 
     async def run(self) -> None:
         """Visit what is in line."""
@@ -57,8 +57,9 @@ class DatabaseVisitor:
             return False
         except ConnectError as error:
             missed = QueryError("connection", str(error))
+            schedule.rotation.record_failed_login()
             if error.reason in SERVER_REFUSES:
-                schedule.miss(schedule.on_visit(database), missed)
+                schedule.miss(self.due(), missed)
                 return False
             schedule.refuse(database, missed)
         except Exception as error:  # the boundary: one database never costs another

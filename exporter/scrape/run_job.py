@@ -40,6 +40,11 @@ class JobRunner:
 
     async def run(self, job: Job, session: Session) -> Outcome:
         """Run a job, record what came of it, and log an error that is news."""
+        if self._is_still_running(job):
+            failure = QueryError("connection", "a backend that does not end still runs this query")
+            self._parts.schedule.miss([job], failure)
+            self.suspend(job)
+            return Outcome(0.0, error=failure)
         self._parts.schedule.start(job)
         outcome = await self._outcome(job, session)
         if outcome.error is None or outcome.error.reason != "connection":
@@ -51,6 +56,12 @@ class JobRunner:
             extra = {"collector": job.collector.name, "datname": job.database}
             self._parts.log.warning("answer was too large; suspended for %.0f s", seconds, extra=extra)
         return outcome
+
+    def _is_still_running(self, job: Job) -> bool:
+        """Return whether a backend that we had to abandon may still run this query; another one might end likewise."""
+        server = self._parts.discovery.server
+        home = server.database if server else job.database
+        return self._parts.pool.budget.still_runs(job.sql, None if job.database == home else job.database)
 
     def suspend(self, job: Job) -> None:
         """Suspend a job whose query ignored its statement_timeout."""

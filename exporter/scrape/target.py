@@ -18,7 +18,7 @@ from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
 from exporter.report import JobStatus, Report
-from exporter.schedule.schedule import Schedule
+from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
 from exporter.scrape.database_visitor import DatabaseVisitor
 from exporter.scrape.health import Health
 from exporter.scrape.kept_worker import KeptWorker
@@ -101,7 +101,11 @@ class Target:
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""
         if self._watch and not self._watching:
-            self._watching = asyncio.create_task(self._watch.run(lambda: self._late), name="watch")
+            self._watching = asyncio.create_task(self._watch.run(self._late_lately), name="watch")
+
+    def _late_lately(self) -> list[JobStatus]:
+        """List what was late on the last page; nothing once that is long ago."""
+        return self._late if self._clock() - self._began_at < LONGEST_SCRAPE_INTERVAL else []
 
     @property
     def incidents(self) -> list[Incident]:
@@ -182,12 +186,14 @@ class Target:
         """Start a run on every kept connection that is not still at work."""
         self._deadline, self._began_at = deadline, self._clock()
         schedule = self._parts.schedule
-        self._parts.health.ask()
         schedule.forget()
         schedule.throttle()
         for worker in (self._vital, self._main):
             if self._start(worker):
-                schedule.expect(job for job in worker.due() if job.database not in self._visiting)
+                self._parts.health.ask()
+            elif worker is self._main and self.plan.jobs:
+                self._start_visitors()  # what is late in one database costs no other
+            schedule.expect(job for job in worker.due() if job.database not in self._visiting)
 
     def _start(self, worker: KeptWorker | DatabaseVisitor) -> bool:
         """Start a worker unless it is still at work; return whether it was started."""

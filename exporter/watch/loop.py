@@ -35,6 +35,9 @@ _SHARE_OF_BUDGET = 0.2
 _MOST_SECONDS = 60.0
 """Upper bound on the seconds between two looks, however expensive they are."""
 
+_SILENT_SECONDS = 5.0
+"""Seconds without any answer after which a server that hangs is recorded as down."""
+
 _LOOKS = 9
 """Latest looks whose median cost decides the interval."""
 
@@ -91,6 +94,10 @@ class Watch:
         self._cost = 0.0
         self._seconds = 0.0
         self._looked_at: float | None = None
+        self._heard_at = clock()
+        """Clock time of the latest answer, whatever it said."""
+        self._pause = 0.0
+        """Seconds from the end of the latest look to the next."""
         self._errors: dict[str, int] = {}
         self._message = ""
         self._nameless: set[Any] = set()
@@ -107,7 +114,8 @@ class Watch:
             except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
                 self._fail(QueryError("query", f"{type(error).__name__}: {error}"))
-            await asyncio.sleep(max(self.interval - (self._clock() - started), 3 * self._took, 0.05))
+            self._pause = max(self.interval - (self._clock() - started), 3 * self._took, 0.05)
+            await asyncio.sleep(self._pause)
 
     @property
     def interval(self) -> float:
@@ -165,7 +173,7 @@ class Watch:
         self._costs.append(seconds)
         self._cost = statistics.median(self._costs)  # one look during which the server stood still says nothing
         self._seconds += seconds
-        self._looked_at = self._clock()
+        self._looked_at = self._heard_at = self._clock()
 
     def _record(self, wrong: Mapping[IncidentKind, str], shown: "_Shown", late: Sequence[JobStatus]) -> None:
         collectors = [{"collector": j.collector, "datname": j.datname, "why": j.message} for j in late[:100]]
@@ -178,15 +186,21 @@ class Watch:
     def _fail(self, error: DatabaseError) -> None:
         self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
         self._message = str(error)
-        if isinstance(error, ConnectError) or error.reason == "connection":
-            snapshot = self.recorder.snapshot(str(error)) if self.recorder.wants("down") else None
-            self.recorder.wrong("down", str(error), snapshot)
+        if isinstance(error, ConnectError):
+            is_silent = self._clock() - self._heard_at >= _SILENT_SECONDS
+            if is_silent or error.reason not in ("hung", "timeout"):  # one slow look is no server that is down
+                snapshot = self.recorder.snapshot(str(error)) if self.recorder.wants("down") else None
+                self.recorder.wrong("down", str(error), snapshot)
+        elif error.reason != "connection":
+            self._heard_at = self._clock()
+            self.recorder.well("down")
 
     def status(self) -> JobStatus:
         """Describe the sampling as a collector for a report."""
         now = self._clock()
         age = now - self._looked_at if self._looked_at is not None else None
-        success = age is not None and not self._message and age <= 2 * self.interval + _PATIENCE
+        longest = self.interval + max(self.interval, self._pause) + _PATIENCE
+        success = age is not None and not self._message and age <= longest
         return JobStatus(
             collector=COLLECTOR,
             datname="",

@@ -28,7 +28,6 @@ def test_what_was_not_visited_for_longest_comes_first() -> None:
     visit(rotation, clock, ["c", "a", "b"])
     rotation.line_up(["a", "b", "c", "new"], {"a", "b", "c", "new"}, 15)
     assert line(rotation, early=False) == ["new", "c", "a", "b"]
-    assert rotation.visits == 7
 
 
 def test_until_the_next_scrape_as_many_are_visited_as_keep_the_round_even() -> None:
@@ -78,5 +77,6 @@ def test_what_is_gone_is_forgotten() -> None:
     rotation = Rotation()
     rotation.record_login("gone", 1.0)
     rotation.record_login("here", 2.0)
+    assert rotation.visits == 2
     rotation.forget_all_but({"here"})
     assert (rotation.turn("gone").cost, rotation.turn("here").cost) == (0.0, 2.0)

@@ -2,39 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fake_session import FakeServer, catalog, collector
+from fake_session import FakeServer, collector, job, scraping
 from virtual_time import in_virtual_time
 
 from exporter.backoff import RECONNECT
-from exporter.catalog.model import Collector
 from exporter.errors import ConnectError, QueryError
-from exporter.report import JobStatus, Login, Report
-from exporter.scrape.target import Options, Target
+from exporter.report import Login
 from exporter.watch.loop import WatchOptions
-
-
-@asynccontextmanager
-async def scraping(
-    server: FakeServer, *collectors: Collector, name: str = "db1", **options: Any
-) -> AsyncIterator[Target]:
-    """A target of the fake server, on the loop's clock."""
-    clock = asyncio.get_running_loop().time
-    target = Target(catalog(*collectors), server, Options(**options), name, clock)
-    try:
-        yield target
-    finally:
-        await target.close()
-
-
-def job(report: Report, name: str, datname: str = "") -> JobStatus:
-    """The status of one collector."""
-    [found] = [each for each in report.jobs if (each.collector, each.datname) == (name, datname)]
-    return found
 
 
 def test_a_slow_look_up_of_names_suspends_nothing() -> None:
