@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import stat
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -90,7 +91,8 @@ def parse(text: str, error: type[PgvigilError], name: str, loader: type[StrictLo
     except yaml.MarkedYAMLError as found:
         mark = found.problem_mark or found.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
-        what = ", ".join(filter(None, (found.context, found.problem)))
+        said = ", ".join(filter(None, (found.context, found.problem)))
+        what = re.sub(r"the tag '.*'|alias '.*'", _without_name, said)  # text that begins with ! or * reads as one
         remedy = "" if isinstance(found, _Refused) else ". Correct the YAML there."
         raise error(f"{name}: {place}{what}{remedy}") from None
     except yaml.reader.ReaderError as found:
@@ -98,6 +100,10 @@ def parse(text: str, error: type[PgvigilError], name: str, loader: type[StrictLo
         raise error(f"{name}: line {line}: holds a character that YAML does not allow. Remove it.") from None
     except RecursionError:  # aliases within aliases
         raise error(f"{name}: is nested too deeply. Use fewer levels.") from None
+
+
+def _without_name(found: re.Match[str]) -> str:
+    return found[0].partition("'")[0].rstrip()
 
 
 def _refuse_deep(text: str) -> None:

@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take the number of tests left out from a worker: the controller collects none itself."""
-    node.config.stash[LEFT_OUT] = node.workeroutput[LEFT_OUT_KEY]
+    node.config.stash[LEFT_OUT] = node.workeroutput.get(LEFT_OUT_KEY, 0)  # none where there was nothing to collect
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

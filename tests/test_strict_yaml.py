@@ -73,7 +73,16 @@ def test_no_tag_and_no_content_escape_as_another_exception() -> None:
 
 
 def test_a_fault_quotes_no_value() -> None:
-    for text in ("dsn: !!int s3cret", "dsn: 's3cret\n", "dsn: s3cret: x", "dsn: !!binary s3cret=", "- s3cret\ndsn: x"):
+    for text in (
+        "dsn: !!int s3cret",
+        "dsn: 's3cret\n",
+        "dsn: s3cret: x",
+        "dsn: !!binary s3cret=",
+        "dsn: !s3cret x",
+        "dsn: *s3cret",
+        "dsn: !s3'cret",
+        "- s3cret\ndsn: x",
+    ):
         assert "s3cret" not in fault(text)
 
 

@@ -102,7 +102,7 @@ class JobRunner:
             self._lacks(job, missing)
         if hidden := sum(table.get(HIDDEN, ())):
             raise QueryError(
-                "permission", f"the role may not see {hidden} of the server's processes; GRANT pg_monitor TO it"
+                "permission", f"the role may not see all of it ({hidden} rows are hidden); GRANT pg_monitor TO it"
             )
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)

@@ -210,6 +210,10 @@ def test_prepared_transactions_are_counted_with_their_age(database: Cluster) -> 
         assert 0 < found.value("pg_prepared_transactions_oldest_xid_age", datname=DATABASE) < 1000
         assert found.value("pg_prepared_transactions", datname="postgres") == 0
         assert found.series("pg_prepared_transactions_oldest_age_seconds", datname="postgres") == []
+        database.execute(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false")
+        closed = page_of(database, "postgres")
+        database.execute(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true")
+        assert closed.value("pg_prepared_transactions", datname=DATABASE) == 1
     finally:
         database.execute("ROLLBACK PREPARED 'forgotten'", DATABASE)
 

@@ -86,6 +86,27 @@ async def test_an_index_that_a_failed_build_left_behind_is_told_from_one_being_b
     assert not page_of(database).series("pg_index_invalid", **labels)
 
 
+async def test_an_index_left_behind_stays_so_while_somebody_comments_on_it(database: Cluster) -> None:
+    database.execute("CREATE TABLE noted (id int); CREATE INDEX noted_id ON noted (id)", DATABASE)
+    database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'noted_id'::regclass", DATABASE)
+    async with session(database) as client:
+        await client.execute("BEGIN; COMMENT ON INDEX noted_id IS 'to be built again'")
+        assert page_of(database).value("pg_index_invalid", indexrelname="noted_id") == 1
+        await client.execute("ROLLBACK")
+    database.execute("DROP TABLE noted", DATABASE)
+
+
+def test_the_index_of_a_foreign_key_is_not_called_unused(database: Cluster) -> None:
+    """No delete from the parent has needed it yet; without it each one would read the whole table."""
+    database.execute(
+        "CREATE TABLE author (id int PRIMARY KEY); CREATE TABLE book (id int, author int REFERENCES author);"
+        "CREATE INDEX book_author ON book (author); CREATE INDEX book_id ON book (id)",
+        DATABASE,
+    )
+    assert advised(page_of(database), "book") == {"book_id": {"unused": ""}}
+    database.execute("DROP TABLE book, author", DATABASE)
+
+
 async def test_an_index_that_is_being_dropped_is_not_called_left_behind(database: Cluster) -> None:
     """DROP INDEX CONCURRENTLY marks it invalid first, then waits for whoever may still read it, and has no progress."""
     database.execute("CREATE TABLE dropped (id int); CREATE INDEX outgoing ON dropped (id)", DATABASE)

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
 from pages import MONITOR, Page, catalog, scraped, target, uncached, written
@@ -266,6 +268,66 @@ def test_a_large_table_is_found_after_a_reset_of_statistics_before_any_vacuum(da
     found = page_when(database, lambda _: database.value(counted, database=DATABASE) == 0)
     assert found.value("pg_table_total_size_bytes", relname="forgotten") > 5000 * 500
     database.execute("DROP TABLE forgotten", DATABASE)
+
+
+def test_tables_that_grew_are_the_largest_after_a_reset_of_statistics(database: Cluster) -> None:
+    """What no row is counted in is measured: heap and TOAST, whatever the last vacuum left in pg_class."""
+    database.execute(
+        "CREATE TABLE docs (v text) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);"
+        "ALTER TABLE docs ALTER v SET STORAGE EXTERNAL;"
+        "CREATE TABLE grown (v text) WITH (autovacuum_enabled = off); INSERT INTO grown VALUES ('x')",
+        DATABASE,
+    )
+    for table in ("docs", "grown"):
+        database.execute(f"VACUUM {table}", DATABASE)
+    database.execute(
+        "INSERT INTO docs SELECT repeat('x', 3000) FROM generate_series(1, 2000);"
+        "INSERT INTO grown SELECT repeat('x', 500) FROM generate_series(1, 5000);"
+        + "".join(
+            f"CREATE TABLE small_{i} WITH (autovacuum_enabled = off)"
+            " AS SELECT repeat('x', 500) FROM generate_series(1, 500);"
+            for i in range(52)
+        ),
+        DATABASE,
+    )
+    for i in range(52):
+        database.execute(f"VACUUM small_{i}", DATABASE)
+    counted = "SELECT pg_stat_get_live_tuples('grown'::regclass)"
+    page_when(database, lambda _: database.value(counted, database=DATABASE) > 0)
+    database.execute("SELECT pg_stat_reset()", DATABASE)
+    found = page_when(database, lambda _: database.value(counted, database=DATABASE) == 0)
+    first = [had["relname"] for had, _ in found.series("pg_table_total_size_bytes", datname=DATABASE)][:2]
+    assert sorted(first) == ["docs", "grown"]
+    tables = ", ".join(["docs", "grown", *(f"small_{i}" for i in range(52))])
+    database.execute(f"DROP TABLE {tables}", DATABASE)
+
+
+async def test_a_locked_partition_costs_the_whole_its_own_part_and_one_being_detached_is_none(
+    database: Cluster, major: int
+) -> None:
+    database.execute(
+        "CREATE SCHEMA parts; SET search_path = parts; CREATE TABLE log (id int) PARTITION BY LIST (id);"
+        "CREATE TABLE log_1 PARTITION OF log FOR VALUES IN (1) WITH (autovacuum_enabled = off);"
+        "CREATE TABLE log_2 PARTITION OF log FOR VALUES IN (2) WITH (autovacuum_enabled = off);"
+        "INSERT INTO log SELECT 1 + i % 2 FROM generate_series(1, 20000) AS i",
+        DATABASE,
+    )
+    size, metric = "SELECT pg_total_relation_size($1::text::regclass)", "pg_partitioned_table_total_size_bytes"
+    sizes = [database.value(size, f"parts.log_{number}", database=DATABASE) for number in (1, 2)]
+    assert page_of(database).value(metric, relname="log", schemaname="parts") == sum(sizes) > 40 * BLOCK
+    async with session(database) as client:
+        await client.execute("BEGIN; LOCK TABLE parts.log_1")
+        assert page_of(database).value(metric, relname="log", schemaname="parts") == sizes[1]
+        await client.execute("ROLLBACK")
+    if major >= 14:
+        async with session(database) as reader, session(database) as client:
+            await reader.execute("BEGIN; SELECT count(*) FROM parts.log")
+            with suppress(asyncpg.QueryCanceledError):
+                await client.execute("SET statement_timeout = '500ms'")
+                await client.execute("ALTER TABLE parts.log DETACH PARTITION parts.log_1 CONCURRENTLY")
+            await reader.execute("COMMIT")
+        assert page_of(database).value(metric, relname="log", schemaname="parts") == sizes[1]
+    database.execute("DROP SCHEMA parts CASCADE", DATABASE)
 
 
 KEYS = """

@@ -230,6 +230,12 @@ def test_autovacuum_switched_off_shows_for_the_server_and_for_each_table(
         assert found.value("pg_autovacuum_launcher_running") == expected
         assert found.value("pg_table_autovacuum_disabled", relname="autovacuumed", datname="postgres") == 1 - expected
         assert found.value("pg_autovacuum_max_workers") == 3
+        processes = sum(
+            int(server.value(f"SHOW {name}"))
+            for name in ("max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions")
+        )
+        processes += int(server.value("SHOW autovacuum_worker_slots")) + 2 if major >= 18 else 3 + 1
+        assert found.value("pg_lock_entries_max") == processes * int(server.value("SHOW max_locks_per_transaction"))
         assert bool(found.series("pg_autovacuum_worker_slots")) == (major >= 18)
 
 
