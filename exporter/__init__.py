@@ -1,8 +1,8 @@
 """pgvigil, the PostgreSQL exporter for Prometheus.
 
-Data flows one way, and the folders follow it; `[tool.importlinter]` in pyproject.toml lists them in that order:
+Data flows one way, and the folders follow it; `[tool.importlinter]` in pyproject.toml lists which may import which:
 
-    settings + *.yaml -> catalog -> planning -> schedule -> scrape -> report -> exposition -> web, commands
+    settings + *.yaml -> catalog -> planning -> schedule -> scrape -> samples -> report -> exposition -> web, commands
                                                  connections <-/      watch: the looks between scrapes
 """
 

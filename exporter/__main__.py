@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from exporter import __version__
-from exporter.errors import PgvigilError, SettingsError, without_passwords
+from exporter.errors import PgvigilError, SettingsError
 from exporter.kinds import PRODUCTS
+from exporter.passwords import without_passwords
 
 if TYPE_CHECKING:
     from exporter.settings import Settings

@@ -14,8 +14,9 @@ PgvigilError
     └── BusyError          all connections that we may use are in use
 """
 
-import re
 from typing import Literal, get_args
+
+from exporter.passwords import without_passwords
 
 ConnectReason = Literal[
     "refused",
@@ -40,15 +41,6 @@ QueryReason = Literal["timeout", "lock_timeout", "permission", "connection", "qu
 Reason = ConnectReason | QueryReason
 
 CONNECT_REASONS: tuple[ConnectReason, ...] = get_args(ConnectReason)
-
-
-_IN_A_URI = re.compile(r"(:/+[^\s:/@]*:)\S*(?=@)")
-_IN_A_PAIR = re.compile(r"(\b(?:ssl)?password\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)")
-
-
-def without_passwords(text: str) -> str:
-    """Take the passwords out of connection strings, which may stand where something else was asked for."""
-    return _IN_A_PAIR.sub(r"\1***", _IN_A_URI.sub(r"\1***", text))
 
 
 class PgvigilError(Exception):

@@ -1,1 +1,1 @@
-"""Talks to PostgreSQL and PgBouncer: sessions, and the connections of one target within their budget."""
+"""Talks to PostgreSQL and PgBouncer: connection strings, logins, sessions, discovery, and the budget of connections."""

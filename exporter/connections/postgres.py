@@ -16,12 +16,12 @@ from pydantic import SecretStr
 
 from exporter.connections.addresses import Addresses, ResolvingLoop
 from exporter.connections.driver_arguments import driver_arguments
-from exporter.connections.driver_errors import (
+from exporter.connections.dsn import address_of, parameters
+from exporter.connections.failure_reasons import (
     DRIVER_ERRORS,
     connect_reason,
     sentence,
 )
-from exporter.connections.dsn import address_of, parameters
 from exporter.connections.guard_rails import AT_LOGIN, protect
 from exporter.connections.inbound import BoundedLoop
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop

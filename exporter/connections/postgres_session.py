@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from exporter.connections.driver_errors import (
+from exporter.connections.failure_reasons import (
     DECODE_ERRORS,
     DRIVER_ERRORS,
     query_reason,

@@ -1,1 +1,1 @@
-"""Decides what runs on a server, from the catalog and what is known of the server. Pure."""
+"""Decides which jobs run on a server, from the catalog and the facts of the server. No I/O."""

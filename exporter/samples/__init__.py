@@ -1,1 +1,1 @@
-"""Turns rows into samples. Pure."""
+"""Turns rows into samples; ledgers and sums remember from run to run. No I/O."""

@@ -1,4 +1,4 @@
-"""Classifies asyncpg's errors: by type, SQLSTATE and error number. Pure."""
+"""Says why a login or a query failed, from asyncpg's error: its type, SQLSTATE and error number. Pure."""
 
 import errno
 import re

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from servers import MissingError, do_without
 
-from exporter.connections.driver_errors import OUT_OF_FILES_SENTENCE, query_reason, sentence
+from exporter.connections.failure_reasons import OUT_OF_FILES_SENTENCE, query_reason, sentence
 from exporter.connections.postgres import Postgres
 from exporter.demo.build import Build, hand_over
 from exporter.demo.cluster import FAST, Cluster, free_port
