@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from exporter.connections.password_file import password_in
 from exporter.errors import SettingsError
 
 _IN_URI = {
@@ -22,6 +23,9 @@ _IN_URI = {
     "ssl_max_protocol_version",
 }
 """Parameters that asyncpg takes in a URI only."""
+
+NO_FILE = Path("/nonexistent/.pgpass")
+"""Given to the driver, so that it reads no password file itself."""
 
 _VERIFYING = ("require", "verify-ca", "verify-full")
 """Values of sslmode with which the driver reads the certificates of CAs."""
@@ -48,10 +52,22 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
     if options := known.get("options"):
         arguments["server_settings"] = {"options": options}
     names = {"dbname": "database"} | {
-        name: name for name in ("user", "password", "passfile", "target_session_attrs", "krbsrvname", "gsslib")
+        name: name for name in ("user", "password", "target_session_attrs", "krbsrvname", "gsslib")
     }
     known["user"] = known.get("user") or _user()
+    arguments["passfile"] = NO_FILE
+    if "password" not in known and (password := _password(known)) is not None:
+        known["password"] = password
     return arguments | {names[name]: value for name, value in known.items() if name in names}
+
+
+def _password(known: Mapping[str, str]) -> str | None:
+    """Look the password up in the password file; a socket counts as localhost."""
+    hosts = ["localhost" if host.startswith("/") else host for host in known.get("host", "localhost").split(",")]
+    ports = [port or "5432" for port in known.get("port", "5432").split(",")]
+    servers = zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True)
+    file = Path(known["passfile"]) if "passfile" in known else home() / ".pgpass"
+    return password_in(file, servers, known.get("dbname") or known["user"], known["user"])
 
 
 def _check_files(known: Mapping[str, str]) -> None:
@@ -71,7 +87,7 @@ def _read_ahead(known: Mapping[str, str]) -> None:
 
     The driver would wait on the event loop, for a pipe without end.
     """
-    usual = {"passfile": ".pgpass"} if "password" not in known else {}
+    usual: dict[str, str] = {}
     if known.get("sslmode") != "disable" and not known.get("host", "/").startswith("/"):
         usual |= {"sslcert": ".postgresql/postgresql.crt", "sslkey": ".postgresql/postgresql.key"}
         if known.get("sslmode") in _VERIFYING:
@@ -80,7 +96,7 @@ def _read_ahead(known: Mapping[str, str]) -> None:
         file = Path(known[name]) if name in known else home() / path
         if file.is_file() and os.access(file, os.R_OK):
             file.read_bytes()
-        elif file.exists() and name != "passfile":
+        elif file.exists():
             raise SettingsError(f"dsn: {name}: {file}: no file that can be read. Correct the path or its permissions.")
 
 

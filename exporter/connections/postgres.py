@@ -2,10 +2,8 @@
 
 import asyncio
 import ssl
-import stat
 import struct
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,6 +23,7 @@ from exporter.connections.failure_reasons import (
 from exporter.connections.guard_rails import AT_LOGIN, protect
 from exporter.connections.inbound import BoundedLoop
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
+from exporter.connections.password_file import is_open
 from exporter.connections.postgres_session import PostgresSession
 from exporter.connections.session import (
     LONGEST_SILENCE_SECONDS,
@@ -32,8 +31,6 @@ from exporter.connections.session import (
 )
 from exporter.errors import ConnectError, SettingsError
 from exporter.kinds import Kind
-
-warnings.filterwarnings("ignore", "password file", UserWarning, "asyncpg")  # `_no_password` says it where it matters
 
 T = TypeVar("T")
 
@@ -178,10 +175,9 @@ def _no_password(known: Mapping[str, str]) -> str:
     with suppress(OSError, RuntimeError):  # no home, or one that is closed to us
         file = Path(known.get("passfile", "~/.pgpass")).expanduser()
         if file.is_file():
-            is_open = stat.S_IMODE(file.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO)
             where += (
                 f": others may read {file}, so it is ignored until chmod 0600"
-                if is_open
+                if is_open(file)
                 else f", unless {file} has one"
             )
     return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"

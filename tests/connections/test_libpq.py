@@ -10,7 +10,7 @@ from psycopg import pq
 from pydantic import SecretStr
 
 from exporter.connections import libpq
-from exporter.connections.driver_arguments import driver_arguments
+from exporter.connections.driver_arguments import NO_FILE, driver_arguments
 from exporter.connections.dsn import parameters
 from exporter.connections.postgres import Postgres
 from exporter.demo.build import hand_over
@@ -24,7 +24,7 @@ HONOURED: dict[str, tuple[str, dict[str, Any]]] = {
     "dbname": ("d d", {"database": "d d"}),
     "user": ("u", {"user": "u"}),
     "password": ("a+b c", {"password": "a+b c"}),
-    "passfile": ("/f", {"passfile": "/f"}),
+    "passfile": ("PASSFILE", {"password": "of the file"}),  # read by ourselves
     "options": ("-c geqo=off", {"server_settings": {"options": "-c geqo=off"}}),
     "target_session_attrs": ("standby", {"target_session_attrs": "standby"}),
     "sslmode": ("verify-full", {"dsn": "postgresql://?sslmode=verify-full"}),
@@ -107,9 +107,12 @@ def test_an_honoured_parameter_reaches_the_driver_from_string_and_variable(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
+    (tmp_path / "PASSFILE").write_text("*:*:*:*:of the file")
+    (tmp_path / "PASSFILE").chmod(0o600)
     value, expected = HONOURED[name]
     known = parameters(f"{name}='{value}'", {})
-    assert driver_arguments({"user": "anybody"} | known) == {"dsn": "postgresql://", "user": "anybody"} | expected
+    usual = {"dsn": "postgresql://", "user": "anybody", "passfile": NO_FILE}
+    assert driver_arguments({"user": "anybody"} | known) == usual | expected
     if variable := libpq.BY_NAME[name].variable:
         assert parameters("", {variable: value}) == known
 
