@@ -16,8 +16,8 @@ from standby import clone_standby
 from exporter.demo.cluster import Cluster
 from exporter.demo.shop import MONITOR
 
-FEW, MANY = 29, 32
-"""Sessions between which a pool swings, of 37 that ordinary roles may have: 78 % and 86 %."""
+FEW, MANY = 27, 30
+"""Sessions between which a pool swings, of 37 that ordinary roles may have: with two of the exporter 78 % and 86 %."""
 
 COPIED = 100_000
 """Rows of the table that a new subscriber copies, at 10 ms each: a quarter of an hour, then anew."""

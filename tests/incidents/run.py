@@ -25,7 +25,13 @@ from incidents.stories import QUICK, REPLAYED, SLOW
 from exporter.demo.build import hand_over
 from exporter.demo.shop import MONITOR
 
-CONTROL = {**HEALTHY, "autovacuum_naptime": "1min", "max_slot_wal_keep_size": "-1", "wal_level": "replica"}
+CONTROL = {
+    **HEALTHY,
+    "autovacuum_naptime": "1min",
+    "max_slot_wal_keep_size": "-1",
+    "max_wal_size": "2GB",
+    "wal_level": "replica",
+}
 
 AFTER_A_RESTART = ["--rules.alert.for-grace-period=0s"]
 """An alert whose time was up before the restart does not wait again."""
