@@ -10,7 +10,7 @@ from exporter.catalog.model import LedgerKey
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
 from exporter.samples.convert import numbers
-from exporter.samples.label_text import escaped, label_values
+from exporter.samples.label_escaping import escaped, label_values
 from exporter.samples.model import Columns, Family, Number, Rest, Samples
 
 HALF_LIFE_SECONDS = 900.0

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from exporter.catalog.model import Metric
 from exporter.exposition.text_format import Block, Format, block, gzipped, identity, negotiate
-from exporter.samples.label_text import label_text
+from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family
 
 PROMETHEUS_2 = (

@@ -1,4 +1,4 @@
-"""Label values as text: escaped, bounded, names in the place of OIDs. Pure."""
+"""Escapes and bounds the values of labels, and writes names in the place of OIDs. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
