@@ -216,6 +216,7 @@ LASTING = {
     "PostgreSQLCrashLoop": "counts what changed",
     "PostgreSQLLockQueue": "what may be of the past only excuses",
     "PostgreSQLLockQueueBehindAccessExclusive": "what may be of the past only excuses",
+    "PostgreSQLLoginsFail": "what may be of the past only excuses",
     "PostgreSQLMultixactFailsafeReached": "an age only rises until vacuum has done its work",
     "PostgreSQLMultixactNearlyExhausted": "an age only rises until vacuum has done its work",
     "PostgreSQLReplicationSlotLost": "a slot stays lost",
