@@ -35,7 +35,7 @@ RULES: Values = {
     "disable": ["PostgreSQLPasswordExpires", "PostgreSQLArchiveFailing"],
     "overrides": {
         "PostgreSQLConnectionsNearlyUsed": {"ratio": 0.95, "for": "10m", "severity": "info"},
-        "PostgreSQLConnectionsAtLimit": {"for": "1m", "floor": 0.5, "pace": 2.5},
+        "PostgreSQLConnectionsAtLimit": {"for": "1m", "ratio": 0.98},
         "PostgreSQLConnectionsRunningOut": {"horizon_seconds": 7200, "short_horizon_seconds": 1000000},
     },
 }
