@@ -217,8 +217,8 @@ def _settings(config: Path | None) -> "Settings":
 
 async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
     from exporter.assembly import catalog_of, targets_of
+    from exporter.exposition.negotiation import negotiate
     from exporter.exposition.page import Pages
-    from exporter.exposition.text_format import negotiate
 
     targets = targets_of(settings, catalog_of(settings))
     if name not in targets:

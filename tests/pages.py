@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog, Collector
 from exporter.connections.postgres import Postgres
+from exporter.exposition.negotiation import negotiate
 from exporter.exposition.page import Pages
-from exporter.exposition.text_format import negotiate
 from exporter.report import Report
 from exporter.scrape.target import Options, Target
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from itertools import groupby
 
+from exporter.exposition.negotiation import Format
 from exporter.exposition.page_limit import Cuts, limited
 from exporter.exposition.self_metrics import compatibility_families, own_families
-from exporter.exposition.text_format import Block, Format, block, gzipped, identity
+from exporter.exposition.text_format import Block, block, gzipped, identity
 from exporter.report import JobStatus, Report
 from exporter.samples.model import Family, Samples
 

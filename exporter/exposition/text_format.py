@@ -7,36 +7,9 @@ parsers read from our pages is what went in, sample by sample.
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
-from prometheus_client.exposition import choose_encoder, gzip_accepted
-
 from exporter.samples.model import Family, Number
-
-__all__ = ["Block", "Format", "block", "gzip_accepted", "gzipped", "identity", "negotiate"]
-
-
-@dataclass(frozen=True)
-class Format:
-    """An exposition format: text 0.0.4, or OpenMetrics 1.0."""
-
-    openmetrics: bool
-    content_type: str
-
-    @property
-    def end(self) -> bytes:
-        """The last line of a page."""
-        return b"# EOF\n" if self.openmetrics else b""
-
-
-def negotiate(accept: str) -> Format:
-    """Choose the format by the client's Accept header; an unreadable header counts as none."""
-    try:
-        content_type = choose_encoder(accept)[1]
-    except TypeError:  # a version that is no number
-        content_type = choose_encoder("")[1]
-    return Format(content_type.startswith("application/openmetrics-text"), content_type)
 
 
 class Block:

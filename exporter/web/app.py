@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
+from exporter.exposition.negotiation import Format, gzip_accepted, negotiate
 from exporter.exposition.page import Pages, page_of
 from exporter.exposition.page_limit import limited
 from exporter.exposition.process_metrics import process_families
 from exporter.exposition.self_metrics import up_families
-from exporter.exposition.text_format import Format, gzip_accepted, negotiate
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
 from exporter.samples.model import Family

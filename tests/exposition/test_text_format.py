@@ -11,7 +11,8 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from exporter.catalog.model import Metric
-from exporter.exposition.text_format import Block, Format, block, gzipped, identity, negotiate
+from exporter.exposition.negotiation import Format, gzip_accepted, negotiate
+from exporter.exposition.text_format import Block, block, gzipped, identity
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family
 
@@ -142,3 +143,20 @@ def test_a_block_may_stand_elsewhere_on_the_next_page(pages: tuple[list[bytes], 
     blocks = {part: Block(part) for part in pages[0]}
     for page in (*pages, pages[0]):
         assert gzip.decompress(b"".join(gzipped([blocks[part] for part in page]))) == b"".join(page)
+
+
+@pytest.mark.parametrize(
+    ("header", "is_accepted"),
+    [
+        ("gzip", True),
+        ("gzip;q=1.0,identity;q=0.5", True),
+        ("gzip;q=0.5", True),
+        ("gzip;q=0", False),
+        ("identity, GZIP ; q=0.000", False),
+        ("gzip;q=0,identity", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_sent_to_those_who_take_it(header: str, is_accepted: bool) -> None:
+    assert gzip_accepted(header) == is_accepted

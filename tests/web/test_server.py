@@ -19,7 +19,7 @@ from serving import Exporter, environment, run, serving
 
 from exporter import __version__
 from exporter.demo.cluster import Cluster, free_port
-from exporter.exposition.text_format import negotiate
+from exporter.exposition.negotiation import negotiate
 
 ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil' AND wait_event = 'PgSleep'"
 

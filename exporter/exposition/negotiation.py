@@ -1,0 +1,36 @@
+"""Chooses format and compression by what a client accepts."""
+
+import re
+from dataclasses import dataclass
+
+from prometheus_client import exposition
+
+_NO_GZIP = re.compile(r"\bgzip\s*;\s*q\s*=\s*0(\.0*)?\s*(,|$)", re.IGNORECASE)
+"""A refusal, which prometheus-client takes for a wish."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """An exposition format: text 0.0.4, or OpenMetrics 1.0."""
+
+    openmetrics: bool
+    content_type: str
+
+    @property
+    def end(self) -> bytes:
+        """The last line of a page."""
+        return b"# EOF\n" if self.openmetrics else b""
+
+
+def negotiate(accept: str) -> Format:
+    """Choose the format by the client's Accept header; an unreadable header counts as none."""
+    try:
+        content_type = exposition.choose_encoder(accept)[1]
+    except TypeError:  # a version that is no number
+        content_type = exposition.choose_encoder("")[1]
+    return Format(content_type.startswith("application/openmetrics-text"), content_type)
+
+
+def gzip_accepted(accept_encoding: str) -> bool:
+    """Return whether the client takes gzip, by its Accept-Encoding header."""
+    return exposition.gzip_accepted(accept_encoding) and not _NO_GZIP.search(accept_encoding)
