@@ -189,11 +189,12 @@ class Target:
         schedule.forget()
         schedule.throttle()
         for worker in (self._vital, self._main):
-            if self._start(worker):
+            if starts := self._start(worker):
                 self._parts.health.ask()
             elif worker is self._main and self.plan.jobs:
                 self._start_visitors()  # what is late in one database costs no other
-            schedule.expect(job for job in worker.due() if job.database not in self._visiting)
+            due = (job for job in worker.due() if job.database not in self._visiting)
+            schedule.expect(job for job in due if starts or not job.collector.last_good)  # no culprit of the past
 
     def _start(self, worker: KeptWorker | DatabaseVisitor) -> bool:
         """Start a worker unless it is still at work; return whether it was started."""

@@ -31,7 +31,7 @@ async def test_the_bytes_of_wal_are_counted(server: Cluster, major: int) -> None
     start = before.value("pg_wal_bytes_total")
     after = page_when(server, lambda p: p.value("pg_wal_bytes_total") - start > 5_000_000, "postgres")
     assert after.value("pg_wal_bytes_total") - start < 6_000_000
-    assert 2 <= after.value("pg_wal_records_total") - before.value("pg_wal_records_total") < 1000
+    assert 2 <= after.value("pg_wal_records_total") - before.value("pg_wal_records_total") < 5000
     assert after.value("pg_wal_writes_total") > before.value("pg_wal_writes_total")
     assert after.value("pg_wal_buffers_full_total") > before.value("pg_wal_buffers_full_total")  # wal_buffers is 1 MB
 
