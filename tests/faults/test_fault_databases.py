@@ -453,6 +453,7 @@ async def test_a_text_of_a_megabyte_stays_out_of_pages_and_incidents(
             for _ in range(3):
                 await asyncio.sleep(1)
                 found = (await timed(watched, 1.5)).page
+            await until(lambda: any(incident.kind == "lock_wait" for incident in watched.incidents))
         await locker.execute("ROLLBACK")
         server.query(query)
         for _ in range(3):
