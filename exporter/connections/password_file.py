@@ -21,10 +21,16 @@ def is_open(file: Path) -> bool:
 
 
 def password_in(file: Path, servers: Iterable[tuple[str, str]], database: str, user: str) -> str | None:
-    """Return the password for the first server, host and port, that a line is for; None without one."""
-    if not file.is_file() or is_open(file):
+    """Return the password for the first server, host and port, that a line is for; None without one.
+
+    Like libpq, go without a file that cannot be read.
+    """
+    try:
+        if not file.is_file() or is_open(file):
+            return None
+        lines = list(map(_fields, file.read_bytes().decode("utf-8", "replace").split("\n")))
+    except OSError:
         return None
-    lines = list(map(_fields, file.read_bytes().decode("utf-8", "replace").split("\n")))
     for server in servers:
         wanted = (*server, database, user)
         for fields in lines:

@@ -159,7 +159,7 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = [*self._tasks.values(), *filter(None, (self._watching,))]
+        running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, self._login_probe.close(), self._ping.close(), return_exceptions=True)

@@ -47,6 +47,7 @@ def test_the_first_server_that_a_line_is_for_counts(tmp_path: Path) -> None:
     file.chmod(0o640)
     assert password_in(file, servers, "shop", "ann") is None
     assert password_in(tmp_path / "nowhere", servers, "shop", "ann") is None
+    assert password_in(Path("/proc/self/mem"), servers, "shop", "ann") is None  # nobody can read its beginning
 
 
 @pytest.mark.parametrize("password", ["a:b", "a\\b", "plain"])
