@@ -1,12 +1,8 @@
-"""Chooses format and compression by what a client accepts."""
+"""Chooses the format by what a client accepts."""
 
-import re
 from dataclasses import dataclass
 
 from prometheus_client import exposition
-
-_NO_GZIP = re.compile(r"\bgzip\s*;\s*q\s*=\s*0(\.0*)?\s*(,|$)", re.IGNORECASE)
-"""A refusal, which prometheus-client takes for a wish."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,3 @@ def negotiate(accept: str) -> Format:
     except TypeError:  # a version that is no number
         content_type = exposition.choose_encoder("")[1]
     return Format(content_type.startswith("application/openmetrics-text"), content_type)
-
-
-def gzip_accepted(accept_encoding: str) -> bool:
-    """Return whether the client takes gzip, by its Accept-Encoding header."""
-    return exposition.gzip_accepted(accept_encoding) and not _NO_GZIP.search(accept_encoding)

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from itertools import groupby
 
+from exporter.exposition.compression import Block, gzipped, identity
 from exporter.exposition.negotiation import Format
 from exporter.exposition.page_limit import Cuts, limited
 from exporter.exposition.self_metrics import compatibility_families, own_families
-from exporter.exposition.text_format import Block, block, gzipped, identity
+from exporter.exposition.text_format import block
 from exporter.report import JobStatus, Report
 from exporter.samples.model import Family, Samples
 

@@ -5,51 +5,10 @@ parsers read from our pages is what went in, sample by sample.
 """
 
 import math
-import zlib
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
+from exporter.exposition.compression import Block
 from exporter.samples.model import Family, Number
-
-
-class Block:
-    """Some whole families as text. Caches what a gzip stream needs of it."""
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self._checksum: tuple[int, int] | None = None
-
-    def checksum(self, before: int) -> int:
-        """Continue a CRC-32; cached for as long as the blocks before this one stay."""
-        if self._checksum is None or self._checksum[0] != before:
-            self._checksum = before, zlib.crc32(self.text, before)
-        return self._checksum[1]
-
-    @cached_property
-    def deflated(self) -> bytes:
-        """The text as a piece of a gzip stream: it ends on a byte and refers to no other piece."""
-        squeeze = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        return squeeze.compress(self.text) + squeeze.flush(zlib.Z_FULL_FLUSH)
-
-
-_GZIP_LEVEL = 1  # four times as fast as the usual 6; a page is a tenth of its size already
-_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-_GZIP_LAST = b"\x03\x00"  # an empty final block
-
-
-def identity(blocks: Sequence[Block]) -> bytes:
-    """Join blocks to a plain page."""
-    return b"".join(piece.text for piece in blocks)
-
-
-def gzipped(blocks: Sequence[Block]) -> list[bytes]:
-    """Return blocks as the pieces of one gzip stream (RFC 1952): no block is compressed twice."""
-    checksum = 0
-    for piece in blocks:
-        checksum = piece.checksum(checksum)
-    size = sum(len(piece.text) for piece in blocks) & 0xFFFFFFFF
-    tail = checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
-    return [_GZIP_HEAD, *(piece.deflated for piece in blocks), _GZIP_LAST + tail]
 
 
 def block(families: Iterable[Family], openmetrics: bool) -> Block:

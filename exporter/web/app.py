@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
-from exporter.exposition.negotiation import Format, gzip_accepted, negotiate
+from exporter.exposition.compression import gzip_accepted
+from exporter.exposition.negotiation import Format, negotiate
 from exporter.exposition.page import Pages, page_of
 from exporter.exposition.page_limit import limited
 from exporter.exposition.process_metrics import process_families

@@ -11,8 +11,9 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from exporter.catalog.model import Metric
-from exporter.exposition.negotiation import Format, gzip_accepted, negotiate
-from exporter.exposition.text_format import Block, block, gzipped, identity
+from exporter.exposition.compression import Block, gzip_accepted, gzipped, identity
+from exporter.exposition.negotiation import Format, negotiate
+from exporter.exposition.text_format import block
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family
 
