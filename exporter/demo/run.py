@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import socket
@@ -37,8 +38,8 @@ PAGE_SECONDS = 10.0
 WHAT_GOES_WRONG = ("", "What the page says is going wrong just now (Ctrl-C ends it all and removes it):", "")
 
 # By default dead rows are counted once a minute and indexes judged less often, which is long for a user who watches.
-COLLECTORS = (
-    '{"tables": {"cache": 10}, "statements": {"cache": 5}, "indexes": {"cache": 10}, "index_advice": {"cache": 10}}'
+COLLECTORS = json.dumps(
+    {"table_vacuum": {"cache": 10}, "statements": {"cache": 5}, "indexes": {"cache": 10}, "index_advice": {"cache": 10}}
 )
 
 

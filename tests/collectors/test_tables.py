@@ -213,7 +213,7 @@ async def test_a_table_whose_lock_is_taken_or_queued_for_is_not_measured_and_cos
         await reader.execute("ROLLBACK")
         await taking
         await writer.execute("ROLLBACK")
-    for collector in ("tables", "table_sizes", "indexes"):
+    for collector in ("table_vacuum", "table_sizes", "indexes"):
         assert found.value("pgvigil_collector_success", collector=collector, datname=DATABASE) == 1
     assert not found.series("pg_table_total_size_bytes", relname="busy")
     assert found.value("pg_table_total_size_bytes", relname="quiet") >= 8 * BLOCK

@@ -157,7 +157,7 @@ def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: i
         "ANALYZE parent",
     )
     found = page_with(database, child=("pg_table_dead_tuples", 10))
-    ours = {metric.name for metric in named(catalog(), "tables").metrics}
+    ours = {metric.name for metric in named(catalog(), "table_vacuum").metrics}
     shown = {name for name in ours if found.series(name, relname="parent")}
     analyzed = {"pg_table_analyzes_total", "pg_table_last_analyze_timestamp_seconds", "pg_table_estimated_rows"}
     assert shown == (analyzed if major >= 14 else set())
@@ -176,7 +176,7 @@ def test_what_is_cut_is_the_least_overdue(cluster: Callable[..., Cluster]) -> No
         server.execute(f"INSERT INTO {table} SELECT generate_series(1, {rows}); DELETE FROM {table}")
     found = page_of(server, "postgres")
     tables = [had["relname"] for had, _ in found.series("pg_table_dead_tuples", datname="postgres")]
-    assert len(tables) == named(catalog(), "tables").limit
+    assert len(tables) == named(catalog(), "table_vacuum").limit
     assert {"t249", "t250"} < set(tables)
     assert found.value("pg_table_dead_tuples", relname="t249") == 60
 
@@ -212,7 +212,7 @@ async def test_a_locked_table_keeps_nothing_from_the_page(database: Cluster) -> 
         found = page_of(database)
         await one.execute("ROLLBACK; BEGIN")
         await waiting
-    for collector in ("tables", "table_freeze"):
+    for collector in ("table_vacuum", "table_freeze"):
         assert found.value("pgvigil_collector_success", collector=collector, datname=DATABASE) == 1
     assert found.value("pg_table_dead_tuples", relname="locked") == 0
 

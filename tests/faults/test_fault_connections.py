@@ -141,8 +141,8 @@ async def test_a_database_that_lets_nobody_in_costs_only_its_own_collectors(clus
             page = (await timed(running, timeout)).page
             assert reason(page) == ""
             assert {labels["datname"] for labels, value in successes(page) if value == 0} == {"other"}
-            assert page.value("pgvigil_collector_age_seconds", collector="tables", datname="other") > 0
-            assert page.value("pgvigil_collector_errors_total", collector="tables", datname="other") > 0
+            assert page.value("pgvigil_collector_age_seconds", collector="table_vacuum", datname="other") > 0
+            assert page.value("pgvigil_collector_errors_total", collector="table_vacuum", datname="other") > 0
         server.execute("ALTER DATABASE other CONNECTION LIMIT -1")
         await until_whole(running)
 

@@ -166,7 +166,7 @@ TABLE_READERS = {
     "table_access",
     "table_freeze",
     "table_sizes",
-    "tables",
+    "table_vacuum",
     "tables_without_primary_key",
 }
 DATABASE_READERS = {

@@ -73,14 +73,14 @@ async def test_costs_agree_with_pg_stat_statements(major: int, cluster: Callable
     found = await scraped(watched)
     after = counted(server)
     await watched.close()
-    assert {"tables", "lock_blockers", "statements", "vitals", "table_freeze"} <= after.keys()
+    assert {"table_vacuum", "lock_blockers", "statements", "vitals", "table_freeze"} <= after.keys()
     for what in ("seconds", "rows", "blocks"):
         series = found.series(f"pgvigil_collector_server_{what}_total")
         assert {labels["collector"] for labels, _ in series} == after.keys()
         total = sum(value for _, value in series)
         low, high = (sum(row[what] for row in each.values()) for each in (before, after))
         assert low - ROUNDING <= total <= high + ROUNDING
-    for name in ("tables", "lock_blockers"):
+    for name in ("table_vacuum", "lock_blockers"):
         mine = sum(v for _, v in found.series("pgvigil_collector_server_seconds_total", collector=name))
         assert before[name]["seconds"] - ROUNDING <= mine <= after[name]["seconds"] + ROUNDING
 

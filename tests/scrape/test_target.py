@@ -94,7 +94,10 @@ async def test_the_page_is_whole_while_a_relation_is_locked(server: Cluster, sta
         took = time.monotonic() - began
     server.execute("DROP TABLE busy; DROP TABLE quiet")
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
-    assert {labels["collector"] for labels, _ in found.series("pgvigil_collector_age_seconds")} > {"tables", "sessions"}
+    assert {labels["collector"] for labels, _ in found.series("pgvigil_collector_age_seconds")} > {
+        "table_vacuum",
+        "sessions",
+    }
     assert all(age <= took for _, age in found.series("pgvigil_collector_age_seconds")), "collected by this scrape"
     assert found.labels("pg_table_live_tuples", relname="busy")["schemaname"] == "public"
     incident = ("pg_lock_", "pg_progress", "pg_vacuum_progress", "pg_session", "pg_xmin_horizon", "pgvigil_")
@@ -448,7 +451,7 @@ async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -
     for i in range(3):
         server.execute(f"CREATE TABLE t{i} AS SELECT FROM generate_series(1, {10 ** (i + 1)}); ANALYZE t{i}")
     catalog = load(BUILT_IN)
-    tables = named(catalog, "tables").model_copy(update={"limit": 2})
+    tables = named(catalog, "table_vacuum").model_copy(update={"limit": 2})
     few = target(server.dsn(user=MONITOR), Catalog((tables,)))
     every = target(server.dsn(user=MONITOR), Catalog((tables.model_copy(update={"limit": None}),)))
     try:
@@ -456,10 +459,10 @@ async def test_what_a_limit_cuts_is_published(cluster: Callable[..., Cluster]) -
     finally:
         await few.close()
         await every.close()
-    rows = whole.value("pgvigil_collector_rows", collector="tables")
-    assert whole.value("pgvigil_collector_truncated_rows", collector="tables") == 0
-    assert cut.value("pgvigil_collector_rows", collector="tables") == 2
-    assert cut.value("pgvigil_collector_truncated_rows", collector="tables") == rows - 2
+    rows = whole.value("pgvigil_collector_rows", collector="table_vacuum")
+    assert whole.value("pgvigil_collector_truncated_rows", collector="table_vacuum") == 0
+    assert cut.value("pgvigil_collector_rows", collector="table_vacuum") == 2
+    assert cut.value("pgvigil_collector_truncated_rows", collector="table_vacuum") == rows - 2
     live = "pg_table_live_tuples"
     total = sum(value for _, value in whole.series(live))
     kept = sum(value for _, value in cut.series(live))
@@ -488,7 +491,7 @@ async def test_the_page_of_a_server_with_one_busy_database_stays_below_five_thou
     finally:
         await watched.close()
     limits = {each.name: each.limit or 0 for each in load(BUILT_IN)}
-    for name in ("tables", "table_access", "statements"):
+    for name in ("table_vacuum", "table_access", "statements"):
         at = "" if name == "statements" else "app"
         assert found.value("pgvigil_collector_rows", collector=name, datname=at) >= limits[name], "it is at its limit"
     assert sum(map(len, found.samples.values())) < 5000
