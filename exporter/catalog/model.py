@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField, expanded, faults, newest
+from exporter.catalog.sources import SOURCES, SourceName, tables, with_tables
 from exporter.kinds import Kind
 
 NameKind = Literal["database", "role", "relation"]
@@ -55,6 +56,8 @@ TRANSFORMS: Mapping[TransformName, Transform] = {
     )
 }
 
+
+_OF_POSTGRESQL = ("extension", "names", "scope", "role", "search_path", "sources")
 
 COMPUTED = "pgvigil_value_"
 """Prefix of a column that a translated query computes; the rest of its name is the source column."""
@@ -140,6 +143,7 @@ class Collector(_Fact):
     name: Annotated[str, _name(r"[a-z][a-z0-9_]*", "collector name")]
     help: str = Field(min_length=1)
     kind: Kind = "postgresql"
+    sources: Annotated[tuple[SourceName, ...], Field(strict=False)] = ()
     sql: ByVersion
     fragments: dict[FragmentName, ByVersion] = {}
     metrics: Annotated[tuple[Metric, ...], Field(strict=False, min_length=1)]
@@ -220,6 +224,14 @@ class Collector(_Fact):
         return self
 
     @model_validator(mode="after")
+    def _sources_fit(self) -> Self:
+        if self.sources and (self.extension or self.scope == "database"):
+            raise ValueError("sources: needs scope: server and no extension")
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources: one is named twice")
+        return self
+
+    @model_validator(mode="after")
     def _parameters_fit(self) -> Self:
         if self.batches and (self.limit is None or self.ledger or any(metric.rest for metric in self.metrics)):
             raise ValueError("batches: needs a limit, and neither a ledger nor a metric with rest")
@@ -231,7 +243,7 @@ class Collector(_Fact):
     def _fits_its_kind(self) -> Self:
         """PgBouncer's console has one set of answers for the whole of it, without databases to look into."""
         if self.kind == "pgbouncer":
-            for key in ("extension", "names", "scope", "role", "search_path", "details", "batches", "remember"):
+            for key in (*_OF_POSTGRESQL, "details", "batches", "remember"):
                 if getattr(self, key) != type(self).model_fields[key].get_default():
                     raise ValueError(f"{key}: not with kind: pgbouncer")
         return self
@@ -263,7 +275,12 @@ class Collector(_Fact):
         return by_scope + self.labels + metric.labels
 
     def sql_for(self, version: Version) -> str | None:
-        """Choose the newest query that is not newer than this version; None where there is none."""
+        """Choose the newest query that is not newer than this version, with its sources; None where there is none."""
+        sql = self.part_for(version)
+        return sql and with_tables(sql, tables(self.sources, version))
+
+    def part_for(self, version: Version) -> str | None:
+        """Choose the query as `sql_for` does, without the sources that it reads."""
         return self._query(self.sql, version)
 
     def details_for(self, version: Version) -> str | None:
@@ -276,7 +293,7 @@ class Collector(_Fact):
 
     def queries(self) -> Iterator[str]:
         """List what `sql` and `details` become, version by version."""
-        texts = (self.sql, self.details or {}, *self.fragments.values())
+        texts = (self.sql, self.details or {}, *self.fragments.values(), *(SOURCES[name] for name in self.sources))
         for version in sorted({first for each in texts for first in each}):
             yield from filter(None, (self.sql_for(version), self.details_for(version)))
 

@@ -1,11 +1,12 @@
 """Catalog x server facts -> the jobs to run, or the reason why a collector is skipped. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
 from exporter.catalog.model import COMPUTED, TRANSFORMS, Catalog, Collector, Metric
+from exporter.catalog.sources import Tables, tables, with_tables
 from exporter.kinds import PRODUCTS
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
@@ -32,6 +33,10 @@ class Job:
     """The database holds system catalogs only, which change slowly."""
     limit: int | None = None
     """Rows that are kept of a query that runs in batches; another query's limit is part of its SQL."""
+    part: str = ""
+    """The query without the tables of its sources, for a statement that reads them for several jobs."""
+    tables: Tables = field(default_factory=dict, compare=False)
+    """The tables of its sources."""
 
     @cached_property
     def datname(self) -> str:
@@ -147,15 +152,15 @@ def _jobs(collector: Collector, server: Server) -> list[Job]:
     """Make its jobs; where the extension is the same, or there is none, they share their query."""
     databases = _databases(collector, server)
     limit = shared(collector.limit, len(databases)) if collector.limit else None
-    made: dict[Extension | None, tuple[str, tuple[Metric, ...]] | None] = {}
+    made: dict[Extension | None, Job | None] = {}
     jobs = []
     for database in databases:
         extension = server.extensions[database][collector.extension] if collector.extension else None
         if extension not in made:
-            made[extension] = _query(collector, extension.version if extension else server.version, extension, limit)
-        if query := made[extension]:
-            is_without_tables = database in server.without_tables
-            jobs.append(Job(collector, database, *query, is_without_tables, limit if collector.batches else None))
+            version = extension.version if extension else server.version
+            made[extension] = _job(collector, database, version, extension, limit)
+        if job := made[extension]:
+            jobs.append(replace(job, database=database, is_without_tables=database in server.without_tables))
     return jobs
 
 
@@ -173,10 +178,10 @@ def lock_entries(catalog: Catalog, server: Server | None) -> str | None:
     return collector.sql_for(server.version if server else (OLDEST,)) if collector else None
 
 
-def _query(
-    collector: Collector, version: Version, extension: Extension | None, limit: int | None
-) -> tuple[str, tuple[Metric, ...]] | None:
-    sql, details = collector.sql_for(version), collector.details_for(version)
+def _job(
+    collector: Collector, database: str, version: Version, extension: Extension | None, limit: int | None
+) -> Job | None:
+    sql, details = collector.part_for(version), collector.details_for(version)
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
@@ -186,7 +191,9 @@ def _query(
         sql = with_details(sql, details)
     if extension:
         sql = sql.replace("{schema}", quoted(extension.schema))
-    return signed(sql, collector.name), metrics
+    read = tables(collector.sources, version)
+    whole = signed(with_tables(sql, read), collector.name)
+    return Job(collector, database, whole, metrics, False, limit if collector.batches else None, sql, read)
 
 
 def _no_query(collector: Collector, server: Server) -> str:

@@ -1,0 +1,36 @@
+"""What several collectors read: they name it in their files, and one statement reads it once for all of them. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from exporter.catalog.by_version import ByVersion, Version, newest
+from exporter.sql import without_end
+
+SourceName = Literal["activity", "locks"]
+
+_ACTIVITY = """\
+SELECT datid, pid, leader_pid, usesysid, application_name, client_addr, client_port, backend_type, state,
+       wait_event_type, wait_event, backend_start, xact_start, query_start, state_change, backend_xid, backend_xmin{}
+  FROM pg_stat_get_activity(NULL)"""
+
+SOURCES: Mapping[SourceName, ByVersion] = {
+    "activity": {(0,): _ACTIVITY.format(""), (14,): _ACTIVITY.format(", query_id")},
+    "locks": {(0,): "SELECT *\n  FROM pg_lock_status()"},
+}
+"""Name -> query, of what is beneath pg_stat_activity (less the texts of queries) and pg_locks, which join catalogs."""
+
+Tables = Mapping[str, str]
+"""Name -> query, of the tables that a query reads besides those of the server."""
+
+
+def tables(names: Iterable[SourceName], version: Version) -> Tables:
+    """Choose the queries of sources for a version."""
+    return {name: sql for name in names if (sql := newest(SOURCES[name], version))}
+
+
+def with_tables(sql: str, of: Tables) -> str:
+    """Put before a query the tables that it reads."""
+    if not of:
+        return sql
+    clauses = [f"{name} AS MATERIALIZED (\n{query}\n)" for name, query in of.items()]
+    return f"WITH {', '.join(clauses)}\nSELECT asked.*\n  FROM (\n{without_end(sql)}\n) AS asked"
