@@ -16,8 +16,8 @@ SELECT datid,
        wait_event_type,
        wait_event,
        count(*) FILTER (WHERE type = 'client backend') AS sessions,
-       count(DISTINCT session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
-       array_agg(DISTINCT session) FILTER (WHERE waits) AS lock_waiters,
+       array_agg(session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
+       array_agg(session) FILTER (WHERE waits) AS lock_waiters,
        current_setting('max_connections')::int
          - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
@@ -34,7 +34,8 @@ SELECT datid,
 """
 """Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
 the driver knows; for one of integers it would read catalogs, which may be locked. The processes of a parallel query
-that wait for a lock are one session, that of their leader; replay on a standby waits for locks as well."""
+that wait for a lock are one session, that of their leader; replay on a standby waits for locks as well. Which of them
+are the same session is left to us: for DISTINCT the server would sort all sessions."""
 
 MOST_SERIES = 500
 """Combinations of labels that have a series of their own; what comes later is counted as `other`."""
@@ -114,7 +115,8 @@ class Sampler:
                 seconds = passed * row["sessions"]
                 self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
             if row["lock_sessions"]:
-                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + passed * row["lock_sessions"]
+                waiting = len(set(row["lock_sessions"]))
+                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + passed * waiting
         waiters = {pid for row in rows for pid in row["lock_waiters"] or ()}
         # A wait that this sample is the first to show began at some time since the one before: half way, on average.
         self._waiting = {pid: self._waiting.get(pid, now - passed / 2) for pid in waiters}

@@ -15,7 +15,7 @@ LOOK = {
     "wait_event_type": None,
     "wait_event": None,
     "sessions": 3,
-    "lock_sessions": 0,
+    "lock_sessions": None,
     "lock_waiters": None,
     "slots": 97,
     "seconds": 0.0001,

@@ -18,7 +18,7 @@ NAMES.replace({1: "shop"}, {})
 def row(sessions: int, event: tuple[str, str] | None = None, pids: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
     kind, name = event or (None, None)
     found = {"datid": 1, "state": "active", "wait_event_type": kind, "wait_event": name, "sessions": sessions}
-    found |= {"lock_waiters": list(pids) or None, "lock_sessions": len(pids)}
+    found |= {"lock_waiters": list(pids) or None, "lock_sessions": list(pids) or None}
     return {**found, "slots": 100, "seconds": 0.001, **more}
 
 
@@ -117,7 +117,7 @@ def test_no_collector_may_take_its_names(name: str, tmp_path: Path) -> None:
 def test_who_waits_and_is_no_client_makes_an_incident_and_no_series() -> None:
     """Replay on a standby, an autovacuum worker."""
     sampler = Sampler()
-    replay = {**row(0, ("Lock", "relation"), (5,)), "datid": None, "lock_sessions": 0}
+    replay = {**row(0, ("Lock", "relation"), (5,)), "datid": None, "lock_sessions": None}
     looks = [sampler.add([row(1), replay], now=float(second)) for second in range(5)]
     found = sampler.samples(NAMES, 5.0)
     assert (looks[-1].lock_waiters, looks[-1].sessions) == (1, 1)
@@ -129,7 +129,7 @@ def test_who_waits_and_is_no_client_makes_an_incident_and_no_series() -> None:
 def test_a_session_whose_workers_wait_is_one_that_waits() -> None:
     sampler = Sampler()
     leader = row(1, ("IPC", "ExecuteGather"))
-    workers = {**row(0, ("Lock", "relation"), (7,)), "lock_sessions": 1}
+    workers = {**row(0, ("Lock", "relation"), (7,)), "lock_sessions": [7, 7]}
     looks = [sampler.add([leader, workers], now=float(second)) for second in range(5)]
     assert looks[-1].lock_waiters == 1
     assert values(sampler.samples(NAMES, 5.0), LOCK_SECONDS) == {'datname="shop"': pytest.approx(4)}
