@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.catalog.model import Catalog, Collector
-from exporter.connections.session import LONGEST_SILENCE_SECONDS, MOST_ROWS, Answer, Directory, Session, Vitals
+from exporter.connections.session import (
+    LONGEST_SILENCE_SECONDS,
+    MOST_ROWS,
+    Answer,
+    Directory,
+    Question,
+    Session,
+    Vitals,
+)
 from exporter.errors import ConnectError, PgvigilError, QueryError
 from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
@@ -76,6 +84,8 @@ class FakeServer:
     connect_timeout: float = 3.0
     answering: bool = False
     """Whether a new connection gets a first answer."""
+    joins: bool = False
+    """Whether its sessions ask several queries by one statement, tagged `joint`: as slow as all, and failed by one."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Every query so far: the database, and the tag."""
     sessions: list["FakeSession"] = field(default_factory=list)
@@ -144,6 +154,10 @@ class FakeServer:
         return session
 
 
+def _tag(sql: str) -> str:
+    return sql.rpartition("/* pgvigil:")[2].rstrip().removesuffix(" */")
+
+
 class FakeSession(Session):
     """One session of a scripted server."""
 
@@ -155,6 +169,7 @@ class FakeSession(Session):
         self.database = database
         self._server = server
         self._closed = False
+        self._known: set[str] = set()
 
     async def fetch(
         self,
@@ -167,11 +182,30 @@ class FakeSession(Session):
         labels: LabelColumns | None = None,
     ) -> Answer:
         """Play the script of a query; like a server, end one that takes longer than its timeout."""
-        tag = sql.rpartition("/* pgvigil:")[2].rstrip().removesuffix(" */")
+        tag = _tag(sql)
+        self._known.add(sql)
         self._server.asked.append((self.database, tag))
         play = self._play(self._server.script(tag, self.database), timeout, args)
         rows = await self._answered(sql, play, timeout + 1.0 if patience is None else patience)
         return Answer([Row(row) for row in rows[:most_rows]], is_cut=len(rows) > most_rows)
+
+    def can_join(self, sql: str) -> bool:
+        """Join what has been asked before."""
+        return self._server.joins and sql in self._known
+
+    async def fetch_jointly(self, questions: Sequence[Question], timeout: float) -> list[Answer]:
+        """Play the scripts of several queries, one after another."""
+        self._server.asked.append((self.database, "joint"))
+        return list(await self._answered("joint", self._play_all(questions, timeout), timeout + 1.0))
+
+    async def _play_all(self, questions: Sequence[Question], timeout: float) -> list[Answer]:
+        answers = []
+        for question in questions:
+            script = self._server.script(_tag(question.sql), self.database)
+            rows = await self._play(script, timeout, ())
+            table = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+            answers.append(Answer(range(len(rows)), table=table, seconds=script.after))
+        return answers
 
     async def _play(self, script: Script, timeout: float, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         if script.hangs:

@@ -30,7 +30,10 @@ def tables(names: Iterable[SourceName], version: Version) -> Tables:
 
 def with_tables(sql: str, of: Tables) -> str:
     """Put before a query the tables that it reads."""
-    if not of:
-        return sql
+    return f"{with_clause(of)}SELECT asked.*\n  FROM (\n{without_end(sql)}\n) AS asked" if of else sql  # noqa: S608
+
+
+def with_clause(of: Tables) -> str:
+    """Write the clause that makes tables for a query; empty for none."""
     clauses = [f"{name} AS MATERIALIZED (\n{query}\n)" for name, query in of.items()]
-    return f"WITH {', '.join(clauses)}\nSELECT asked.*\n  FROM (\n{without_end(sql)}\n) AS asked"
+    return f"WITH {', '.join(clauses)}\n" if clauses else ""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
-
 from exporter.connections.failure_reasons import (
     DECODE_ERRORS,
     DRIVER_ERRORS,
@@ -16,11 +14,14 @@ from exporter.connections.failure_reasons import (
 )
 from exporter.connections.guard_rails import PINNED, assignments
 from exporter.connections.inbound import Inbound
+from exporter.connections.joint import NAME, JointStatements
+from exporter.connections.prepared_statements import PreparedStatements
 from exporter.connections.session import (
     APPLICATION_NAME,
     MOST_ROWS,
     Answer,
     Directory,
+    Question,
     Session,
     Vitals,
 )
@@ -63,8 +64,8 @@ class PostgresSession(Session):
         self.login_seconds = login_seconds
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
-        self._statements: dict[str, Any] = {}
-        """Query -> its prepared statement."""
+        self._statements = PreparedStatements(connection)
+        self._joint = JointStatements(connection, self._statements)
         self._times_out_at = float("inf")
         """Clock time from which statement_timeout may end the query, in seconds."""
 
@@ -80,45 +81,29 @@ class PostgresSession(Session):
     ) -> Answer:
         """Run one query; the server ends it after the timeout, and stops at one row more than may be read."""
         patience = timeout + _PATIENCE_SECONDS if patience is None else patience
+        has_changed = await self._limit(timeout, search_path, patience, most_rows)
+        answer: Answer = await self._answered(sql, self._statements.run(sql, args, labels, most_rows), patience)
+        return replace(answer, round_trips=answer.round_trips + has_changed)
+
+    async def _limit(self, timeout: float, search_path: str, patience: float, most_rows: int) -> bool:
+        """Set the limits of the next query; return whether that took a round trip."""
         wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
         if changed:
             await self._change(changed, patience)
         self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
         self._inbound.rows = most_rows + 1
-        answer: Answer = await self._answered(sql, self._run(sql, args, labels, most_rows), patience)
-        return replace(answer, round_trips=answer.round_trips + bool(changed))
+        return bool(changed)
 
-    async def _run(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
-        """Run a query by its prepared statement; where its columns have changed, by a new one."""
-        try:
-            return await self._rows(sql, args, labels, most_rows)
-        except (asyncpg.InvalidCachedStatementError, asyncpg.InvalidColumnReferenceError):
-            if self._statements.pop(sql, None) is None:
-                raise
-            answer = await self._rows(sql, args, labels, most_rows)
-            return replace(answer, round_trips=answer.round_trips + 1)
-        except asyncpg.OutdatedSchemaCacheError:
-            self._statements.clear()  # the driver refuses statements of before
-            raise
+    def can_join(self, sql: str) -> bool:
+        """Return whether a query may be one of several that one statement asks."""
+        return self._joint.can_ask(sql)
 
-    async def _rows(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
-        statement, round_trips = await self._statement(sql, labels)
-        fetch = statement._PreparedStatement__bind_execute  # noqa: SLF001  # the driver's fetch() has no limit
-        rows: list[Any] = await fetch(args, most_rows + 1, None)
-        return Answer(rows[:most_rows], round_trips + 1, is_cut=len(rows) > most_rows)
-
-    async def _statement(self, sql: str, labels: LabelColumns | None) -> tuple[Any, int]:
-        """Prepare a query once, with casts of the labels that need one; return how many round trips that took."""
-        if found := self._statements.get(sql):
-            return found, 0
-        round_trips, statement = 1, await self._connection.prepare(sql)
-        if labels and labels.names:
-            columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
-            if (written := labels.query(sql, columns)) != sql:
-                round_trips, statement = 2, await self._connection.prepare(written)
-        self._statements[sql] = statement
-        return statement, round_trips
+    async def fetch_jointly(self, questions: Sequence[Question], timeout: float) -> list[Answer]:
+        """Ask several queries by one statement."""
+        await self._limit(timeout, PINNED, timeout + _PATIENCE_SECONDS, 1)
+        found: list[Answer] = await self._answered(NAME, self._joint.ask(questions), timeout + _PATIENCE_SECONDS)
+        return found
 
     async def columns(self, sql: str, search_path: str = PINNED) -> dict[str, str]:
         """Name the columns that a query would return, and their types, without running it."""

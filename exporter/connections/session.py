@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from exporter.catalog.sources import Tables
 from exporter.connections.patience import wait_within
 from exporter.errors import DatabaseError, QueryError, SettingsError
 from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
+from exporter.samples.model import Columns
 
 APPLICATION_NAME = "pgvigil"
 
@@ -57,6 +59,21 @@ class Answer:
     round_trips: int = 1
     is_cut: bool = False
     """True if the query had more rows than were asked for."""
+    table: Columns | None = None
+    """The rows as columns, of a query that was one of several; `rows` are numbers then."""
+    seconds: float = 0.0
+    """Server time of a query that was one of several."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query of several."""
+
+    sql: str
+    """The query alone, by which it is known."""
+    part: str
+    """The same without the tables of its sources."""
+    tables: Tables
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,14 @@ class Session(ABC):
             labels: columns whose text the server writes.
 
         """
+
+    def can_join(self, sql: str) -> bool:
+        """Return whether a query may be one of several that one statement asks."""
+        return False
+
+    async def fetch_jointly(self, questions: Sequence[Question], timeout: float) -> list[Answer]:
+        """Ask several queries, each of which `can_join`, by one statement; QueryError costs all of them."""
+        raise NotImplementedError
 
     async def rows(self, sql: str, timeout: float, *args: Any) -> Sequence[Any]:
         """Run one query and return its rows only."""

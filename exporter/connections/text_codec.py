@@ -63,6 +63,11 @@ def _codec_of(encoding: str) -> str:
         return "utf-8"
 
 
+def reads_utf8(encoding: str) -> bool:
+    """Return whether text of a server of this encoding is read as UTF-8."""
+    return _codec_of(encoding) == "utf-8"
+
+
 def _decoder(codec: str) -> Callable[[bytes], str]:
     """Return a decoder for the server's encoding: what is not in it may be UTF-8 from another database."""
 

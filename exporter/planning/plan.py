@@ -50,6 +50,12 @@ class Job:
         return max(cache, WITHOUT_TABLES_SECONDS) if cache and self.is_without_tables and self.datname else cache
 
     @cached_property
+    def can_join(self) -> bool:
+        """Return whether its query may be one of several that a statement asks: without parameters or a second pass."""
+        each = self.collector
+        return each.search_path == "pg_catalog" and not (each.remember or each.batches or each.ledger or each.lenient)
+
+    @cached_property
     def label_columns(self) -> LabelColumns:
         """The columns whose text the server is to write."""
         collector = self.collector

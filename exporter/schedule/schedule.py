@@ -8,6 +8,7 @@ from exporter.errors import DatabaseError
 from exporter.logs import TargetLog
 from exporter.planning.plan import Job, Plan
 from exporter.report import JobStatus, Rounds
+from exporter.samples.model import Samples
 from exporter.schedule.cost_budget import Apart, Login, throttled
 from exporter.schedule.job_record import JobRecord, Outcome
 from exporter.schedule.next_run import Spacing
@@ -24,6 +25,12 @@ INTERVAL_WEIGHT = 0.3
 
 LOOK_AHEAD = 0.8
 """Share of the time between two visits to a database by which a visit looks ahead: later jobs are left to the next."""
+
+QUICK_SECONDS = 0.1
+"""Longest run of a query that may be one of several that a statement asks, in seconds."""
+
+FEW_ROWS = 1000
+"""Upper bound on the rows of such a query."""
 
 STALE_CONTENTS_SECONDS = 300.0
 """Seconds between two visits to a database that no job runs in, to learn whether that has changed."""
@@ -142,6 +149,11 @@ class Schedule:
     def expected(self, jobs: Iterable[Job]) -> list[Job]:
         """Return those of the jobs that the page still waits for."""
         return [job for job in jobs if job.key in self._expected]
+
+    def is_quick(self, job: Job) -> bool:
+        """Return whether the last run was a success, quick and of few rows."""
+        record = self._record(job)
+        return record.is_good and record.took <= QUICK_SECONDS and (record.last_good or Samples()).rows <= FEW_ROWS
 
     def start(self, job: Job) -> None:
         """Begin a run."""

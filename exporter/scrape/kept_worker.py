@@ -1,5 +1,6 @@
 """Does a kept connection's share of a scrape: discovers the server, then runs what is due, one job after another."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from exporter.connections.discovery import TIMEOUT
@@ -9,6 +10,9 @@ from exporter.errors import ConnectError, QueryError
 from exporter.planning.plan import Job
 from exporter.scrape.parts import Parts
 from exporter.scrape.run_job import JobRunner
+
+ALONE_SECONDS = 300.0
+"""Seconds for which each query is asked alone after a statement that asked several failed."""
 
 
 class KeptWorker:
@@ -22,6 +26,8 @@ class KeptWorker:
         self._runner = runner
         self._in_use = kept
         """The connection that serves at the moment: the other one where this one cannot be had."""
+        self._alone_until = float("-inf")
+        """Clock time until which each query is asked alone, since one of several failed."""
 
     def due(self) -> list[Job]:
         """List what is due of this worker's kind, in all databases."""
@@ -65,7 +71,11 @@ class KeptWorker:
         server = self._parts.discovery.server
         jobs = self._parts.schedule.due(is_vital=self.is_vital, database=server.database if server else "")
         self._parts.schedule.expect(jobs)
-        for job in jobs:
+        for group in self._groups(jobs, session):
+            async with self._in_use.lock:
+                if not await self._runner.run_jointly(group, session):
+                    self._alone_until = self._parts.clock() + ALONE_SECONDS
+        for job in self._parts.schedule.expected(jobs):
             if not session.is_usable:
                 try:
                     session, _ = await self._ready()
@@ -77,6 +87,16 @@ class KeptWorker:
         if not session.is_usable:
             with suppress(ConnectError):  # the next scrape will say so
                 await self._ready()
+
+    def _groups(self, jobs: Sequence[Job], session: Session) -> list[list[Job]]:
+        """Group what one statement may ask: quick queries of the same cache, which are due together again."""
+        if self._parts.clock() < self._alone_until or self._parts.pool.budget.abandoned:
+            return []
+        groups: dict[float, list[Job]] = {}
+        for job in jobs:
+            if job.can_join and session.can_join(job.sql) and self._parts.schedule.is_quick(job):
+                groups.setdefault(job.cache, []).append(job)
+        return [sorted(group, key=lambda job: job.key) for group in groups.values() if len(group) > 1]
 
     async def _ready(self) -> tuple[Session, Vitals]:
         """Choose a connection that answers; where this worker's cannot be had, the other one serves both.

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from exporter.connections.session import Answer, Session
+from exporter.connections.session import Answer, Question, Session
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
@@ -19,6 +19,9 @@ from exporter.scrape.parts import Parts
 from exporter.scrape.server_cost import OUR_TEXTS
 
 _Result = TypeVar("_Result")
+
+JOINT_TIMEOUT = 2.0
+"""Seconds after which the server ends a statement that asks for several collectors: each is asked alone then."""
 
 _MANY_ROWS = 10_000
 """Rows from which on they are worked on in a thread: more would stop the event loop, and so all targets, too long."""
@@ -46,7 +49,26 @@ class JobRunner:
             self.suspend(job)
             return Outcome(0.0, error=failure)
         self._parts.schedule.start(job)
-        outcome = await self._outcome(job, session)
+        return self._record(job, await self._outcome(job, session))
+
+    async def run_jointly(self, jobs: Sequence[Job], session: Session) -> bool:
+        """Run several jobs by one statement; return False where that failed, and what it cost is booked to none."""
+        for job in jobs:
+            self._parts.schedule.start(job)
+        try:
+            questions = [Question(job.sql, job.part, job.tables) for job in jobs]
+            answers = await session.fetch_jointly(questions, JOINT_TIMEOUT)
+        except DatabaseError as error:
+            self._parts.log.info("collectors are asked one by one: %s", error, extra={"reason": error.reason})
+            return False
+        for job, answer in zip(jobs, answers, strict=True):
+            self._record(
+                job, await self._worked_out(job, session, answer, self._clock() - answer.seconds, answer.seconds)
+            )
+        return True
+
+    def _record(self, job: Job, outcome: Outcome) -> Outcome:
+        """Record what came of a run, and log an error that is news."""
         if outcome.error is None or outcome.error.reason != "connection":
             self._parts.health.answered()
         if self._parts.schedule.record(job, outcome) and outcome.error:
@@ -82,14 +104,23 @@ class JobRunner:
             return Outcome(self._clock() - started, error=self._unexpected(job, error))
         on_the_way = self._parts.discovery.least_round_trip * answer.round_trips
         server_seconds = max(self._clock() - started - on_the_way, 0.0)
+        return await self._worked_out(job, session, answer, started, server_seconds)
+
+    async def _worked_out(
+        self, job: Job, session: Session, answer: Answer, started: float, server_seconds: float
+    ) -> Outcome:
+        """Turn an answer into the outcome of a run that began at `started`."""
+        found: Samples | DatabaseError
         try:
             found = await self._samples(job, answer, session)
         except DatabaseError as error:
-            return Outcome(self._clock() - started, server_seconds, len(answer.rows), error=error)
+            found = error
         except Exception as error:  # noqa: BLE001  # the boundary, as above
-            failure = self._unexpected(job, error)
-            return Outcome(self._clock() - started, server_seconds, len(answer.rows), error=failure)
-        return Outcome(self._clock() - started, server_seconds, len(answer.rows), found)
+            found = self._unexpected(job, error)
+        seconds, rows = self._clock() - started, len(answer.rows)
+        if isinstance(found, DatabaseError):
+            return Outcome(seconds, server_seconds, rows, error=found)
+        return Outcome(seconds, server_seconds, rows, found)
 
     def _most_rows(self, job: Job) -> int:
         """Return how many rows fit on a page, of which no more are served; on a small one the cut is still counted."""
@@ -97,7 +128,7 @@ class JobRunner:
 
     async def _samples(self, job: Job, answer: Answer, session: Session) -> Samples:
         """Turn the rows into samples; QueryError when declared columns are missing."""
-        table = await self._worked(answer, columns, answer.rows)
+        table = answer.table if answer.table is not None else await self._worked(answer, columns, answer.rows)
         if table and (missing := missing_columns(job, list(table))):
             self._lacks(job, missing)
         if hidden := sum(table.get(HIDDEN, ())):
