@@ -41,10 +41,10 @@ def test_nothing_set_is_a_working_configuration(environ: pytest.MonkeyPatch) -> 
 
 def test_the_environment_wins_over_the_file(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "pgvigil.yaml"
-    file.write_text("listen: 127.0.0.1:1\nscrape_timeout: 3\ncollectors:\n  tables: {limit: 0, cache: 5}\n")
+    file.write_text("listen: 127.0.0.1:1\nscrape_timeout: 3\ncollectors:\n  table_vacuum: {limit: 0, cache: 5}\n")
     settings = loaded(environ, {"PGVIGIL_LISTEN": "[::1]:2", "PGVIGIL_CONFIG": str(file)})
     assert (settings.address, settings.scrape_timeout) == (("::1", 2), 3.0)
-    assert settings.collectors["tables"].limit == 0
+    assert settings.collectors["table_vacuum"].limit == 0
 
 
 def test_an_empty_name_of_the_configuration_file_is_none(environ: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_an_empty_name_of_the_configuration_file_is_none(environ: pytest.MonkeyP
 
 
 def test_names_are_separated_by_commas(environ: pytest.MonkeyPatch) -> None:
-    assert loaded(environ, {"PGVIGIL_DISABLE": "tables, locks,"}).disable == ("tables", "locks")
+    assert loaded(environ, {"PGVIGIL_DISABLE": "table_vacuum, locks,"}).disable == ("table_vacuum", "locks")
 
 
 def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,18 +93,21 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
         ({"PGVIGIL_CONNECT_TIMEOUT": "1e-300"}, "PGVIGIL_CONNECT_TIMEOUT: Input should be greater than"),
         ({"PGVIGIL_INCIDENT_LOCK_WAIT": "inf"}, "PGVIGIL_INCIDENT_LOCK_WAIT: Input should be a finite number"),
         (
-            {"PGVIGIL_COLLECTORS": '{"tables": {"cache": Infinity}}'},
-            "PGVIGIL_COLLECTORS: tables.cache: Input should be",
+            {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"cache": Infinity}}'},
+            "PGVIGIL_COLLECTORS: table_vacuum.cache: Input should be",
         ),
         ({"PGVIGIL_LOG_FORMAT": "xml"}, "PGVIGIL_LOG_FORMAT: Input should be 'console' or 'json'"),
         ({"PGVIGIL_COMPATIBILITY_NAMES": "perhaps"}, "PGVIGIL_COMPATIBILITY_NAMES: Input should be a valid boolean"),
         ({"PGVIGIL_MAX_CONNECTIONS_PER_TARGET": "2"}, "PGVIGIL_MAX_CONNECTIONS_PER_TARGET: Input should be greater"),
-        ({"PGVIGIL_COLLECTORS": '{"tables": {"limt": 1}}'}, "PGVIGIL_COLLECTORS: tables.limt: Extra inputs"),
         (
-            {"PGVIGIL_COLLECTORS": '{"tables": {"limt": 1}}'},
-            "PGVIGIL_COLLECTORS: tables.limt: Extra inputs are not permitted; did you mean limit?",
+            {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limt": 1}}'},
+            "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs",
         ),
-        ({"PGVIGIL_COLLECTORS": "tables"}, "PGVIGIL_COLLECTORS: expected JSON"),
+        (
+            {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limt": 1}}'},
+            "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs are not permitted; did you mean limit?",
+        ),
+        ({"PGVIGIL_COLLECTORS": "table_vacuum"}, "PGVIGIL_COLLECTORS: expected JSON"),
         ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "dsn and dsn_file: give one of them"),
     ],
 )
@@ -175,25 +178,27 @@ def test_a_secret_in_a_wrong_setting_is_not_shown(environ: pytest.MonkeyPatch, t
 
 
 def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch) -> None:
-    variables = {"PGVIGIL_COLLECTORS": '{"tables": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
+    variables = {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
     found = loaded(environ, variables).applied_to(catalog())
-    assert (named(found, "tables").limit, named(found, "tables").cache) == (None, 7)
+    assert (named(found, "table_vacuum").limit, named(found, "table_vacuum").cache) == (None, 7)
     assert not named(found, "locks").enabled
     assert named(found, "sessions").enabled
 
 
-@pytest.mark.parametrize("variables", [{"PGVIGIL_DISABLE": "tabels"}, {"PGVIGIL_COLLECTORS": '{"tabels": {}}'}])
+@pytest.mark.parametrize(
+    "variables", [{"PGVIGIL_DISABLE": "table_vacum"}, {"PGVIGIL_COLLECTORS": '{"table_vacum": {}}'}]
+)
 def test_a_collector_that_does_not_exist_is_named(environ: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
-    with pytest.raises(SettingsError, match=r"tabels: no such collector; did you mean tables\?"):
+    with pytest.raises(SettingsError, match=r"table_vacum: no such collector; did you mean table_vacuum\?"):
         loaded(environ, variables).applied_to(catalog())
 
 
 def test_databases_of_a_collector_are_for_those_that_run_in_each(environ: pytest.MonkeyPatch) -> None:
-    for name, text in (("tables", "shop, blog_*"), ("locks", "shop")):
+    for name, text in (("table_vacuum", "shop, blog_*"), ("locks", "shop")):
         variables = {"PGVIGIL_COLLECTORS": json.dumps({name: {"databases": text}})}
         settings = loaded(environ, variables)
-        if name == "tables":
-            assert named(settings.applied_to(load(BUILT_IN)), "tables").databases == ("shop", "blog_*")
+        if name == "table_vacuum":
+            assert named(settings.applied_to(load(BUILT_IN)), "table_vacuum").databases == ("shop", "blog_*")
         else:
             with pytest.raises(SettingsError, match="collectors: locks: databases: runs once for the whole server"):
                 settings.applied_to(load(BUILT_IN))

@@ -38,7 +38,7 @@ def test_the_role_it_creates_can_collect_everything(major: int, role: str, clust
         server.execute(grants(role, 5))
     seen = page(server.dsn(user=role))
     assert [labels for labels, value in seen.series("pgvigil_collector_success") if value != 1] == []
-    assert seen.series("pgvigil_collector_success", collector="tables", datname="closed")
+    assert seen.series("pgvigil_collector_success", collector="table_vacuum", datname="closed")
     assert seen.series("pgvigil_collector_success", collector="statements")
     assert server.query("SELECT rolsuper, rolconnlimit FROM pg_roles WHERE rolname = $1", role) == [(False, 10)]
 
