@@ -303,7 +303,7 @@ async def test_grants_that_are_revoked_cost_what_they_gave_and_return(
         assert found.value("pg_up") == 1
         reasons = {labels["reason"] for labels, n in found.series("pgvigil_collector_errors_total") if n}
         assert reasons <= {"permission", "query"}
-        assert {"databases", "locks"} & failing(found) == set()
+        assert {"database_transactions", "locks"} & failing(found) == set()
         refused = {"collector": "connections", "reason": "permission"}
         assert found.value("pgvigil_collector_errors_total", datname="", **refused) >= 1, (
             "what it cannot see is no zero"

@@ -172,7 +172,7 @@ TABLE_READERS = {
 DATABASE_READERS = {
     "database_activity",
     "database_sizes",
-    "databases",
+    "database_transactions",
     "multixact_members",
     "prepared_transactions",
     "wraparound",
