@@ -1,10 +1,10 @@
 """All alerts: which fire now and on what, when they did, and which cost the most attention."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import CRITICAL, GOOD, INFO, WARNING
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, outside, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, GOOD, INFO, WARNING
 from exporter.commands.rules import RUNBOOKS
 
 OURS = '<server>, alertname=~"(PostgreSQL|PgBouncer).+"'

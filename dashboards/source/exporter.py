@@ -1,11 +1,11 @@
 """The exporter itself: whether its data can be trusted, which collectors fail, and what it costs the server."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import CRITICAL, GOOD, INFO, WARNING, of, rising
 from dashboards.source.expressions import EXPORTER, fastest
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, GOOD, INFO, WARNING, of, rising
 
 FAILING = "pgvigil_collector_success{<server>} == 0"
 EACH = "instance, collector, datname"

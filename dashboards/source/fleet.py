@@ -1,12 +1,12 @@
 """All servers: which are in trouble, since when, what runs out first, and who works hardest."""
 
 from dashboards.source import endings, variables
+from dashboards.source.alert_thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 from dashboards.source.expressions import EXPORTER, fastest, leading
 from dashboards.source.instance import USED
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 
 ETAS = (
     ("connection slots", endings.CONNECTIONS),

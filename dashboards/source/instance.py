@@ -1,11 +1,23 @@
 """One server: whether it is up, what it does and how well, what its sessions do, and what runs out."""
 
 from dashboards.source import endings, variables
+from dashboards.source.alert_thresholds import (
+    CRITICAL,
+    DAY,
+    GOOD,
+    HOUR,
+    INFO,
+    MINUTE,
+    NEUTRAL,
+    WARNING,
+    falling,
+    of,
+    rising,
+)
 from dashboards.source.expressions import HOSTS
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, bar_gauge, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, MINUTE, NEUTRAL, WARNING, falling, of, rising
 
 USED = "pg_connections_used{<server>} / (pg_connections_used{<server>} + pg_connections_available{<server>})"
 COMMITS = "rate(pg_database_commits_total{<database>}[$__rate_interval])"

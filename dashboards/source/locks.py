@@ -1,11 +1,11 @@
 """Locks: who blocks whom, what they queue for, whose transactions stay open, and what waiting costs."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import CRITICAL, GOOD, MINUTE, WARNING, of, rising
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, GOOD, MINUTE, WARNING, of, rising
 
 NOBODY = "nobody waits"
 BUILDS = 'command=~"CREATE INDEX.*|REINDEX.*"'

@@ -10,7 +10,7 @@ title, variables, and rows of panels, left to right; the layout follows from the
 - `empty` says what it means when the panel has nothing to show, as the person who looks at it reads it.
 - `alerts` are those whose dashboard_url lands on the panel: generate.py writes that into alerts/rules. Their runbooks
   are linked from the panel; `runbooks` links those of other alerts, too.
-- `steps` are where the colour changes, as alerts have it (thresholds.py):
+- `steps` are where the colour changes, as alerts have it (alert_thresholds.py):
   `rising(warning=of("PostgreSQLConnectionsNearlyUsed", "ratio"))`.
 - `links` lead from a series or a cell to its dashboard (links.py): `of_series` in graphs and stats, `to` in tables.
 - A ranking is a `table` that is `ranked`, all of its columns aggregated by the same labels; in a graph, `leading`
@@ -33,9 +33,9 @@ from grafana_foundation_sdk.models import table as tables
 from grafana_foundation_sdk.models import text as texts
 from grafana_foundation_sdk.models import timeseries as graphs
 
+from dashboards.source.alert_thresholds import NEUTRAL, Steps
 from dashboards.source.expressions import full, leading
 from dashboards.source.links import runbook
-from dashboards.source.thresholds import NEUTRAL, Steps
 from dashboards.source.variables import SOURCE
 
 Mappings = Sequence[tuple[float, str, str]]

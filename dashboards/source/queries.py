@@ -1,12 +1,12 @@
 """Statements: which take the time, what runs now, what became slower, what else they take, and how far to trust it."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import of, rising
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
 from dashboards.source.statements import LABELS, LEGEND, ONE_ROW, ONE_SERIES, STATEMENT, leaders, mean, others, taken
-from dashboards.source.thresholds import of, rising
 
 EXEC = "pg_statements_exec_seconds_total"
 CALLS = "pg_statements_calls_total"

@@ -1,10 +1,10 @@
 """One statement: how slow it is and since when, what a call does, who runs it, and who is at it now."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import of, rising
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Panel, Query, stat, table, text, timeseries
-from dashboards.source.thresholds import of, rising
 
 WHO = "instance, datname, usename"
 LEGEND = "{{usename}} in {{datname}} on {{instance}}"

@@ -1,11 +1,11 @@
 """Replication: who follows whom and how far behind, what slots keep, and how subscriptions fare."""
 
 from dashboards.source import endings, variables
+from dashboards.source.alert_thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
-from dashboards.source.thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 
 LAG = "pg_replication_lag_seconds{<server>} - on (job, instance) pg_recovery_min_apply_delay_seconds{<server>}"
 LATE = rising(of("PostgreSQLReplicaLagging", "seconds"), of("PostgreSQLReplicaStale", "seconds"))

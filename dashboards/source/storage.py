@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import CRITICAL, DAY, HOUR, INFO, NEUTRAL, WARNING, Steps, falling, of, rising
 from dashboards.source.expressions import HOSTS
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
-from dashboards.source.thresholds import CRITICAL, DAY, HOUR, INFO, NEUTRAL, WARNING, Steps, falling, of, rising
 
 TABLE = {"instance": "Instance", "datname": "Database", "schemaname": "Schema", "relname": "Table"}
 BY_TABLE = "instance, datname, schemaname, relname"

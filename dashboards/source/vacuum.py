@@ -1,10 +1,10 @@
 """Vacuum: whether it keeps up, what keeps it from removing dead rows, and when transaction ids run out."""
 
 from dashboards.source import endings, variables
+from dashboards.source.alert_thresholds import CRITICAL, DAY, GOOD, NEUTRAL, WARNING, falling, of, rising
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
-from dashboards.source.thresholds import CRITICAL, DAY, GOOD, NEUTRAL, WARNING, falling, of, rising
 
 TABLE = {"instance": "Instance", "datname": "Database", "schemaname": "Schema", "relname": "Table"}
 BY_TABLE = "instance, datname, schemaname, relname"

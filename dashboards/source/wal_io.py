@@ -1,11 +1,11 @@
 """WAL and I/O: whether WAL is archived, what it is made of, how checkpoints fare, and who waits for the disk."""
 
 from dashboards.source import variables
+from dashboards.source.alert_thresholds import CRITICAL, GOOD, of, rising
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, table, timeseries
-from dashboards.source.thresholds import CRITICAL, GOOD, of, rising
 
 WAL = "deriv(pg_wal_position_bytes{<server>}[$__rate_interval]OFFSET)"
 ARCHIVES = "on (job, instance) pg_archiver_enabled{<server>} == 1"

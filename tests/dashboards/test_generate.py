@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.source import generate, thresholds
+from dashboards.source import alert_thresholds, generate
 from dashboards.source.expressions import full
 from dashboards.source.landing import landed
 from dashboards.source.panels import identifier
@@ -43,21 +43,21 @@ def test_scopes_are_written_out() -> None:
 
 
 def test_thresholds_are_those_of_the_alerts() -> None:
-    assert thresholds.of("PostgreSQLConnectionsNearlyUsed", "ratio") == 0.8
+    assert alert_thresholds.of("PostgreSQLConnectionsNearlyUsed", "ratio") == 0.8
     with pytest.raises(KeyError, match="has no threshold called share"):
-        thresholds.of("PostgreSQLConnectionsNearlyUsed", "share")
+        alert_thresholds.of("PostgreSQLConnectionsNearlyUsed", "share")
 
 
 @pytest.mark.parametrize(
     ("steps", "wanted"),
     [
-        (thresholds.rising(1, 2), ((None, "green"), (1, "orange"), (2, "red"))),
-        (thresholds.rising(critical=2), ((None, "green"), (2, "red"))),
-        (thresholds.falling(2, 1), ((None, "red"), (1, "orange"), (2, "green"))),
-        (thresholds.falling(2), ((None, "orange"), (2, "green"))),
+        (alert_thresholds.rising(1, 2), ((None, "green"), (1, "orange"), (2, "red"))),
+        (alert_thresholds.rising(critical=2), ((None, "green"), (2, "red"))),
+        (alert_thresholds.falling(2, 1), ((None, "red"), (1, "orange"), (2, "green"))),
+        (alert_thresholds.falling(2), ((None, "orange"), (2, "green"))),
     ],
 )
-def test_colours_change_at_the_thresholds(steps: thresholds.Steps, wanted: thresholds.Steps) -> None:
+def test_colours_change_at_the_thresholds(steps: alert_thresholds.Steps, wanted: alert_thresholds.Steps) -> None:
     assert steps == wanted
 
 
