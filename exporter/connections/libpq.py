@@ -29,12 +29,17 @@ class Parameter:
 
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
+_BY_DRIVER = "Honoured, by the driver."
 _REFUSED_KEYS = "Refused: the driver authenticates with the password. Leave it out."
 _REFUSED_OAUTH = "Refused: the driver has no OAuth. Leave it out; log in with a password or a certificate."
 _OWN_LIMITS = "Taken without effect: a server that falls silent is noticed by the exporter's own time limits."
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("host", "PGHOST", "Honoured: a name, an address or a folder of sockets; several are tried in turn."),
+    Parameter(
+        "host",
+        "PGHOST",
+        "Honoured: a name, an address or a folder of sockets; of several the driver tries one after another.",
+    ),
     Parameter("hostaddr", "PGHOSTADDR", "Honoured without `host`. With both, TLS would check the wrong name: refused."),
     Parameter("port", "PGPORT", "Honoured: one for all hosts, or one for each."),
     Parameter("dbname", "PGDATABASE", "Honoured; the user's name by default."),
@@ -46,7 +51,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "target_session_attrs",
         "PGTARGETSESSIONATTRS",
-        "Honoured.",
+        _BY_DRIVER,
         ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
     ),
     Parameter(
@@ -55,7 +60,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Honoured; `prefer` by default.",
         ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     ),
-    Parameter("sslnegotiation", "PGSSLNEGOTIATION", "Honoured.", ("postgres", "direct")),
+    Parameter("sslnegotiation", "PGSSLNEGOTIATION", _BY_DRIVER, ("postgres", "direct")),
     Parameter("sslrootcert", "PGSSLROOTCERT", "Honoured; `system` stands for the CAs of the system."),
     Parameter("sslcert", "PGSSLCERT", "Honoured."),
     Parameter("sslkey", "PGSSLKEY", "Honoured."),
@@ -63,8 +68,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("sslcrl", "PGSSLCRL", "Honoured."),
     Parameter("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "Honoured.", _TLS_VERSIONS),
     Parameter("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", "Honoured.", _TLS_VERSIONS),
-    Parameter("krbsrvname", "PGKRBSRVNAME", "Honoured; GSSAPI needs the Python package gssapi."),
-    Parameter("gsslib", "PGGSSLIB", "Honoured.", ("gssapi", "sspi")),
+    Parameter("krbsrvname", "PGKRBSRVNAME", "Honoured, by the driver; GSSAPI needs the Python package gssapi."),
+    Parameter("gsslib", "PGGSSLIB", _BY_DRIVER, ("gssapi", "sspi")),
     Parameter("application_name", "PGAPPNAME", "Taken without effect: the session is called `pgvigil`.", is_used=False),
     Parameter("fallback_application_name", "", "Taken without effect: the session is called `pgvigil`.", is_used=False),
     Parameter(
@@ -214,6 +219,8 @@ A parameter comes from `PGVIGIL_DSN`, else from its service in a service file, e
 What the exporter cannot keep it refuses at the start, with the parameter's name: no demand is dropped silently. A name
 that libpq does not know is refused as well; a setting of the server goes into `options=-c name=value`. `ssl=true` in
 a URI stands for `sslmode=require`. `PGDATESTYLE`, `PGTZ` and `PGGEQO` have no effect: nothing depends on them.
+
+The driver is asyncpg; what it honours is handed on to it as it is.
 
 | parameter | variable | here |
 |---|---|---|

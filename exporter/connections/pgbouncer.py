@@ -12,10 +12,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from exporter.connections.addresses import Addresses
 from exporter.connections.console import DATABASE, Console, said
 from exporter.connections.driver_arguments import home
 from exporter.connections.failure_reasons import OUT_OF_FILES, connect_reason, sentence
+from exporter.connections.name_lookup import Addresses
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.session import (
     APPLICATION_NAME,

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import asyncpg
 from pydantic import SecretStr
 
-from exporter.connections.addresses import Addresses, ResolvingLoop
 from exporter.connections.driver_arguments import driver_arguments
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.failure_reasons import (
@@ -22,6 +21,7 @@ from exporter.connections.failure_reasons import (
 )
 from exporter.connections.guard_rails import AT_LOGIN, protect
 from exporter.connections.inbound import BoundedLoop
+from exporter.connections.name_lookup import Addresses, ResolvingLoop
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.password_file import is_open
 from exporter.connections.postgres_session import PostgresSession

@@ -19,8 +19,8 @@ from pages import MONITOR, Page, read
 from patience import SECONDS, Stopwatch, wait_until
 from serving import Exporter, Surroundings, serving, serving_in
 
-from exporter.connections.addresses import Addresses
 from exporter.connections.driver_arguments import driver_arguments
+from exporter.connections.name_lookup import Addresses
 from exporter.connections.off_loop import OffLoop
 from exporter.demo.cluster import Cluster
 from exporter.errors import SettingsError

@@ -1,6 +1,7 @@
 """Looks up the addresses of hosts: each name off the loop, one look-up at a time, its last answer remembered.
 
 The look-up is the system's, so /etc/hosts and nsswitch.conf count. uvloop has four threads for all names of a process.
+Which of several hosts is taken is the driver's choice.
 """
 
 import asyncio
