@@ -15,7 +15,7 @@ PLANNED_SHARE = 0.8
 LEAST_SHARE = 0.1
 """Share of the cost budget that is left to the other jobs however much the vital ones cost."""
 
-LONGEST_SECONDS = 240.0
+LONGEST_INTERVAL_SECONDS = 240.0
 """Upper bound on the interval that the cost budget may impose, in seconds, where the cache is not longer.
 
 With the minute that a last good result is served, data cached for one or five minutes is never older than five.
@@ -96,7 +96,7 @@ def parts(left: Iterable[Need], right: Iterable[Need], share: float) -> tuple[fl
 
 def longest(period: float) -> float:
     """Return the upper bound on the interval of a job that should run once in a period."""
-    return max(LONGEST_SECONDS, period)
+    return max(LONGEST_INTERVAL_SECONDS, period)
 
 
 def intervals(needs: Mapping[Key, Need], share: float) -> dict[Key, float]:

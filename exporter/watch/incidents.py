@@ -64,7 +64,7 @@ oldest transactions; idle ones. The processes of a parallel query are one sessio
 Texts are taken as bytes: `left` fails on a text of another database's encoding.
 """
 
-_MOST_SECONDS = 24 * 3600.0
+_GREATEST_AGE_SECONDS = 24 * 3600.0
 """Age up to which incidents are kept, in seconds."""
 
 _MOST_BYTES = 8_000_000
@@ -261,7 +261,7 @@ class Recorder:
 
     def _forget(self) -> None:
         """Drop the oldest when they are too old or too large."""
-        oldest = self._clock() - _MOST_SECONDS
+        oldest = self._clock() - _GREATEST_AGE_SECONDS
         size = sum(incident.bytes for incident in self._incidents)
         while len(self._incidents) > 1 and (size > _MOST_BYTES or self._incidents[0].seen_at < oldest):
             gone = self._incidents.popleft()

@@ -32,7 +32,7 @@ _PATIENCE = 2.0
 _SHARE_OF_BUDGET = 0.2
 """Share of the cost budget that looks may take; the rest is left to collectors."""
 
-_MOST_SECONDS = 60.0
+_LONGEST_INTERVAL_SECONDS = 60.0
 """Upper bound on the seconds between two looks, however expensive they are."""
 
 _SILENT_SECONDS = 5.0
@@ -121,7 +121,7 @@ class Watch:
     def interval(self) -> float:
         """Seconds between two looks: more than asked for when they cost more than they may."""
         budget = self._options.cost_budget * _SHARE_OF_BUDGET
-        return max(self._options.interval, min(self._cost / budget, _MOST_SECONDS) if budget else 0.0)
+        return max(self._options.interval, min(self._cost / budget, _LONGEST_INTERVAL_SECONDS) if budget else 0.0)
 
     async def _look(self, late: Sequence[JobStatus]) -> None:
         self._took = 0.0

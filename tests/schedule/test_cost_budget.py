@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.schedule.cost_budget import LONGEST_SECONDS, Need, intervals, longest, parts
+from exporter.schedule.cost_budget import LONGEST_INTERVAL_SECONDS, Need, intervals, longest, parts
 
 SECONDS = st.floats(0, 10)
 
@@ -21,7 +21,7 @@ def test_the_expensive_one_is_held_back_and_the_cheap_one_is_not() -> None:
 
 def test_there_is_always_a_next_run_and_what_is_seldom_is_never_more_seldom() -> None:
     needs = {"each minute": Need(1.0, 60), "each five minutes": Need(1.0, 300)}
-    assert intervals(needs, 0.0) == {"each minute": LONGEST_SECONDS}
+    assert intervals(needs, 0.0) == {"each minute": LONGEST_INTERVAL_SECONDS}
 
 
 @given(st.dictionaries(st.integers(0, 9), st.tuples(SECONDS, st.floats(1, 60)), min_size=1), st.floats(0.001, 1))

@@ -78,7 +78,7 @@ async def test_each_database_is_visited_in_its_turn_and_none_starves(
     many: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What costs more than the budget runs once a round; the longest round is four seconds here instead of minutes."""
-    monkeypatch.setattr("exporter.schedule.cost_budget.LONGEST_SECONDS", ROUND_SECONDS)
+    monkeypatch.setattr("exporter.schedule.cost_budget.LONGEST_INTERVAL_SECONDS", ROUND_SECONDS)
     watched = target(many.dsn(user=MONITOR), CLOCK, cost_budget=0.001)
     visits: dict[str, set[float]] = {name: set() for name in NAMES}
     async with counted(many) as connections:
