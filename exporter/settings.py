@@ -24,6 +24,7 @@ from exporter import strict_yaml
 from exporter.catalog.model import Catalog, Collector
 from exporter.errors import SettingsError
 from exporter.kinds import Kind
+from exporter.validation_errors import explain, nearest
 
 PREFIX = "PGVIGIL_"
 
@@ -215,7 +216,7 @@ class Settings(Connection, BaseSettings):
         known = [collector.name for collector in catalog]
         for name in (*self.disable, *self.collectors):
             if name not in known:
-                raise SettingsError(f"{name}: no such collector{strict_yaml.nearest(name, known)}")
+                raise SettingsError(f"{name}: no such collector{nearest(name, known)}")
         for collector in catalog:
             if "databases" in self._changes(collector.name) and collector.scope != "database":
                 raise SettingsError(
@@ -245,7 +246,7 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_placed(line, file) for line in strict_yaml.explain(error, Settings))) from None
+        raise SettingsError("\n".join(_placed(line, file) for line in explain(error, Settings))) from None
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
@@ -286,7 +287,7 @@ def _refuse_unknown_variables() -> None:
     known = [f"{PREFIX}CONFIG", *(PREFIX + name.upper() for name in Settings.model_fields)]
     for variable in os.environ:
         if variable.upper().startswith(PREFIX) and variable.upper() not in known:
-            raise SettingsError(f"{variable}: no such setting{strict_yaml.nearest(variable.upper(), known)}")
+            raise SettingsError(f"{variable}: no such setting{nearest(variable.upper(), known)}")
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -1,15 +1,12 @@
 """Reads YAML that users write: every failure is one line of `file: place: what is wrong. remedy`."""
 
-import difflib
-import inspect
 import re
 import stat
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from exporter.errors import PgvigilError
 
@@ -112,49 +109,3 @@ def _refuse_deep(text: str) -> None:
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if level > _DEEPEST_LEVEL:
             raise _Refused(event, f"is nested more than {_DEEPEST_LEVEL} levels deep. Use fewer levels.")
-
-
-_MESSAGES = {
-    "dict_type": "Input should be a mapping",
-    "list_type": "Input should be a list",
-    "model_type": "Input should be a mapping",
-    "path_type": "Input should be a path",
-    "tuple_type": "Input should be a list",
-}
-"""Messages in YAML's words instead of Python's."""
-
-
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
-    """Format each error of pydantic as `place: what is wrong`; with its model, suggest a key for a misspelt one."""
-    lines = []
-    for found in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in found["loc"])
-        message = _MESSAGES.get(found["type"]) or found["msg"].removeprefix("Value error, ")
-        if found["type"] == "extra_forbidden" and model:
-            message += nearest(str(found["loc"][-1]), _keys(model, found["loc"][:-1]))
-        lines.append(f"{place}: {message}" if place else message)
-    return lines
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest the name that a misspelt one may stand for, as the end of a sentence; nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _keys(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    """List the keys that a model takes at a place; an index, or a key of a mapping, leads no deeper."""
-    for part in place:
-        if field := model.model_fields.get(str(part)):
-            within = _model_in(field.annotation)
-            if within is None:
-                return []
-            model = within
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the model within a type such as `dict[str, Model] | None`."""
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)

@@ -12,6 +12,7 @@ from exporter.catalog import queries_yaml as queries
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.errors import CatalogError
 from exporter.kinds import PREFIXES
+from exporter.validation_errors import explain
 
 BUILT_IN = Path(__file__).parents[1] / "collectors"
 
@@ -199,6 +200,4 @@ def _read(file: Path) -> _File:
             raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
         return _File(file, (Collector.model_validate(data),))
     except ValidationError as error:
-        raise CatalogError(
-            "\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error, Collector))
-        ) from error
+        raise CatalogError("\n".join(f"{file.name}: {line}" for line in explain(error, Collector))) from error

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from exporter import strict_yaml
 from exporter.catalog.model import LabelName
 from exporter.errors import ValuesError
+from exporter.validation_errors import explain, nearest
 
 RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
@@ -135,7 +136,7 @@ def read_values(file: Path) -> Values:
     try:
         return Values.model_validate({} if data is None else data)
     except ValidationError as error:
-        raise ValuesError("\n".join(f"{file.name}: {line}" for line in strict_yaml.explain(error))) from error
+        raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
 
 
 def built_in() -> Path:
@@ -195,7 +196,7 @@ def _number_mistake(value: object, most: float) -> str:
 
 def _unknown(what: str, name: str, known: Collection[str]) -> str:
     """Report an unknown name, with the nearest one, or with all if they are few or none is near."""
-    near = strict_yaml.nearest(name, known) if len(known) > _FEW else ""
+    near = nearest(name, known) if len(known) > _FEW else ""
     return f"no such {what}{near}" if near else f"no such {what}; there are: {', '.join(sorted(known))}"
 
 

@@ -1,6 +1,5 @@
 """Reads libpq's connection strings, both forms, with what service files and the environment add."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from exporter.connections.libpq import BY_NAME, checked, variables
 from exporter.connections.service_file import service
 from exporter.errors import SettingsError
+from exporter.validation_errors import nearest
 
 _PAIR = re.compile(r"\s*([a-zA-Z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\']|\\.)*))(?=\s|$)", re.DOTALL)
 
@@ -116,9 +116,8 @@ def _named(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
     """Refuse a name that libpq does not know; it is not repeated, since a password may have been torn apart."""
     for number, (name, value) in enumerate(pairs, 1):
         if name not in BY_NAME:
-            near = difflib.get_close_matches(name, BY_NAME, 1)
-            hint = f"did you mean {near[0]}?" if near else "a setting of the server goes into options=-c name=value"
-            raise SettingsError(f"dsn: parameter {number} has a name that libpq does not know; {hint}")
+            hint = nearest(name, BY_NAME) or "; a setting of the server goes into options=-c name=value"
+            raise SettingsError(f"dsn: parameter {number} has a name that libpq does not know{hint}")
         yield name, value
 
 

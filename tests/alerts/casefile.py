@@ -8,7 +8,8 @@ import promql_parser
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from exporter.strict_yaml import StrictLoader, explain
+from exporter.strict_yaml import StrictLoader
+from exporter.validation_errors import explain
 
 CASES = Path(__file__).parent / "cases"
 
