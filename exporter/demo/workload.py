@@ -85,7 +85,10 @@ async def pile_ups(shop: Shop) -> None:
 
 
 async def forgotten_transaction(reporting: Session) -> None:
-    """The report is read, the transaction stays open. The lock that it keeps on users is the weakest there is."""
+    """The report is read, the transaction stays open. The lock that it keeps on users is the weakest there is.
+
+    It keeps no snapshot: the notebook that holds back the xmin horizon is that of scenarios/neglect.py.
+    """
     await reporting.execute("BEGIN")
     await reporting.fetchval("SELECT count(*) FROM users")
     await asyncio.sleep(FORGOTTEN)
