@@ -27,7 +27,8 @@ anew. A collector runs at every scrape, or as seldom as said. What it costs on y
 """
 
 _SAMPLER = (
-    "What sessions do and wait for between scrapes, looked at every `sample_interval` seconds; no file, but code."
+    "What sessions do and wait for between scrapes, looked at every `sample_interval` seconds, half as often while no"
+    " session is at work; no file, but code."
 )
 
 

@@ -35,6 +35,15 @@ _SHARE_OF_BUDGET = 0.2
 _LONGEST_INTERVAL_SECONDS = 60.0
 """Upper bound on the seconds between two looks, however expensive they are."""
 
+_QUIET_LOOKS = 10
+"""Looks in a row that found nobody at work, after which a server counts as quiet."""
+
+_QUIET_FACTOR = 2.0
+"""Looks at a quiet server are so many times as far apart: each wakes our process and a backend."""
+
+_SLOT_SECONDS = 0.01
+"""Looks begin at whole slots, in seconds, so that the event loop wakes once for all targets that are due in one."""
+
 _SILENT_SECONDS = 5.0
 """Seconds without any answer after which a server that hangs is recorded as down."""
 
@@ -96,6 +105,8 @@ class Watch:
         self._looked_at: float | None = None
         self._heard_at = clock()
         """Clock time of the latest answer, whatever it said."""
+        self._quiet_looks = 0
+        """Latest looks in a row that found nobody at work."""
         self._pause = 0.0
         """Seconds from the end of the latest look to the next."""
         self._errors: dict[str, int] = {}
@@ -115,13 +126,21 @@ class Watch:
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
                 self._fail(QueryError("query", f"{type(error).__name__}: {error}"))
             self._pause = max(self.interval - (self._clock() - started), 3 * self._took, 0.05)
-            await asyncio.sleep(self._pause)
+            wake = self._clock() + self._pause
+            await asyncio.sleep(self._pause + _SLOT_SECONDS - wake % _SLOT_SECONDS)
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks: more than asked for when they cost more than they may."""
+        """Seconds between two looks: more than asked for at a quiet server, or when they cost more than they may."""
+        asked_for = self._options.interval * (_QUIET_FACTOR if self._quiet_looks >= _QUIET_LOOKS else 1.0)
+        return max(asked_for, self._imposed)
+
+    @property
+    def _imposed(self) -> float:
+        """Seconds between two looks that the cost budget imposes; 0 when it has no need to."""
         budget = self._options.cost_budget * _SHARE_OF_BUDGET
-        return max(self._options.interval, min(self._cost / budget, _LONGEST_INTERVAL_SECONDS) if budget else 0.0)
+        imposed = min(self._cost / budget, _LONGEST_INTERVAL_SECONDS) if budget else 0.0
+        return imposed if imposed > self._options.interval else 0.0
 
     async def _look(self, late: Sequence[JobStatus]) -> None:
         self._took = 0.0
@@ -132,6 +151,7 @@ class Watch:
                 self._took = self._clock() - started
                 look = self._sampler.add(rows, self._clock(), self.interval)
                 self._note_cost(look.seconds)
+                self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
                 wrong = troubles(look, late, self._options.lock_wait, self._options.connections)
                 shown = _Shown()
                 if any(self.recorder.wants(kind) for kind in wrong):
@@ -211,5 +231,5 @@ class Watch:
             errors=dict(self._errors),
             message=self._message or ("" if success else "late"),
             seconds=self._seconds,
-            interval=self.interval if self.interval > self._options.interval else 0.0,
+            interval=self._imposed,
         )

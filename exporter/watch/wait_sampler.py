@@ -91,6 +91,8 @@ class Look:
     """Server time, in seconds."""
     longest_wait: float
     """Seconds that the session which waits longest for a lock has been seen waiting."""
+    busy: int
+    """Client sessions that are not idle, as far as the role may see that, and those that wait for a lock."""
 
 
 class Sampler:
@@ -126,7 +128,8 @@ class Sampler:
         sessions = sum(row["sessions"] for row in rows)
         slots = max((row["slots"] for row in rows), default=0)
         took = max((row["seconds"] for row in rows), default=0.0)
-        return Look(sessions, slots, len(waiters), took, longest)
+        busy = sum(row["sessions"] for row in rows if row["state"] != "idle") + len(waiters)
+        return Look(sessions, slots, len(waiters), took, longest, busy)
 
     def _count(self, key: tuple[Hashable, ...], seconds: float) -> None:
         if key not in self._seconds and len(self._seconds) >= MOST_SERIES:

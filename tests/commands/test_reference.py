@@ -25,7 +25,7 @@ def test_it_has_every_metric_once() -> None:
 def test_it_says_what_a_collector_reads_and_costs() -> None:
     catalog = Catalog((named(load(BUILT_IN), "locks"),))
     text = reference(catalog, {"locks": RunCost(0.1234, 0.85, 40.6, 12345.6)})
-    assert "Reads `pg_locks`, `pg_stat_get_activity()`." in text
+    assert "Reads `pg_lock_status()`, `pg_stat_get_activity()`." in text
     assert "A run costs 0.12 ms and 0.85 blocks with 20 tables, 41 ms and 12000 blocks with 10 000." in text
 
 

@@ -102,3 +102,45 @@ def test_what_was_late_on_a_page_of_long_ago_is_no_incident_any_more() -> None:
             assert [(incident.kind, incident.ended is not None) for incident in target.incidents] == [("late", True)]
 
     in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(
+    ("change", "looks"),
+    [
+        ({}, 60),
+        ({"state": "idle"}, 10 + 25),
+        ({"state": None}, 60),
+        ({"state": "idle", "lock_waiters": [7]}, 60),
+    ],
+)
+def test_a_server_where_nobody_is_at_work_is_looked_at_every_other_second(
+    change: dict[str, object], looks: int
+) -> None:
+    """What the role may not see may be at work."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on("wait_sampler", rows=[LOOK | change])
+        async with scraping(server, collector("a"), watch=WatchOptions()) as target:
+            target.start()
+            await asyncio.sleep(60)
+            assert server.runs("wait_sampler") == pytest.approx(looks, abs=1)
+            report = await target.scrape(9.5)
+            assert {each.interval for each in report.jobs} == {0.0}
+
+    in_virtual_time(scenario())
+
+
+def test_the_first_at_work_is_looked_at_every_second_again() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        server.on("wait_sampler", rows=[LOOK | {"state": "idle"}])
+        async with scraping(server, collector("a"), watch=WatchOptions()) as target:
+            target.start()
+            await asyncio.sleep(60)
+            server.on("wait_sampler", rows=[LOOK])
+            before = server.runs("wait_sampler")
+            await asyncio.sleep(20)
+            assert server.runs("wait_sampler") - before == pytest.approx(19, abs=1)
+
+    in_virtual_time(scenario())
