@@ -124,6 +124,10 @@ def _system_cas(known: Mapping[str, str]) -> ssl.SSLContext:
         raise SettingsError("dsn: sslrootcert=system takes sslmode=verify-full only. Write that, or leave sslmode out.")
     context = ssl.create_default_context()
     context.set_alpn_protocols(["postgresql"])
+    if crl := known.get("sslcrl"):
+        _check_files({**known, "sslmode": "verify-full", "sslrootcert": ""})
+        context.load_verify_locations(crl)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     if cert := known.get("sslcert"):
         _check_files(known)
         context.load_cert_chain(cert, known.get("sslkey"), known.get("sslpassword", ""))

@@ -226,3 +226,34 @@ async def test_certificates_are_checked_as_asked(encrypted: Cluster, monkeypatch
     with pytest.raises(ConnectError) as caught:
         await tls(f"{host.replace('localhost', '127.0.0.1')} sslrootcert=system")
     assert caught.value.reason == "authentication"
+
+
+def revocations(server: Cluster, folder: Path) -> tuple[Path, Path]:
+    """A revocation list of the server's CA that is empty, and one with the server's certificate."""
+    ca, key, config = server.data / "server.crt", server.data / "server.key", folder / "ca.conf"
+    config.write_text(
+        f"[ca]\ndefault_ca = own\n[own]\ndatabase = {folder}/index.txt\ndefault_md = sha256\ndefault_crl_days = 30\n"
+    )
+    (folder / "index.txt").touch()
+    none, revoked = folder / "none.crl", folder / "revoked.crl"
+    sign = ["openssl", "ca", "-config", str(config), "-cert", str(ca), "-keyfile", str(key)]
+    for more in (["-gencrl", "-out", str(none)], ["-revoke", str(ca)], ["-gencrl", "-out", str(revoked)]):
+        subprocess.run([*sign, *more], check=True, capture_output=True)
+    return none, revoked
+
+
+@pytest.mark.parametrize("root", ["file", "system"])
+async def test_a_certificate_that_was_revoked_is_refused(
+    encrypted: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    ca = encrypted.data / "server.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    none, revoked = revocations(encrypted, tmp_path)
+    dsn = f"host=localhost port={encrypted.port} user=pgvigil dbname=postgres sslmode=verify-full"
+    dsn += f" sslrootcert={'system' if root == 'system' else ca}"
+    assert await tls(f"{dsn} sslcrl={none}")
+    with pytest.raises(ConnectError, match="revoked") as caught:
+        await tls(f"{dsn} sslcrl={revoked}")
+    assert caught.value.reason == "authentication"
+    with pytest.raises(SettingsError, match="dsn: sslcrl: /nowhere: no file that can be read"):
+        await tls(f"{dsn} sslcrl=/nowhere")
