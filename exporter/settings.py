@@ -234,6 +234,8 @@ class Settings(Connection, BaseSettings):
         changes = found.model_dump(exclude_none=True) if found else {}
         if changes.get("limit") == 0:
             changes["limit"] = None
+        if "cache" in changes:
+            changes["fresh"] = False
         return changes | ({"enabled": False} if name in self.disable else {})
 
 

@@ -181,6 +181,7 @@ def test_collectors_are_changed_as_the_settings_say(environ: pytest.MonkeyPatch)
     variables = {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limit": 0, "cache": 7}}', "PGVIGIL_DISABLE": "locks"}
     found = loaded(environ, variables).applied_to(catalog())
     assert (named(found, "table_vacuum").limit, named(found, "table_vacuum").cache) == (None, 7)
+    assert (named(found, "table_vacuum").fresh, named(found, "table_access").fresh) == (False, True)
     assert not named(found, "locks").enabled
     assert named(found, "sessions").enabled
 

@@ -158,6 +158,7 @@ class Collector(_Fact):
     vital: bool = False
     timeout: Annotated[float, Field(ge=0.001, le=3600, strict=False, allow_inf_nan=False)] = 5
     cache: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] = 0
+    fresh: bool = True
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
     details: ByVersion | None = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
 from exporter.kinds import PRODUCTS
+from exporter.schedule.job_record import FRESH_SECONDS
 from exporter.watch.loop import COLLECTOR
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 
@@ -76,7 +77,8 @@ def _facts(collector: Collector) -> str:
     if collector.role != "any":
         facts.append(f"on a {collector.role} only")
     if collector.cache:
-        facts.append(f"collected every {collector.cache:g} s at most")
+        sooner = ", or 30 s where a run costs little" if collector.fresh and collector.cache > FRESH_SECONDS else ""
+        facts.append(f"collected every {collector.cache:g} s at most{sooner}")
     if collector.limit:
         facts.append(f"at most {collector.limit} rows")
     if not collector.enabled:

@@ -1,5 +1,6 @@
 """Remembers one job from run to run: its state, its last good result, its failures, its cost."""
 
+import math
 import statistics
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -32,6 +33,19 @@ COLD_SECONDS = 0.1
 
 A cold start would else throttle dozens of cheap collectors, for minutes, on an idle server.
 """
+
+
+FRESH_SHARE = 0.00003
+"""Share of a core up to which a cached result is read anew before its time, on the kept connections."""
+
+FRESH_SECONDS = 30.0
+"""Least interval of such runs, in seconds."""
+
+QUICK_SECONDS = 0.1
+"""Longest run of a query that may be one of several that a statement asks, in seconds."""
+
+FEW_ROWS = 1000
+"""Upper bound on the rows of such a query."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,16 @@ class JobRecord:
     def is_cold(self) -> bool:
         """Return whether its cost is that of a single run, and small: the backend had read no catalog yet."""
         return len(self._costs) == 1 and self.cost < COLD_SECONDS
+
+    @property
+    def fresh_for(self) -> float:
+        """Seconds between two runs that cost so little that no cache has to save them."""
+        return max(FRESH_SECONDS, self.cost / FRESH_SHARE) if self._costs else math.inf
+
+    @property
+    def is_quick(self) -> bool:
+        """Return whether the last run was a success, quick and of few rows."""
+        return self.is_good and self.took <= QUICK_SECONDS and (self.last_good or Samples()).rows <= FEW_ROWS
 
     def _become(self, state: State) -> None:
         self.state = state

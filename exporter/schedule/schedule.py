@@ -8,7 +8,6 @@ from exporter.errors import DatabaseError
 from exporter.logs import TargetLog
 from exporter.planning.plan import Job, Plan
 from exporter.report import JobStatus, Rounds
-from exporter.samples.model import Samples
 from exporter.schedule.cost_budget import Apart, Login, throttled
 from exporter.schedule.job_record import JobRecord, Outcome
 from exporter.schedule.next_run import Spacing
@@ -25,12 +24,6 @@ INTERVAL_WEIGHT = 0.3
 
 LOOK_AHEAD = 0.8
 """Share of the time between two visits to a database by which a visit looks ahead: later jobs are left to the next."""
-
-QUICK_SECONDS = 0.1
-"""Longest run of a query that may be one of several that a statement asks, in seconds."""
-
-FEW_ROWS = 1000
-"""Upper bound on the rows of such a query."""
 
 STALE_CONTENTS_SECONDS = 300.0
 """Seconds between two visits to a database that no job runs in, to learn whether that has changed."""
@@ -65,21 +58,22 @@ class Schedule:
         self._scraped_at: float | None = None
 
     def adopt(self, plan: Plan, home: str, databases: Iterable[str]) -> None:
-        """Adopt a plan. Jobs that stay keep their records.
-
-        Args:
-            plan: the jobs.
-            home: the database of the DSN, where the kept connections are.
-            databases: all that are looked into.
-
-        """
+        """Adopt a plan for these databases; `home` has the kept connections. Jobs that stay keep their records."""
         if plan is self.plan:
             return
         self.plan, self._home, self._apart = plan, home, None
         self._visited = tuple(name for name in databases if name != home)
         for job in plan.jobs:
-            record = self._record(job)
-            record.space(replace(record.spacing, cache=job.cache))
+            self._freshen(job)
+
+    def cache(self, job: Job) -> float:
+        """Return the seconds that a result is served again: less than its cache where a run costs little."""
+        is_to_be_fresh = job.collector.fresh and job.database == self._home
+        return min(job.cache, self._record(job).fresh_for) if is_to_be_fresh else job.cache
+
+    def _freshen(self, job: Job) -> None:
+        record = self._record(job)
+        record.space(replace(record.spacing, cache=self.cache(job)))
 
     def expire(self) -> None:
         """Make every job due that waits for its next run: another server is there now."""
@@ -119,7 +113,7 @@ class Schedule:
             self.rotation.turn(database).interval = apart.get(Login(database), 0.0)
         for job in self.plan.jobs:
             turn = self.rotation.turn(job.database)
-            self._record(job).space(Spacing(job.cache, apart.get(job.key, 0.0), turn.interval, turn.rests_until))
+            self._record(job).space(Spacing(self.cache(job), apart.get(job.key, 0.0), turn.interval, turn.rests_until))
         names = frozenset(key[0] for key in apart if not isinstance(key, Login))
         if names != self._throttled:
             changes = {"begun": names - self._throttled, "ended": self._throttled - names}
@@ -152,8 +146,7 @@ class Schedule:
 
     def is_quick(self, job: Job) -> bool:
         """Return whether the last run was a success, quick and of few rows."""
-        record = self._record(job)
-        return record.is_good and record.took <= QUICK_SECONDS and (record.last_good or Samples()).rows <= FEW_ROWS
+        return self._record(job).is_quick
 
     def start(self, job: Job) -> None:
         """Begin a run."""
@@ -162,7 +155,9 @@ class Schedule:
     def record(self, job: Job, outcome: Outcome) -> bool:
         """End a run; return whether its error is news."""
         self._expected.discard(job.key)
-        return self._record(job).record(outcome, self._clock())
+        is_news = self._record(job).record(outcome, self._clock())
+        self._freshen(job)
+        return is_news
 
     def miss(self, jobs: Iterable[Job], error: DatabaseError) -> None:
         """Note that these jobs had no connection."""

@@ -95,7 +95,7 @@ class KeptWorker:
         groups: dict[float, list[Job]] = {}
         for job in jobs:
             if job.can_join and session.can_join(job.sql) and self._parts.schedule.is_quick(job):
-                groups.setdefault(job.cache, []).append(job)
+                groups.setdefault(self._parts.schedule.cache(job), []).append(job)
         return [sorted(group, key=lambda job: job.key) for group in groups.values() if len(group) > 1]
 
     async def _ready(self) -> tuple[Session, Vitals]:

@@ -71,6 +71,33 @@ def test_a_cached_job_is_due_again_when_its_cache_runs_out() -> None:
     assert due(of) == ["every_scrape", "cached"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "seconds", "interval"),
+    [
+        ({}, 0.0003, 30.0),
+        ({}, 0.003, 100.0),
+        ({}, 0.1, 300.0),
+        ({"fresh": False}, 0.0003, 300.0),
+        ({"cache": 10}, 0.0003, 10.0),
+        ({"cache": 0}, 0.0003, 0.0),
+    ],
+)
+def test_what_costs_little_is_read_anew_before_its_cache_runs_out(
+    keys: dict[str, object], seconds: float, interval: float
+) -> None:
+    clock = Clock()
+    of = schedule(clock, collector("a", **{"cache": 300, "fresh": True} | keys))
+    run_all(of, clock, seconds)
+    assert of.cache(of.plan.jobs[0]) == pytest.approx(interval)
+
+
+def test_elsewhere_a_cache_holds_since_each_visit_is_a_login() -> None:
+    clock = Clock()
+    of = schedule(clock, collector("a", cache=300, fresh=True, scope="database"), databases=(HOME, "shop"))
+    run_all(of, clock, 0.0003)
+    assert {job.database: of.cache(job) for job in of.plan.jobs} == {HOME: pytest.approx(30), "shop": 300}
+
+
 def test_a_plan_for_another_role_drops_what_does_not_run_there_and_keeps_the_rest() -> None:
     clock = Clock()
     collectors = (collector("both", cache=60), collector("on_primary", role="primary", cache=60))
