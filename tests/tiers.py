@@ -10,6 +10,7 @@ from servers import NEWEST
 
 HEAVY = (
     "tests/alerts/test_routing.py",
+    "tests/bench/test_run.py",
     "tests/catalog/test_queries_yaml.py::test_names_labels_and_values_are_those_of_the_real_one",
     "tests/collectors/test_pile_ups.py",
     "tests/commands/test_compatibility.py::test_names_labels_and_values_agree_with_the_real_one",

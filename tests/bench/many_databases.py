@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
 
 import psutil
 from bench.data import seconds_in_statements  # needs the line above
-from bench.exporters import Exporter, Running, ours, running
+from bench.exporters import Running, ours, running
 from servers import NEWEST, build
 
 from exporter.catalog.load import BUILT_IN, load
@@ -98,7 +98,7 @@ def measure(cluster: Cluster, minutes: float, folder: Path, databases: int) -> N
     """Scrape for some minutes as Prometheus does, and print a line a scrape and then the figures."""
     caches = {c.name: c.cache for c in load(BUILT_IN) if c.scope == "database" and c.enabled}
     seen = Seen()
-    with running(_as_shipped(cluster), folder) as target, _watched(cluster, seen):
+    with running(ours(cluster, "postgres"), folder) as target, _watched(cluster, seen):
         started, before = time.monotonic(), _spent(cluster, target)
         halfway: tuple[float, tuple[float, float, float]] | None = None
         while time.monotonic() - started < minutes * 60:
@@ -112,13 +112,6 @@ def measure(cluster: Cluster, minutes: float, folder: Path, databases: int) -> N
             _print_costs("second half", *halfway, time.monotonic(), _spent(cluster, target))
         seen.rss = psutil.Process(target.pid).memory_info().rss
     _print(seen)
-
-
-def _as_shipped(cluster: Cluster) -> Exporter:
-    """Ours with the default settings, those included that other benchmarks change."""
-    made = ours(cluster, "postgres")
-    kept = {key: value for key, value in made.environment.items() if key in ("PGVIGIL_DSN", "PGVIGIL_LISTEN")}
-    return replace(made, environment=kept)
 
 
 def _look(target: Running, seen: Seen, caches: dict[str, float], databases: int, now: float) -> None:

@@ -1,14 +1,15 @@
-"""What scrapes cost: time, CPU of the exporter, CPU and statement time of the server, memory."""
+"""Measures scrapes: time, CPU of the exporter, CPU and statement time of the server, memory, sessions."""
 
 import gzip
-import statistics
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
-from bench.data import seconds_in_statements
+from bench.data import seconds_by_role
 from bench.exporters import Running
 
 from exporter.demo.cluster import Cluster
@@ -16,123 +17,206 @@ from exporter.demo.cluster import Cluster
 INTERVAL_SECONDS = 15.25
 """Prometheus' usual 15 s, and a little more, so that four of them always outlast a result kept for 60 s."""
 
-SCRAPES_A_WINDOW = 60
-"""As many as outlast a result kept for a quarter of an hour."""
-
-_PAUSE_SECONDS = 0.02
 _REAPED_SECONDS = 0.15
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What one scrape costs, in seconds."""
-
-    exporter: float
-    """CPU of the exporter's process."""
-    backends: float
-    """CPU of its sessions in the server."""
-    statements: float
-    """Time that the server counts for its statements, planning included."""
-
-
-@dataclass(frozen=True)
-class Burst:
-    """Scrapes one after the other."""
-
-    gzip_seconds: tuple[float, ...]
-    identity_seconds: tuple[float, ...]
-    cost: Cost
-    rss: int
-
-    @property
-    def p50(self) -> float:
-        """The median time of a page compressed with gzip, as Prometheus asks for it."""
-        return statistics.median(self.gzip_seconds)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Scrapes at the rhythm of Prometheus."""
-
-    seconds: tuple[float, ...]
-    cost: Cost
-
-    @property
-    def p50(self) -> float:
-        """The median time of a page."""
-        return statistics.median(self.seconds)
+OWN = ("pgvigil_", "process_", "python_", "go_", "promhttp_", "pg_exporter_", "pg_scrape_", "postgres_exporter_")
+"""Prefixes of series that speak of an exporter itself."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """How large a page is."""
+    """Size and series of a page."""
 
     size: int
-    compressed: int
-    samples: int
+    series: Counter[str]
+    """Samples by name."""
+
+    @property
+    def total(self) -> int:
+        """All samples."""
+        return self.series.total()
+
+    @property
+    def own(self) -> int:
+        """The samples that speak of the exporter itself."""
+        return sum(number for name, number in self.series.items() if name.startswith(OWN))
+
+
+@dataclass(frozen=True)
+class Round:
+    """Scrapes of one exporter at the rhythm of Prometheus, in turn with those of the others."""
+
+    seconds: tuple[float, ...]
+    """The time of each page."""
+    exporter: float
+    """CPU seconds of the exporter's process for a scrape, with all that it does between two."""
+    statements: float
+    """Seconds for a scrape that the server counts for its statements, planning included."""
+    backends: float
+    """CPU seconds for a scrape of its sessions, those included that have ended."""
+    rss: int
+    connections: int
+    """The most sessions that it had at once."""
+    page: Page
+    """The last one."""
+    oldest: Mapping[str, float]
+    """Collector -> the oldest of its results on any page, in seconds; empty for an exporter that does not say."""
+
+
+def rounds(
+    cluster: Cluster, targets: Sequence[Running], repeats: int, scrapes: int, interval: float
+) -> list[tuple[Round, ...]]:
+    """Measure all exporters several times; each round begins with another one."""
+    found: list[list[Round]] = [[] for _ in targets]
+    for repeat in range(repeats):
+        order = [(repeat + i) % len(targets) for i in range(len(targets))]
+        measured = _round(cluster, [targets[at] for at in order], scrapes, interval)
+        for at, each in zip(order, measured, strict=True):
+            found[at].append(each)
+    return [tuple(each) for each in found]
+
+
+def _round(cluster: Cluster, targets: Sequence[Running], scrapes: int, interval: float) -> list[Round]:
+    roles = [target.exporter.role for target in targets]
+    statements = seconds_by_role(cluster)  # takes a session, which has to have ended before the rest is read
+    time.sleep(_REAPED_SECONDS)
+    start = _Meter.read(cluster, targets)
+    scraped = _scraped(targets, scrapes, interval)
+    time.sleep(_REAPED_SECONDS)
+    end = _Meter.read(cluster, targets)
+    spent = seconds_by_role(cluster)
+    log = sessions(end.log, len(start.log))
+    ended = log.share_of(end.ended - start.ended)
+    return [
+        Round(
+            tuple(seconds for seconds, _ in scraped[i]),
+            (end.exporters[i] - start.exporters[i]) / scrapes,
+            (spent.get(role, 0.0) - statements.get(role, 0.0)) / scrapes,
+            (end.backends[i] - start.backends[i] + ended.get(role, 0.0)) / scrapes,
+            memory(targets[i].pid),
+            log.most.get(role, 0),
+            page(scraped[i][-1][1]),
+            oldest(body for _, body in scraped[i]),
+        )
+        for i, role in enumerate(roles)
+    ]
+
+
+def _scraped(targets: Sequence[Running], scrapes: int, interval: float) -> list[list[tuple[float, bytes]]]:
+    first, step = time.monotonic(), interval / len(targets)
+    found: list[list[tuple[float, bytes]]] = [[] for _ in targets]
+    for turn in range(scrapes * len(targets)):
+        _sleep_until(first + turn * step)
+        found[turn % len(targets)].append(targets[turn % len(targets)].scrape())
+    _sleep_until(first + scrapes * interval)
+    return found
+
+
+def page(body: bytes) -> Page:
+    """Count the series of a page by name."""
+    text = _plain(body)
+    samples = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return Page(len(text), Counter(re.split(r"[{ ]", sample, maxsplit=1)[0] for sample in samples))
+
+
+_AGE = re.compile(r'^pgvigil_collector_age_seconds{collector="(\w+)".*} (\S+)$', re.MULTILINE)
+
+
+def oldest(bodies: Iterable[bytes]) -> dict[str, float]:
+    """Read the age of each collector's result off some pages, and keep the highest."""
+    found: dict[str, float] = {}
+    for body in bodies:
+        for collector, age in _AGE.findall(_plain(body)):
+            found[collector] = max(found.get(collector, 0.0), float(age))
+    return found
+
+
+def _plain(body: bytes) -> str:
+    return (gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body).decode()
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions by role, as the server's log has them."""
+
+    most: Mapping[str, int]
+    """The most at once, since a place in the log."""
+    ended: Mapping[str, float]
+    """Seconds that those were open that have ended since then."""
+
+    def share_of(self, seconds: float) -> dict[str, float]:
+        """Share out the CPU of all that ended, which Linux counts as one sum, by the time that they were open."""
+        total = sum(self.ended.values())
+        return {role: seconds * open_seconds / total for role, open_seconds in self.ended.items()} if total else {}
+
+
+_BEGAN_OR_ENDED = re.compile(
+    r"connection authorized: user=(?P<began>\S+)|disconnection: session time: (?P<time>[\d:.]+) user=(?P<ended>\S+)"
+)
+
+
+def sessions(log: str, since: int) -> Sessions:
+    """Read a server's log from its beginning; what is counted begins at the place `since`."""
+    now: Counter[str] = Counter()
+    most: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    is_counted = False
+    for found in _BEGAN_OR_ENDED.finditer(log):
+        if not is_counted and found.start() >= since:
+            is_counted, most = True, dict(now)
+        if role := found["began"]:
+            now[role] += 1
+            most[role] = max(most.get(role, 0), now[role])
+        else:
+            now[found["ended"]] -= 1
+            hours, minutes, rest = found["time"].split(":")
+            if is_counted:
+                open_seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+                seconds[found["ended"]] = seconds.get(found["ended"], 0.0) + open_seconds
+    return Sessions(most if is_counted else dict(now), seconds)
 
 
 @dataclass(frozen=True)
 class _Meter:
-    """Readings of everything that only grows."""
+    """Readings of what only grows."""
 
-    exporter: float
-    backends: float
-    statements: float
+    exporters: tuple[float, ...]
+    backends: tuple[float, ...]
+    ended: float
+    log: str
 
-    def until(self, end: "_Meter", scrapes: int) -> Cost:
-        return Cost(
-            (end.exporter - self.exporter) / scrapes,
-            (end.backends - self.backends) / scrapes,
-            (end.statements - self.statements) / scrapes,
+    @classmethod
+    def read(cls, cluster: Cluster, targets: Sequence[Running]) -> "_Meter":
+        """Read all of it, in the order in which it may still grow."""
+        postmaster = psutil.Process(cluster.pid)
+        alive = _of_sessions(postmaster.children())
+        times = postmaster.cpu_times()
+        return cls(
+            tuple(_cpu_seconds(target.pid) for target in targets),
+            tuple(alive.get(target.exporter.role, 0.0) for target in targets),
+            float(times.children_user + times.children_system),
+            (cluster.folder / "server.log").read_text(errors="replace"),
         )
 
 
-def burst(cluster: Cluster, target: Running, scrapes: int) -> Burst:
-    """Scrape one exporter while the others rest: with gzip, which is what the costs are of, then a third without."""
-    [start] = _start(cluster, [target])
-    zipped = [_scrape_after_pause(target) for _ in range(scrapes)]
-    [end] = _end(cluster, [target])
-    plain = [_scrape_after_pause(target, compressed=False) for _ in range(max(scrapes // 3, 2))]
-    return Burst(tuple(zipped), tuple(plain), start.until(end, scrapes), memory(target.pid))
+def _of_sessions(processes: Iterable[psutil.Process]) -> dict[str, float]:
+    """CPU time of the sessions that live, by role."""
+    found: dict[str, float] = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, OSError):  # it ended meanwhile
+            _, role, *_ = process.cmdline()[0].split(" ")  # postgres: ROLE DATABASE ADDRESS STATE
+            found[role] = found.get(role, 0.0) + _cpu_seconds(process.pid)
+    return found
 
 
-def window(cluster: Cluster, targets: Sequence[Running]) -> list[Window]:
-    """Scrape the exporters in turn at the rhythm of Prometheus; all that they do between is in the costs.
-
-    Sessions that ended meanwhile count for the first exporter: ours, which alone borrows sessions.
-    """
-    starts = _start(cluster, targets)
-    first, step = time.monotonic(), INTERVAL_SECONDS / len(targets)
-    seconds: list[list[float]] = [[] for _ in targets]
-    for turn in range(SCRAPES_A_WINDOW * len(targets)):
-        _sleep_until(first + turn * step)
-        seconds[turn % len(targets)].append(targets[turn % len(targets)].scrape()[0])
-    _sleep_until(first + SCRAPES_A_WINDOW * INTERVAL_SECONDS)
-    ends = _end(cluster, targets)
-    return [
-        Window(tuple(each), start.until(end, SCRAPES_A_WINDOW))
-        for each, start, end in zip(seconds, starts, ends, strict=True)
-    ]
-
-
-def page(target: Running) -> Page:
-    """Measure a page that collects nothing the exporter has not collected before."""
-    compressed = target.scrape()[1]
-    plain = target.scrape(gzip=False)[1]
-    samples = sum(1 for line in gzip.decompress(compressed).splitlines() if line and not line.startswith(b"#"))
-    return Page(len(plain), len(compressed), samples)
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process with all its threads, from the clock that Linux keeps of each: to the nanosecond."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def memory(pid: int) -> int:
     """Resident memory of a process, in bytes."""
     return int(psutil.Process(pid).memory_info().rss)
-
-
-def peak_memory(pid: int) -> int:
-    """The most resident memory it ever had, in bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def busy_seconds() -> float:
@@ -148,50 +232,5 @@ def other_load(before: float, started: float) -> float:
     return max((busy_seconds() - before) / (time.monotonic() - started), 0.0)
 
 
-def _scrape_after_pause(target: Running, *, compressed: bool = True) -> float:
-    time.sleep(_PAUSE_SECONDS)
-    return target.scrape(gzip=compressed)[0]
-
-
 def _sleep_until(moment: float) -> None:
     time.sleep(max(moment - time.monotonic(), 0))
-
-
-def _start(cluster: Cluster, targets: Sequence[Running]) -> list[_Meter]:
-    """Read the meters, the statements first: to ask for them takes a session, which must have ended before the rest."""
-    spent = [seconds_in_statements(cluster, target.exporter.role) for target in targets]
-    time.sleep(_REAPED_SECONDS)
-    return _meters(cluster, targets, spent)
-
-
-def _end(cluster: Cluster, targets: Sequence[Running]) -> list[_Meter]:
-    """Read the meters, the statements last."""
-    time.sleep(_REAPED_SECONDS)
-    read = _meters(cluster, targets, [0.0 for _ in targets])
-    return [
-        replace(meter, statements=seconds_in_statements(cluster, target.exporter.role))
-        for meter, target in zip(read, targets, strict=True)
-    ]
-
-
-def _meters(cluster: Cluster, targets: Sequence[Running], spent: Sequence[float]) -> list[_Meter]:
-    return [
-        _Meter(_cpu_seconds(target.pid), _backend_seconds(cluster, target.exporter.role, ended_too=i == 0), spent[i])
-        for i, target in enumerate(targets)
-    ]
-
-
-def _backend_seconds(cluster: Cluster, role: str, *, ended_too: bool) -> float:
-    """CPU time of the sessions of a role, and of all that have ended if they can only have been its own."""
-    server = psutil.Process(cluster.pid)
-    seconds = 0.0
-    for child in server.children():
-        if " ".join(child.cmdline()).startswith(f"postgres: {role} "):
-            seconds += _cpu_seconds(child.pid)
-    times = server.cpu_times()
-    return seconds + (times.children_user + times.children_system if ended_too else 0.0)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process with all its threads, from the clock that Linux keeps of each: to the nanosecond."""
-    return time.clock_gettime(~pid << 3 | 2)

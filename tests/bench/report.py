@@ -1,186 +1,307 @@
-"""What was measured, as Markdown. Pure."""
+"""Writes the measurements as Markdown, and judges the goals. Pure."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, isfinite
 
-from bench.cases import CASES, Case, Outcome, Result
-from bench.measure import INTERVAL_SECONDS, SCRAPES_A_WINDOW, Burst, Cost, Window
+from bench.cases import LOCKS, SESSIONS, SMALL, Case
+from bench.exporters import EQUAL, EQUAL_STATEMENTS, FRESH, SHIPPED
+from bench.measure import Page, Round
+
+from exporter.catalog.load import BUILT_IN, load
+
+THEIRS = "postgres_exporter"
+"""The exporter that the others are compared with."""
+
+SIZES_AND_ADVICE = frozenset(
+    {
+        *("database_sizes", "table_sizes", "tablespaces", "wal_directory", "schemas", "partitioned_tables"),
+        *("index_advice", "foreign_keys_without_index", "tables_without_primary_key", "extension_updates"),
+    }
+)
+"""Collectors whose results may be older: what they read changes slowly, or is advice."""
 
 _MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
+class Result:
+    """Measurements of one exporter in one case."""
+
+    exporter: str
+    first_page: float
+    """Seconds from the start of its process until the first page was read."""
+    rss_idle: int
+    """Resident memory after the first page."""
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Measurements of all exporters in one case."""
+
+    case: Case
+    results: tuple[Result, ...]
+    other_load: float
+    """CPU that neither we nor what we started used meanwhile, in cores."""
+
+    def of(self, exporter: str) -> Result | None:
+        """The result of an exporter."""
+        return next((each for each in self.results if each.exporter == exporter), None)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure, a value a round."""
+
+    name: str
+    unit: str
+    values: Callable[[Result], Sequence[float]]
+    digits: int = 1
+    is_compared: bool = True
+    is_per_series: bool = False
+
+    def median(self, result: Result) -> float | None:
+        """The median of the rounds; None where nothing was measured."""
+        values = self.values(result)
+        return statistics.median(values) if values else None
+
+    def ratios(self, result: Result, other: Result) -> list[float]:
+        """One ratio a round."""
+        return [a / b for a, b in zip(self.values(result), self.values(other), strict=True) if b]
+
+    @property
+    def head(self) -> str:
+        """The heading of its column."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+
+def _each(value: Callable[[Round], float]) -> Callable[[Result], Sequence[float]]:
+    return lambda result: [value(each) for each in result.rounds]
+
+
+def _oldest(*, but: frozenset[str] = frozenset()) -> Callable[[Result], Sequence[float]]:
+    """The oldest result that was served, in any round."""
+
+    def values(result: Result) -> Sequence[float]:
+        ages = [age for name, age in ages_of(result).items() if name not in but]
+        return [max(ages)] if ages else []
+
+    return values
+
+
+PAGE = Measure("page p50", "ms", _each(lambda r: statistics.median(r.seconds) * 1000), is_per_series=True)
+CPU = Measure("exporter CPU", "ms", _each(lambda r: r.exporter * 1000), is_per_series=True)
+SERVER = Measure("server time", "ms", _each(lambda r: r.statements * 1000), is_per_series=True)
+BACKENDS = Measure("backend CPU", "ms", _each(lambda r: r.backends * 1000), is_per_series=True)
+RSS = Measure("RSS", "MiB", _each(lambda r: r.rss / _MEBIBYTE), 0, is_per_series=True)
+OLDEST = Measure("oldest result", "s", _oldest(), 0, is_compared=False)
+FIRST = Measure("start to first page", "ms", lambda result: [result.first_page * 1000], 0, is_compared=False)
+IDLE = Measure("RSS idle", "MiB", lambda result: [result.rss_idle / _MEBIBYTE], 0, is_compared=False)
+OLDEST_OF_REST = Measure("oldest but sizes and advice", "s", _oldest(but=SIZES_AND_ADVICE), 0, is_compared=False)
+
+MEASURES = (
+    PAGE,
+    Measure("page max", "ms", _each(lambda r: max(r.seconds) * 1000), is_compared=False),
+    CPU,
+    SERVER,
+    BACKENDS,
+    RSS,
+    IDLE,
+    FIRST,
+    Measure("connections", "", _each(lambda r: r.connections), 0, is_compared=False),
+    OLDEST,
+)
+"""Columns of the tables, in this order."""
+
+
+@dataclass(frozen=True)
 class Goal:
-    """One ratio to postgres_exporter, and what it should be."""
+    """The most that a measure may be: as a ratio to postgres_exporter if that measure is compared with it."""
 
-    what: str
-    ratios: Callable[[Result, Result], Sequence[float]]
-    """Ours and theirs -> one ratio a repeat; empty where nothing was measured."""
-    most: dict[str, float]
-    """The goal, by name of the case."""
+    case: str
+    exporter: str
+    measure: Measure
+    most: float
 
 
-def report(outcomes: Sequence[Outcome], machine: str, versions: str) -> str:
+def _goals(case: str, exporter: str, most: Mapping[Measure, float]) -> Iterator[Goal]:
+    return (Goal(case, exporter, measure, each) for measure, each in most.items())
+
+
+GOALS = (
+    *_goals(
+        "small", SHIPPED.title, {PAGE: 0.5, CPU: 1, SERVER: 0.4, RSS: 2.3, IDLE: 45, FIRST: 600, OLDEST_OF_REST: 30}
+    ),
+    *_goals("small", EQUAL.title, {PAGE: 1, CPU: 1.5, SERVER: 1}),
+    *_goals("statements", SHIPPED.title, {PAGE: 0.5, CPU: 1, SERVER: 0.4}),
+    *_goals("statements", EQUAL_STATEMENTS.title, {PAGE: 1, CPU: 1, SERVER: 1}),
+    *_goals("tables", SHIPPED.title, {PAGE: 0.032, CPU: 0.022, SERVER: 0.032, RSS: 0.31}),  # as they were before
+    *_goals("tables", FRESH.title, {SERVER: 0.325}),  # 30 % less than before
+    *_goals("databases", SHIPPED.title, {PAGE: 0.085, CPU: 0.135, SERVER: 0.137, RSS: 1.01}),  # as they were before
+    *_goals("sessions_800", SHIPPED.title, {SERVER: 1.5}),
+    *_goals("locks_30000", SHIPPED.title, {SERVER: 1}),
+)
+
+
+def report(outcomes: Sequence[Outcome], machine: str, how: str) -> str:
     """The whole report."""
+    load = ", ".join(f"{each.case.name} {each.other_load:.2f}" for each in outcomes)
     parts = [
-        f"{machine}. {versions}. Other load: {', '.join(_load(o) for o in outcomes)}.",
-        _how(outcomes),
-        "### Ratios to postgres_exporter",
+        f"{machine}. Load of others, in cores: {load}.",
+        how,
+        f"### Ratios to {THEIRS}",
         ratios(outcomes),
-        "### Pages",
-        pages(outcomes),
-        "### Costs of one scrape, and memory",
-        costs(outcomes),
+        "### Goals",
+        goals(outcomes),
+        "### Of one scrape",
+        figures(outcomes),
+        "### Of one scrape, for 1 000 series",
+        figures_per_series(outcomes),
+        *_section("### For 1 000 more", growth(outcomes)),
+        *_section("### Age of what is served: small database, as shipped", ages(outcomes)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def ratios(outcomes: Sequence[Outcome]) -> str:
-    """Each ratio as shipped, its goal, and the same with nothing cached."""
-    head = ("case", "ratio, median (least to most)", "as shipped", "goal", "met", "cache 0")
-    rows = [row for outcome in outcomes if outcome.theirs for row in _ratio_rows(outcome, outcome.theirs)]
-    rows += [
+    """Each exporter beside postgres_exporter: median of the rounds, with least and most."""
+    compared = [each for each in MEASURES if each.is_compared]
+    rows = [
+        (o.case.title, each.exporter, *(_spread(measure.ratios(each, theirs)) for measure in compared))
+        for o in outcomes
+        if (theirs := o.of(THEIRS))
+        for each in o.results
+        if each is not theirs
+    ]
+    return table(("case", "exporter", *(each.name for each in compared)), rows)
+
+
+def figures(outcomes: Sequence[Outcome]) -> str:
+    """Every measure of every exporter: medians of the rounds."""
+    rows = [
         (
-            o.case.title,
-            "RSS idle, MiB",
-            _mib(o.ours.rss_idle),
-            "≤ 60",
-            _met(o.ours.rss_idle, 60 * _MEBIBYTE),
-            _mib(o.fresh.rss_idle),
+            *(o.case.title, each.exporter, f"{_page(each).total:,} ({_page(each).own:,})"),
+            f"{_page(each).size / 1000:,.0f}",
+            *(_number(measure.median(each), measure.digits) for measure in MEASURES),
         )
         for o in outcomes
-        if o.case.name == "small"
+        for each in o.results
     ]
-    return _table(head, rows)
+    return table(("case", "exporter", "series (own)", "page, kB", *(each.head for each in MEASURES)), rows)
 
 
-def pages(outcomes: Sequence[Outcome]) -> str:
-    """How long a page takes, and how large it is."""
-    head = (
-        "case",
-        "exporter",
-        "samples",
-        "MiB",
-        "MiB gzip",
-        "first ms",
-        "p50 ms",
-        "p99 ms",
-        "p50 ms plain",
-        "at 15 s: p50 ms",
-        "slowest ms",
-    )
+def figures_per_series(outcomes: Sequence[Outcome]) -> str:
+    """The same for a thousand series that do not speak of the exporter itself."""
+    shared = [each for each in MEASURES if each.is_per_series]
     rows = []
-    for case, result in _results(outcomes):
-        zipped = [s for burst in result.bursts for s in burst.gzip_seconds]
-        plain = [s for burst in result.bursts for s in burst.identity_seconds]
-        kept = [s for window in result.windows for s in window.seconds]
-        size = (f"{result.page.samples:,}", _mib(result.page.size, 2), _mib(result.page.compressed, 3))
-        times = (
-            _ms(result.first_seconds),
-            _ms(statistics.median(zipped)),
-            _ms(_p99(zipped)),
-            _ms(statistics.median(plain)),
-        )
-        rhythm = (_ms(statistics.median(kept)), _ms(max(kept))) if kept else ("", "")
-        rows.append((case.title, result.exporter, *size, *times, *rhythm))
-    return _table(head, rows)
+    for o in outcomes:
+        for each in o.results:
+            thousands = (_page(each).total - _page(each).own) / 1000
+            values = [(measure.median(each) or 0.0) / thousands if thousands else None for measure in shared]
+            rows.append((o.case.title, each.exporter, *(_number(value, 2) for value in values)))
+    return table(("case", "exporter", *(each.head for each in shared)), rows)
 
 
-def costs(outcomes: Sequence[Outcome]) -> str:
-    """What a scrape costs the exporter and the server, one after the other and at Prometheus' rhythm."""
-    kinds = ("exporter CPU ms", "server CPU ms", "server time ms")
-    head = (
-        "case",
-        "exporter",
-        *(f"{kind}, burst" for kind in kinds),
-        *(f"{kind}, at 15 s" for kind in kinds),
-        "RSS MiB idle",
-        "loaded",
-        "peak",
-    )
-    rows = []
-    for case, result in _results(outcomes):
-        memory = (_mib(result.rss_idle), _mib(result.rss_loaded), _mib(result.rss_peak))
-        rows.append((case.title, result.exporter, *_cost(result.bursts), *_cost(result.windows), *memory))
-    return _table(head, rows)
+def growth(outcomes: Sequence[Outcome]) -> str:
+    """The slope of costs between the least and the most sessions, and locks; empty where there are not two."""
+    grown = {"sessions": [case.name for case in SESSIONS], "locks": [case.name for case in LOCKS]}
+    rows = [
+        row for what, names in grown.items() for row in _slopes(what, [o for o in outcomes if o.case.name in names])
+    ]
+    head = ("more", "exporter", *(each.head for each in (PAGE, CPU, SERVER, BACKENDS)))
+    return table(head, rows) if rows else ""
 
 
-def _how(outcomes: Sequence[Outcome]) -> str:
-    bursts, windows = len(outcomes[0].ours.bursts), len(outcomes[0].ours.windows)
-    return (
-        f"Bursts: {bursts} of each exporter in turn, 20 ms between scrapes, over one kept connection, with the headers"
-        " of Prometheus 2.42 (gzip); p99 of few scrapes is their maximum."
-        f" At 15 s: {windows} x {SCRAPES_A_WINDOW} scrapes {INTERVAL_SECONDS:g} s apart, both exporters in turn; all"
-        " that they used between the scrapes is in it, also what is collected every quarter of an hour. The goals of"
-        " CPU and server are judged on it."
-        " Server time is what pg_stat_statements counts of an exporter's statements, planning included. Server CPU is"
-        " that of its sessions, logging in included; what ended is counted in ticks of 10 ms, which blurs it at 15 s by"
-        " up to 5 ms a scrape."
-        " Cache 0 collects everything in each scrape; its ratios of CPU and server are to postgres_exporter's bursts."
-    )
+def _slopes(what: str, outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+    if len(outcomes) < 2:
+        return
+    few, many = outcomes[0], outcomes[-1]
+    thousands = (getattr(many.case.load, what) - getattr(few.case.load, what)) / 1000
+    for result in many.results:
+        if before := few.of(result.exporter):
+            rises = [(m.median(result) or 0) - (m.median(before) or 0) for m in (PAGE, CPU, SERVER, BACKENDS)]
+            yield (what, result.exporter, *(_number(rise / thousands, 1) for rise in rises))
 
 
-def _load(outcome: Outcome) -> str:
-    return f"{outcome.case.name} {outcome.other_load:.2f} cores"
+_UP_TO = (1.0, 30.0, 60.0, 300.0, 900.0, inf)
+"""Seconds that the groups of the table of ages end with."""
 
 
-def _by_burst(value: Callable[[Burst], float]) -> Callable[[Result, Result], Sequence[float]]:
-    return lambda a, b: [value(x) / value(y) for x, y in zip(a.bursts, b.bursts, strict=True) if value(y)]
+def ages(outcomes: Sequence[Outcome]) -> str:
+    """Group the series of a small database's page by age; empty where it was not measured."""
+    result = next((o.of(SHIPPED.title) for o in outcomes if o.case.name == SMALL.name), None)
+    if not result:
+        return ""
+    found, series = ages_of(result), series_of(result)
+    rows = [
+        (_between(least, most), ", ".join(sorted(there)), f"{sum(series.get(name, 0) for name in there):,}")
+        for least, most in pairwise((-1.0, *_UP_TO))
+        if (there := [name for name, age in found.items() if least < age <= most])
+    ]
+    return table(("oldest", "collectors", "series"), rows)
 
 
-def _by_window(value: Callable[[Window], float]) -> Callable[[Result, Result], Sequence[float]]:
-    return lambda a, b: [value(x) / value(y) for x, y in zip(a.windows, b.windows, strict=False) if value(y)]
+def _between(least: float, most: float) -> str:
+    return f"up to {most:g} s" if isfinite(most) else f"more than {least:g} s"
 
 
-def _by_cost(value: Callable[[Cost], float]) -> Callable[[Result, Result], Sequence[float]]:
-    """At Prometheus' rhythm where it was kept, else in bursts."""
-
-    def compared(a: Result, b: Result) -> Sequence[float]:
-        pairs: Iterable[tuple[Burst, Burst] | tuple[Window, Window]] = (
-            zip(a.windows, b.windows, strict=True) if a.windows else zip(a.bursts, b.bursts, strict=True)
-        )
-        return [value(x.cost) / value(y.cost) for x, y in pairs if value(y.cost)]
-
-    return compared
+def ages_of(result: Result) -> dict[str, float]:
+    """Collector -> the oldest of its results in any round."""
+    found: dict[str, float] = {}
+    for each in result.rounds:
+        for name, age in each.oldest.items():
+            found[name] = max(found.get(name, 0.0), age)
+    return found
 
 
-GOALS = (
-    Goal("page p50", _by_burst(lambda burst: burst.p50), {"small": 1, "tables": 1 / 10, "full": 1 / 4}),
-    Goal("page p50 at 15 s", _by_window(lambda window: window.p50), {}),
-    Goal("exporter CPU", _by_cost(lambda cost: cost.exporter), {"full": 1 / 3}),
-    Goal("server time", _by_cost(lambda cost: cost.statements), dict.fromkeys([case.name for case in CASES], 1 / 2)),
-    Goal("server CPU", _by_cost(lambda cost: cost.backends), {}),
-    Goal("RSS loaded", _by_burst(lambda burst: burst.rss), {"full": 1}),
-    Goal("RSS peak", lambda a, b: [a.rss_peak / b.rss_peak], {"full": 1}),
-)
+def series_of(result: Result) -> dict[str, int]:
+    """Collector -> its series on the last page."""
+    names = {
+        name: collector.name
+        for collector in load(BUILT_IN)
+        for metric in collector.metrics
+        for name in (metric.name, metric.total)
+        if name
+    }
+    found: dict[str, int] = {}
+    for name, number in _page(result).series.items():
+        if collector := names.get(name):
+            found[collector] = found.get(collector, 0) + number
+    return found
 
 
-def _ratio_rows(outcome: Outcome, theirs: Result) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for goal in GOALS:
-        shipped, fresh = goal.ratios(outcome.ours, theirs), goal.ratios(outcome.fresh, theirs)
-        most = goal.most.get(outcome.case.name)
-        met = _met(statistics.median(shipped), most) if most and shipped else ""
-        rows.append(
-            (outcome.case.title, goal.what, _spread(shipped), f"≤ {most:.2g}" if most else "", met, _spread(fresh))
-        )
-    return rows
+def goals(outcomes: Sequence[Outcome]) -> str:
+    """List each goal, and whether it is met."""
+    cases = {o.case.name: o for o in outcomes}
+    rows = [row for goal in GOALS if goal.case in cases and (row := _judged(goal, cases[goal.case]))]
+    return table(("case", "exporter", "what", "measured", "at most", "met"), rows, words=3)
 
 
-def _results(outcomes: Sequence[Outcome]) -> list[tuple[Case, Result]]:
-    return [(o.case, result) for o in outcomes for result in (o.ours, o.fresh, o.theirs) if result]
+def _judged(goal: Goal, outcome: Outcome) -> tuple[str, ...] | None:
+    result, theirs = outcome.of(goal.exporter), outcome.of(THEIRS)
+    if not result:
+        return None
+    if goal.measure.is_compared:
+        values: Sequence[float] = goal.measure.ratios(result, theirs) if theirs else []
+    else:
+        values = goal.measure.values(result)
+    if not values:
+        return None
+    median = statistics.median(values)
+    what = f"{goal.measure.name}, ratio" if goal.measure.is_compared else goal.measure.head
+    met = "yes" if median <= goal.most else "**no**"
+    return (outcome.case.title, goal.exporter, what, f"{median:.3g}", f"{goal.most:.3g}", met)
 
 
-def _cost(measured: Sequence[Burst] | Sequence[Window]) -> tuple[str, str, str]:
-    if not measured:
-        return "", "", ""
-    found = [each.cost for each in measured]
-    return (
-        _ms(statistics.median(cost.exporter for cost in found)),
-        _ms(statistics.median(cost.backends for cost in found)),
-        _ms(statistics.median(cost.statements for cost in found)),
-    )
+def _page(result: Result) -> Page:
+    return result.rounds[-1].page
+
+
+def _section(head: str, table: str) -> tuple[str, ...]:
+    return (head, table) if table else ()
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -190,22 +311,11 @@ def _spread(values: Sequence[float]) -> str:
     return f"{middle} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else middle
 
 
-def _met(value: float, most: float) -> str:
-    return "yes" if value <= most else "**no**"
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[min(int(len(values) * 0.99), len(values) - 1)]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.1f}" if seconds < 1 else f"{seconds * 1000:,.0f}"
-
-
-def _mib(size: float, digits: int = 0) -> str:
-    return f"{size / _MEBIBYTE:.{digits}f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 2) -> str:
+    """Write a table whose first columns are words, and the rest numbers."""
+    lines = [head, ["---"] * words + ["---:"] * (len(head) - words), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,9 @@
-"""Measures what pgvigil costs, beside Debian's prometheus-postgres-exporter: `uv run python tests/bench/run.py`."""
+"""Measures what pgvigil costs beside postgres_exporter and others: `uv run python tests/bench/run.py`.
+
+All exporters of a case watch one server, each with a role of its own, and are scraped in turn as Prometheus scrapes:
+ours as shipped, with cache 0, and at equal freshness, where it reads what postgres_exporter reads, at every scrape.
+postgres_exporter is the newest that Debian has, unpacked with mmdebstrap, unless --postgres-exporter names another.
+"""
 
 import argparse
 import os
@@ -6,31 +11,35 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
 
-from bench import data  # needs the line above
-from bench.cases import CASES, FULL_TABLES, MANY_STATEMENTS, MANY_TABLES, SMALL_DATABASE, Outcome, run
-from bench.exporters import ROLES, their_version
-from bench.report import report
+from bench import data, exporters, measure  # needs the line above
+from bench.cases import CASES, QUICK, Case
+from bench.load import held
+from bench.report import Outcome, Result, report
+from servers import MAJORS
 
 from exporter import __version__
 from exporter.demo.cluster import Cluster
+
+_QUICK = {"repeats": 1, "scrapes": 6, "interval": 5.0}
+"""Defaults with --quick."""
+
+_FULL = {"repeats": 3, "interval": measure.INTERVAL_SECONDS}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the cases that were asked for and print the tables; a goal that is missed is no failure."""
     options = _options(arguments)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pgvigil-bench-") as folder, data.server() as cluster:
-        data.create_roles(cluster, ROLES)
-        outcomes = _outcomes(cluster, Path(folder), options)
-        version = cluster.value("SHOW server_version")
-    versions = f"pgvigil {__version__}, postgres_exporter {their_version() or 'not installed'}, PostgreSQL {version}"
-    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    text = report(outcomes, machine, versions)
+    wanted = options.only or (QUICK if options.quick else [case.name for case in CASES])
+    cases = [case for case in CASES if case.name in wanted]
+    text = report([*_outcomes(cases, options)], _machine(options), _how(options))
     print(text)
     if options.markdown:
         options.markdown.write_text(text)
@@ -38,37 +47,97 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    names = [case.name for case in CASES]
-    parser.add_argument("--only", action="append", choices=names, help="only this case; may be given several times")
-    parser.add_argument("--repeats", type=int, default=3, help="bursts of each exporter (3)")
-    parser.add_argument("--requests", type=int, help="scrapes in a burst (8 to 60, as the case is large or small)")
-    parser.add_argument("--windows", type=int, default=1, help="quarters of an hour at the rhythm of Prometheus (1)")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file as well")
-    return parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--only", action="append", choices=[case.name for case in CASES], help="only this case; may be repeated")
+    add(
+        "--quick",
+        action="store_true",
+        help="five minutes: five cases, one round, scrapes 5 s apart, so caches flatter us",
+    )
+    add("--repeats", type=int, help="rounds of each case (3; with --quick 1)")
+    add("--scrapes", type=int, help="scrapes of each exporter in a round (8 or 16; with --quick 6)")
+    add("--interval", type=float, help=f"seconds between scrapes ({measure.INTERVAL_SECONDS:g}; with --quick 5)")
+    add("--major", type=int, choices=MAJORS, default=data.MAJOR, help=f"PostgreSQL's version ({data.MAJOR})")
+    add("--postgres-exporter", type=Path, metavar="PATH", help="another binary than Debian's newest")
+    add(
+        "--peer",
+        action="append",
+        type=exporters.peer,
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another exporter, which serves /metrics in the foreground; may be repeated. In the command are filled in:"
+        f" {', '.join(f'{{{each}}}' for each in exporters.PLACEHOLDERS)}, of which address and port are those to listen"
+        " on. Example: --peer 'pgsty=pg_exporter --url={dsn} --web.listen-address={address}'; variables are set with"
+        " env: --peer 'other=env DATA_SOURCE_NAME={dsn} other --listen={address}'",
+    )
+    add("--markdown", type=Path, metavar="FILE", help="write the tables to a file as well")
+    options = parser.parse_args(arguments)
+    for name, value in (_QUICK if options.quick else _FULL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.postgres_exporter = options.postgres_exporter or exporters.newest()
+    return options
 
 
-def _outcomes(cluster: Cluster, folder: Path, options: argparse.Namespace) -> list[Outcome]:
-    """Run the cases in an order in which one server can grow from case to case."""
-    prepare = {
-        SMALL_DATABASE: (data.create_small,),
-        MANY_STATEMENTS: (data.run_statements,),
-        FULL_TABLES: (data.create_large, data.forget_statements),
-        MANY_TABLES: (data.copy_large, data.forget_statements),
-    }
-    wanted = options.only or [case.name for case in CASES]
-    outcomes = []
-    for case, steps in prepare.items():
-        if case is not SMALL_DATABASE and not any(later.name in wanted for later in CASES[CASES.index(case) :]):
-            break
-        for step in steps:
-            step(cluster)
-        if case.name in wanted:
-            _say(f"{case.title}: {time.strftime('%H:%M:%S')}")
-            outcomes.append(
-                run(cluster, case, folder, repeats=options.repeats, scrapes=options.requests, windows=options.windows)
-            )
-    return outcomes
+def _outcomes(cases: Sequence[Case], options: argparse.Namespace) -> Iterator[Outcome]:
+    """Run the cases; those of one world that follow each other share its server."""
+    for world, group in groupby(cases, lambda case: case.world):
+        with data.server(options.major, world.settings) as cluster, tempfile.TemporaryDirectory() as folder:
+            same = [*group]
+            ways = {way.role: way for case in same for way in _ways(case, options)}
+            data.create_roles(cluster, [*ways])
+            for step in world.steps:
+                step(cluster)
+            for case in same:
+                _say(f"{time.strftime('%H:%M:%S')} {case.title}")
+                with held(cluster, case.load):
+                    yield _measured(cluster, case, Path(folder), options)
+
+
+def _ways(case: Case, options: argparse.Namespace) -> list[exporters.Way]:
+    program = options.postgres_exporter
+    theirs = [exporters.postgres_exporter(program, *case.flags)] if program else []
+    return [*case.ours, *theirs, *options.peer]
+
+
+def _measured(cluster: Cluster, case: Case, folder: Path, options: argparse.Namespace) -> Outcome:
+    """Start the exporters of a case, and measure some rounds."""
+    started, before = time.monotonic(), measure.busy_seconds()
+    with ExitStack() as stack:
+        targets, firsts, idle = [], [], []
+        for way in _ways(case, options):
+            target = stack.enter_context(exporters.running(way.on(cluster, case.world.database), folder))
+            firsts.append(target.listening_seconds + target.scrape()[0])
+            idle.append(measure.memory(target.pid))
+            targets.append(target)
+        scrapes = options.scrapes or case.scrapes
+        found = measure.rounds(cluster, targets, options.repeats, scrapes, options.interval)
+        load = measure.other_load(before, started)
+    names = [target.exporter.name for target in targets]
+    results = tuple(Result(*each) for each in zip(names, firsts, idle, found, strict=True))
+    return Outcome(case, results, load)
+
+
+def _machine(options: argparse.Namespace) -> str:
+    program = options.postgres_exporter
+    theirs = exporters.version(program) if program else "not found"
+    return (
+        f"pgvigil {__version__}, postgres_exporter {theirs}, PostgreSQL {options.major}, Python"
+        f" {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
+    )
+
+
+def _how(options: argparse.Namespace) -> str:
+    return (
+        f"Rounds of each case: {options.repeats}; scrapes {options.interval:g} s apart, all exporters of a case in"
+        " turn, over one kept connection, with the headers of Prometheus 2.42 (gzip). Figures are medians of the"
+        " rounds, in brackets the least and the most. What an exporter does between scrapes is in its costs; what it"
+        " reads less often than a round takes may not be. Server time is what pg_stat_statements counts of its role,"
+        " planning included. Backend CPU is that of its sessions, logging in included; that of sessions that ended is"
+        " one sum, shared out by the time that they were open. Per 1 000 series: of those that do not speak of the"
+        " exporter itself, which stand in brackets."
+    )
 
 
 def _say(text: str) -> None:
