@@ -39,10 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     wanted = options.only or (QUICK if options.quick else [case.name for case in CASES])
     cases = [case for case in CASES if case.name in wanted]
-    text = report([*_outcomes(cases, options)], _machine(options), _how(options))
+    found: list[Outcome] = []
+    for outcome in _outcomes(cases, options):
+        found.append(outcome)
+        text = report(found, _machine(options), _how(options))
+        if options.markdown:  # what is measured by now outlasts a later case that fails
+            options.markdown.write_text(text)
     print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
     _say(f"took {time.monotonic() - started:.0f} s")
 
 
