@@ -51,8 +51,17 @@ class Explained:
     @property
     def blocks(self) -> int:
         """Blocks of shared buffers that it read, from memory or disk."""
-        top = re.search(r"Buffers: shared ([^,\n]*)", self.plan)
-        return sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", top[1])) if top else 0
+        return self._buffers("shared", "hit", "read")
+
+    @property
+    def temporary(self) -> int:
+        """Blocks of temporary files that it wrote: sorts, hashes and materialised rows beyond work_mem."""
+        return self._buffers("temp", "written")
+
+    def _buffers(self, kind: str, *counts: str) -> int:
+        """Add up counts of the top node, which includes the nodes below it."""
+        top = re.search(rf"^ *Buffers: (?:.*, )?{kind} ([^,\n]*)", self.plan.partition("->")[0], re.MULTILINE)
+        return sum(int(n) for name, n in re.findall(r"(\w+)=(\d+)", top[1]) if name in counts) if top else 0
 
     @property
     def spills(self) -> tuple[str, ...]:
@@ -80,14 +89,18 @@ def report(found: Sequence[Explained], version: str) -> str:
             slowest[each.collector] = each
     ordered = sorted(slowest.values(), key=lambda each: -each.milliseconds)
     rows = [
-        (each.collector, "; ".join(each.spills), f"{each.milliseconds:,.2f}", f"{each.blocks:,}") for each in ordered
+        (
+            *(each.collector, "; ".join(each.spills), f"{each.milliseconds:,.2f}"),
+            *(f"{each.blocks:,}", f"{each.temporary:,}"),
+        )
+        for each in ordered
     ]
     head = (
         f"The slowest run of each default query, as EXPLAIN (ANALYZE, BUFFERS) has it, on PostgreSQL {version} with"
         f" {data.TABLES:,} tables, 100,000 relations, {LOAD.sessions} sessions, {LOAD.locks:,} locks held and"
         f" {data.STATEMENTS:,} statements. Plans follow of those of {_SHOWN_MILLISECONDS:g} ms and more."
     )
-    parts = [head, table(("collector", "spills", "ms", "blocks"), rows)]
+    parts = [head, table(("collector", "nodes that spill", "ms", "blocks", "temporary blocks"), rows)]
     for each in ordered:
         if each.milliseconds >= _SHOWN_MILLISECONDS:
             parts += [f"### {each.collector}: {each.milliseconds:,.1f} ms", f"```\n{each.plan}\n```"]

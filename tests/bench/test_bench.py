@@ -150,9 +150,12 @@ PLAN = """\
 
 def test_plans_are_read_off_the_log() -> None:
     [found] = explained(PLAN)
-    assert (found.collector, found.milliseconds, found.blocks) == ("locks", 12.345, 120)
+    assert (found.collector, found.milliseconds, found.blocks, found.temporary) == ("locks", 12.345, 120, 155)
     assert found.spills == ("Sort Method: external merge  Disk: 1234kB",)
     assert found.plan.startswith("Sort  (cost=1.00")
+    assert (
+        Explained("x", 1, "Limit\n  Buffers: temp read=1 written=2\n  ->  Sort\n    Buffers: shared hit=3").blocks == 0
+    )
     assert Explained("x", 1, "Batches: 16  Memory Usage: 9kB\nBatches: 1").spills == ("Batches: 16  Memory Usage: 9kB",)
 
 
