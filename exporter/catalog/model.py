@@ -226,8 +226,8 @@ class Collector(_Fact):
 
     @model_validator(mode="after")
     def _sources_fit(self) -> Self:
-        if self.sources and (self.extension or self.scope == "database"):
-            raise ValueError("sources: needs scope: server and no extension")
+        if self.sources and self.extension:
+            raise ValueError("sources: not with an extension, by whose version its queries are chosen")
         if len(set(self.sources)) < len(self.sources):
             raise ValueError("sources: one is named twice")
         return self

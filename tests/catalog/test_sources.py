@@ -33,8 +33,7 @@ def test_each_version_of_a_source_is_among_the_queries() -> None:
     [
         ({"sources": ["tables"]}, "sources"),
         ({"sources": ["activity", "activity"]}, "named twice"),
-        ({"sources": ["activity"], "scope": "database"}, "needs scope: server and no extension"),
-        ({"sources": ["activity"], "extension": "pg_stat_statements", "sql": {"1.8": "a"}}, "no extension"),
+        ({"sources": ["activity"], "extension": "pg_stat_statements", "sql": {"1.8": "a"}}, "not with an extension"),
         ({"sources": ["activity"], "kind": "pgbouncer", "sql": "SELECT 1 AS a"}, "not with kind: pgbouncer"),
     ],
 )
