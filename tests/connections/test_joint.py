@@ -115,13 +115,13 @@ async def test_one_that_fails_is_an_error_of_all_and_the_session_goes_on(server1
 
 
 async def test_built_in_collectors_say_the_same_in_both_ways(server: Cluster) -> None:
-    """Columns, labels, and what values are, of all that is read at every scrape."""
+    """Columns, labels, and what values are, of all that is read on a kept connection."""
     async with await session_on(server) as session:
         vitals = await session.vitals(5)
         found = plan(
             catalog().of_kind("postgresql"), Server(vitals.version, vitals.in_recovery, "postgres", ("postgres",))
         )
-        jobs = [job for job in found.jobs if job.can_join and not job.cache]
+        jobs = [job for job in found.jobs if job.can_join]
         alone = {job.key: columns((await session.fetch(job.sql, 5, labels=job.label_columns)).rows) for job in jobs}
         joined = [job for job in jobs if session.can_join(job.sql)]
         answers = await session.fetch_jointly([Question(job.sql, job.part, job.tables) for job in joined], 5)
@@ -131,6 +131,7 @@ async def test_built_in_collectors_say_the_same_in_both_ways(server: Cluster) ->
         assert list(answer.table) == list(alone[job.key]), job.key
         for name, values in answer.table.items():
             before = alone[job.key][name]
-            if name in job.collector.all_labels or all(isinstance(value, str) for value in before):
+            if name in job.collector.all_labels and not job.cache:
                 assert like(values) == like(before), (job.key, name)
-            assert {*map(type, map(like, values))} == {*map(type, map(like, before))}, (job.key, name)
+            kinds = {*map(type, map(like, values))} ^ {*map(type, map(like, before))}
+            assert kinds <= {type(None)}, (job.key, name)
