@@ -1,7 +1,7 @@
 """The declarative format: what a collector file may say."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -118,11 +118,33 @@ class Metric(_Fact):
         )
 
 
+class Changes(_Fact):
+    """Columns that tell which rows of a ledger have changed: only those are read whole."""
+
+    columns: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    """Columns of metrics, at least one of which differs when any other does."""
+    by: str
+    """The column of the key, an integer, by which the rows that have changed are asked for."""
+
+
 class LedgerKey(_Fact):
     """Key and rank of a ledger: counters that add up rows that come and go."""
 
     key: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     rank: str
+    changes: Changes | None = None
+
+    def fault(self, metrics: Iterable[Metric]) -> str | None:
+        """Say what is wrong with the columns that it names; None when they fit the metrics."""
+        always = {metric.column for metric in metrics if metric.since is None and metric.until is None}
+        if self.changes and self.changes.by not in self.key:
+            return f"ledger.changes.by: {self.changes.by} is not in the key; name a column that is"
+        for column in self.changes.columns if self.changes else ():
+            if column not in always:
+                return (
+                    f"ledger.changes.columns: {column} is not the column of a metric that every version has; name one"
+                )
+        return None
 
 
 class Batches(_Fact):
@@ -214,6 +236,8 @@ class Collector(_Fact):
     def _ledger_fits(self) -> Self:
         if self.ledger and (self.limit is None or self.scope == "database" or self.metric_labels):
             raise ValueError("ledger: needs a limit, scope: server, and the same labels for all metrics")
+        if self.ledger and (fault := self.ledger.fault(self.metrics)):
+            raise ValueError(fault)
         if self.statements and not (self.ledger and {*self.ledger.key} >= STATEMENT_KEY):
             raise ValueError(f"statements: needs a ledger whose key has {', '.join(sorted(STATEMENT_KEY))}")
         if self.details and (self.limit is None or self.ledger or self.batches):
@@ -247,6 +271,8 @@ class Collector(_Fact):
             for key in (*_OF_POSTGRESQL, "details", "batches", "remember"):
                 if getattr(self, key) != type(self).model_fields[key].get_default():
                     raise ValueError(f"{key}: not with kind: pgbouncer")
+            if self.ledger and self.ledger.changes:
+                raise ValueError("ledger.changes: not with kind: pgbouncer")
         return self
 
     @model_validator(mode="after")

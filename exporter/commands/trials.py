@@ -122,6 +122,8 @@ async def _lacks(job: Job, session: PostgresSession) -> tuple[str, ...]:
 async def _lack(job: Job, session: PostgresSession) -> str:
     try:
         types = await session.columns(job.sql, job.collector.search_path)
+        for part in job.queries[1:]:
+            await session.columns(part, job.collector.search_path)
     except DatabaseError as error:
         return str(error)
     if missing := missing_columns(job, list(types)):

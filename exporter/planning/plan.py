@@ -1,6 +1,6 @@
 """Catalog x server facts -> the jobs to run, or the reason why a collector is skipped. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -54,6 +54,26 @@ class Job:
         """Return whether its query may be one of several that a statement asks: without parameters or a second pass."""
         each = self.collector
         return each.search_path == "pg_catalog" and not (each.remember or each.batches or each.ledger or each.lenient)
+
+    @cached_property
+    def narrow_sql(self) -> str | None:
+        """The columns by which rows are told apart and changes are seen; None where all rows are read whole."""
+        ledger = self.collector.ledger
+        if ledger is None or ledger.changes is None:
+            return None
+        columns = dict.fromkeys((*ledger.key, *ledger.changes.columns))
+        return signed(narrowed(self.sql, columns), self.collector.name)
+
+    @cached_property
+    def changed_sql(self) -> str | None:
+        """The whole rows whose numbers its $1 lists; None where all rows are read whole."""
+        changes = self.collector.ledger.changes if self.collector.ledger else None
+        return signed(numbered(self.sql, changes.by), self.collector.name) if changes else None
+
+    @cached_property
+    def queries(self) -> tuple[str, ...]:
+        """Every statement that it may run."""
+        return tuple(filter(None, (self.sql, self.narrow_sql, self.changed_sql)))
 
     @cached_property
     def label_columns(self) -> LabelColumns:
@@ -234,6 +254,27 @@ def with_limit(sql: str, limit: int, metrics: tuple[Metric, ...]) -> str:
     return (
         f"SELECT kept.*,\n       count(*) OVER () AS {ROWS_IN_ALL}{sums}\n"  # noqa: S608  # columns are quoted
         f"  FROM (\n{without_end(sql)}\n) AS kept\n LIMIT {limit}"
+    )
+
+
+def narrowed(sql: str, columns: Iterable[str]) -> str:
+    """Return some of the columns of a query only."""
+    names = ",\n       ".join(f"rows.{quoted(column)}" for column in columns)
+    return f"SELECT {names}\n  FROM (\n{without_end(sql)}\n) AS rows"  # noqa: S608  # columns are quoted
+
+
+def numbered(sql: str, by: str) -> str:
+    """Return those rows of a query, in its order, that have one of the numbers in $1, or none.
+
+    The numbers come as texts: the driver knows what an array of text is. OR keeps this a hashed subplan; a join might
+    return the rows in another order.
+    """
+    column = f"rows.{quoted(by)}"
+    return (
+        f"SELECT rows.*\n  FROM (\n{without_end(sql)}\n) AS rows\n"  # noqa: S608  # the column is quoted
+        f" WHERE {column} IS NULL\n"
+        f"    OR {column} IN (SELECT CAST(number AS pg_catalog.int8)\n"
+        "                      FROM pg_catalog.unnest(CAST($1 AS pg_catalog.text[])) AS wanted (number))"
     )
 
 

@@ -4,12 +4,13 @@ import heapq
 import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from exporter.catalog.model import LedgerKey
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
-from exporter.samples.convert import numbers
+from exporter.samples.convert import columns, numbers
 from exporter.samples.label_escaping import escaped, label_values
 from exporter.samples.model import Columns, Family, Number, Rest, Samples
 
@@ -48,13 +49,35 @@ class Ledger:
     def __init__(self, size: int, width: int, rank: int) -> None:
         self._size = size
         self._rank = rank
-        self._last: dict[Key, Row] = {}
+        self._rows: dict[Key, tuple[Row, Hashable]] = {}
+        """The rows of the last look that could be read: their counters and their part."""
+        self._hidden: dict[Key, Row] = {}
+        """Rows of before that may be among the unreadable."""
         self._weights: dict[Hashable, float] = {}
         self._members: dict[Hashable, Counts] = {}
         self._other: Counts = (0,) * width
         self._total: Counts = (0,) * width
         self._looked_at: float | None = None
         self._source: Hashable = None
+        self._is_busy = False
+        self.left_out = 0
+        """Number of parts that were there at the last look and are no members."""
+
+    def reads_whole(self, source: Hashable) -> bool:
+        """Return whether to read all rows whole: there was no look at this source, or most had changed by the last."""
+        return self._is_busy or source != self._source
+
+    def difference(self, marks: Mapping[Key, Row], columns: Sequence[int]) -> tuple[list[Key], list[Key]]:
+        """List the rows of the last look that are no longer as they were, and the rows that are new.
+
+        Args:
+            marks: what each row says now in some of the columns, at least one of which differs in a changed row.
+            columns: the places of these columns.
+
+        """
+        picked = itemgetter(*columns) if len(columns) > 1 else lambda row: (row[columns[0]],)
+        stale = [row for row, (last, _) in self._rows.items() if marks.get(row) != picked(last)]
+        return stale, [row for row in marks if row not in self._rows]
 
     def update(
         self,
@@ -63,6 +86,7 @@ class Ledger:
         part_of: Mapping[Key, Hashable] | None = None,
         unreadable: Collection[Key] = (),
         source: Hashable = None,
+        stale: Iterable[Key] | None = None,
     ) -> Account:
         """Count what has been added since the last call.
 
@@ -72,44 +96,59 @@ class Ledger:
             part_of: the part (label set) that a row belongs to where that is not the row itself.
             unreadable: the keys of rows left out of `rows`, None in the place of what cannot be read of a key.
             source: where the rows come from; those of another one than before say from where on to count.
+            stale: the rows of the last look that are no longer as they were; None for all. The others may be left out
+                of `rows`.
 
         """
-        if source != self._source and self._looked_at is not None:
-            self._last = dict(rows)
-        self._source = source
         parts: Mapping[Key, Hashable] = part_of or {row: row for row in rows}
-        grown: dict[Hashable, Counts] = {}
-        for row, counts in rows.items():
-            last = self._last.get(row)
-            if counts != last:
-                part, growth = parts[row], _growth(counts, last)
-                grown[part] = _add(grown[part], growth) if part in grown else growth
-        self._weigh(grown, now)
-        self._elect(set(parts.values()))
+        seen = {row: (counts, parts[row]) for row, counts in rows.items()}
+        if source != self._source and self._looked_at is not None:
+            self._rows, self._hidden = dict(seen), {}
+        self._source = source
+        grown, changed = self._grown(seen)
+        gone = [row for row in (*(self._rows if stale is None else stale), *unreadable) if row not in rows]
+        self._hidden |= {row: self._rows.pop(row)[0] for row in gone if row in self._rows}
+        self._hidden = {row: self._hidden[row] for row in _hidden(self._hidden, unreadable) if row not in rows}
+        self._rows |= seen
+        self._is_busy = 2 * changed > len(self._rows)
+        present = {part for _, part in self._rows.values()}
+        self._weigh(grown, present, now)
+        self._elect()
+        self.left_out = len(present - self._members.keys())
         for part, growth in grown.items():
             self._add(part, growth)
-        hidden = _hidden((row for row in self._last if row not in rows), unreadable) if unreadable else []
-        self._last = {**{row: self._last[row] for row in hidden}, **rows}
         return Account(dict(self._members), self._other, self._total)
 
-    def _weigh(self, grown: Mapping[Hashable, Counts], now: float) -> None:
-        """Let what was spent before fade, and add what has been spent since."""
+    def _grown(self, seen: Mapping[Key, tuple[Row, Hashable]]) -> tuple[dict[Hashable, Counts], int]:
+        """Say by how much each part grew, and how many rows changed."""
+        grown: dict[Hashable, Counts] = {}
+        changed = 0
+        for row, (counts, part) in seen.items():
+            last, _ = self._rows.get(row) or (self._hidden.get(row), None)
+            if counts != last:
+                changed += 1
+                growth = _growth(counts, last)
+                grown[part] = _add(grown[part], growth) if part in grown else growth
+        return grown, changed
+
+    def _weigh(self, grown: Mapping[Hashable, Counts], present: set[Hashable], now: float) -> None:
+        """Let what was spent before fade, add what has been spent since, and forget the parts that are gone."""
         spent = {part: float(growth[self._rank]) for part, growth in grown.items()}
         # What was spent before the first look is of unknown age: it orders the parts, and anything newer outweighs it.
         scale = 1.0 if self._looked_at is not None else 1.0 / (sum(spent.values()) or 1.0)
         fading = 0.5 ** ((now - (self._looked_at if self._looked_at is not None else now)) / HALF_LIFE_SECONDS)
         self._looked_at = now
-        self._weights = {part: weight * fading for part, weight in self._weights.items()}
+        weights = self._weights
+        self._weights = {p: w * fading for p, w in weights.items() if p in present or p in self._members}
         for part, seconds in spent.items():
             self._weights[part] = self._weights.get(part, 0.0) + seconds * scale
 
-    def _elect(self, present: set[Hashable]) -> None:
+    def _elect(self) -> None:
         """Fill free places by weight, then let much heavier parts take the places of the lightest members."""
-        self._weights = {p: w for p, w in self._weights.items() if p in present or p in self._members}
-        weights = self._weights
-        candidates = (p for p in weights if p not in self._members)
+        weights, free = self._weights, max(self._size - len(self._members), 0)
+        least = -1.0 if free else HYSTERESIS * min(weights.get(p, 0.0) for p in self._members)
+        candidates = (p for p, weight in weights.items() if weight > least and p not in self._members)
         outside = heapq.nlargest(self._size, candidates, key=weights.__getitem__)
-        free = max(self._size - len(self._members), 0)
         for part in outside[:free]:
             self._members[part] = (0,) * len(self._other)
         inside = sorted(self._members, key=lambda p: weights.get(p, 0.0))
@@ -153,28 +192,67 @@ def _add(left: Counts, right: Counts) -> Counts:
 
 def new_ledger(job: Job) -> Ledger:
     """Open the ledger that a collector's file asks for."""
-    rule, columns = _rule(job)
-    return Ledger(size=job.collector.limit or sys.maxsize, width=len(columns), rank=columns.index(rule.rank))
+    rule, of_metrics = _rule(job)
+    return Ledger(size=job.collector.limit or sys.maxsize, width=len(of_metrics), rank=of_metrics.index(rule.rank))
 
 
-def update_ledger(job: Job, table: Columns, names: Names, ledger: Ledger, now: float) -> Samples:
-    """Count the rows of one job; return its members, the remainder (`other` in the last label) and the totals."""
-    rule, columns = _rule(job)
-    if not table:
-        return _samples(job, ledger.update({}, now, source=job.sql), names, 0, 0)
+@dataclass(frozen=True)
+class Comparison:
+    """Difference between the rows as they stand and those of the last look."""
+
+    stale: Sequence[Key]
+    """Rows of the last look that have changed or are gone."""
+    wanted: Sequence[str] | None
+    """Numbers, as text, of the rows that have changed or are new, as far as they have one; None without such rows."""
+
+
+def compared(job: Job, found: Sequence[Any], ledger: Ledger) -> Comparison:
+    """Compare the rows of the narrow query with the last look."""
+    rule, of_metrics = _rule(job)
+    if not rule.changes:
+        raise ValueError(f"{job.collector.name} names no columns in which changes are seen")
+    table = columns(found)
+    keys = zip(*(table.get(column, ()) for column in rule.key), strict=True)
+    values = zip(*(table.get(column, ()) for column in rule.changes.columns), strict=True)
+    marks: dict[Key, Row] = dict(zip(keys, values, strict=True))
+    stale, new = ledger.difference(marks, [of_metrics.index(column) for column in rule.changes.columns])
+    changed = [*(row for row in stale if row in marks), *new]
+    place = rule.key.index(rule.changes.by)
+    wanted = sorted({str(row[place]) for row in changed if row[place] is not None})
+    return Comparison(stale, wanted if changed else None)
+
+
+def key_columns(job: Job, rows: Sequence[Key]) -> Columns:
+    """Turn the keys of some rows into columns by name."""
+    rule, _ = _rule(job)
+    return dict(zip(rule.key, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def update_ledger(
+    job: Job, table: Columns, names: Names, ledger: Ledger, now: float, stale: Sequence[Key] | None = None
+) -> Samples:
+    """Count the rows of one job: all, or those of the last look that are stale, and new ones.
+
+    Return its members, the remainder (`other` in the last label) and the totals.
+    """
+    rows, parts, unreadable = _read(job, table) if table else ({}, {}, [])
+    account = ledger.update(rows, now, parts, unreadable, job.sql, stale)
+    return _samples(job, account, names, ledger.left_out, len(unreadable))
+
+
+def _read(job: Job, table: Columns) -> tuple[dict[Key, Row], dict[Key, Hashable], list[Key]]:
+    """Take the counters of each row, the part that it belongs to, and the keys that cannot be read."""
+    rule, of_metrics = _rule(job)
     values, malformed = numbers(job.metrics, table)
     keys = list(zip(*(table[column] for column in rule.key), strict=True))
-    counts = [values.get(column, [None] * len(keys)) for column in columns]
+    counts = [values.get(column, [None] * len(keys)) for column in of_metrics]
     rows: dict[Key, Row] = dict(zip(keys, zip(*counts, strict=True), strict=True))
-    parts: dict[Key, Hashable] = dict(
-        zip(keys, zip(*(table[label] for label in job.collector.labels), strict=True), strict=True)
-    )
+    labels = zip(*(table[label] for label in job.collector.labels), strict=True)
+    parts: dict[Key, Hashable] = dict(zip(keys, labels, strict=True))
     unreadable = [key for i, key in enumerate(keys) if None in key or i in malformed]
     for key in set(unreadable):
         del rows[key], parts[key]
-    account = ledger.update(rows, now, parts, unreadable, job.sql)
-    left_out = len(set(parts.values()) - account.members.keys())
-    return _samples(job, account, names, left_out, len(unreadable))
+    return rows, parts, unreadable
 
 
 def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
@@ -186,13 +264,13 @@ def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
 
 
 def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:
-    _, columns = _rule(job)
+    _, of_metrics = _rule(job)
     shown = _label_values(job, list(account.members), names)
     pairs = [[f'{label}="{text}"' for text in escaped(list(shown[label]))] for label in job.collector.labels]
     labels = [",".join(row) for row in zip(*pairs, strict=True)]
-    by_column = dict(zip(columns, zip(*account.members.values(), account.other, strict=True), strict=True))
-    totals = dict(zip(columns, account.total, strict=True))
-    others = dict(zip(columns, account.other, strict=True))
+    by_column = dict(zip(of_metrics, zip(*account.members.values(), account.other, strict=True), strict=True))
+    totals = dict(zip(of_metrics, account.total, strict=True))
+    others = dict(zip(of_metrics, account.other, strict=True))
     families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
     families += [Family(total, [""], [totals[m.column]]) for m in job.metrics if (total := m.in_total())]
     rest = [_rest(m.name, others[m.column], totals[m.column]) for m in job.metrics if m.rest]

@@ -128,7 +128,7 @@ class Schedule:
 
     def job_of(self, sql: str) -> Job | None:
         """Find the job of the DSN's database that asks this query; None when it is none of a job."""
-        return next((job for job in self.plan.by_database.get(self._home, ()) if job.sql == sql), None)
+        return next((job for job in self.plan.by_database.get(self._home, ()) if sql in job.queries), None)
 
     def due(self, *, is_vital: bool, database: str | None = None) -> list[Job]:
         """List the jobs that are due, in one database or in all, those first whose last run was quickest."""

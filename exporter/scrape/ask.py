@@ -19,8 +19,8 @@ async def ask(
     how: dict[str, Any] = {"search_path": collector.search_path, "labels": job.label_columns}
     if not collector.batches:
         answer = await session.fetch(job.sql, collector.timeout, *remembered, most_rows=most_rows, **how)
-        if answer.is_cut and (collector.ledger or collector.transform):
-            raise QueryError("query", f"more than {most_rows} rows, as max_samples allows, and all of them are needed")
+        if collector.ledger or collector.transform:
+            refuse_cut(answer, most_rows)
         return answer
     rows: list[Any] = []
     round_trips, last, give_up = 0, 0, clock() + collector.timeout
@@ -35,3 +35,9 @@ async def ask(
         last = answer.rows[-1][collector.batches.by]
         if clock() > give_up:
             raise QueryError("timeout", f"not all rows were read within {collector.timeout:.0f} s: {len(rows)} were")
+
+
+def refuse_cut(answer: Answer, most_rows: int) -> None:
+    """Raise QueryError when there are more rows than may be read, and only all of them together would be true."""
+    if answer.is_cut:
+        raise QueryError("query", f"more than {most_rows} rows, as max_samples allows, and all of them are needed")

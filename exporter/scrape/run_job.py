@@ -10,11 +10,12 @@ from exporter.connections.session import Answer, Question, Session
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
-from exporter.samples.ledger import Ledger, new_ledger, update_ledger
-from exporter.samples.model import Columns, Samples
+from exporter.samples.ledger import Comparison, Ledger, compared, key_columns, new_ledger, update_ledger
+from exporter.samples.model import Samples
 from exporter.samples.sums import Sums
 from exporter.schedule.job_record import Outcome
 from exporter.scrape.ask import ask
+from exporter.scrape.ask_changed import Reading, ask_changed
 from exporter.scrape.parts import Parts
 from exporter.scrape.server_cost import OUR_TEXTS
 
@@ -62,9 +63,8 @@ class JobRunner:
             self._parts.log.info("collectors are asked one by one: %s", error, extra={"reason": error.reason})
             return False
         for job, answer in zip(jobs, answers, strict=True):
-            self._record(
-                job, await self._worked_out(job, session, answer, self._clock() - answer.seconds, answer.seconds)
-            )
+            started = self._clock() - answer.seconds
+            self._record(job, await self._worked_out(job, session, Reading(answer), started, answer.seconds))
         return True
 
     def _record(self, job: Job, outcome: Outcome) -> Outcome:
@@ -83,7 +83,8 @@ class JobRunner:
         """Return whether a backend that we had to abandon may still run this query; another one might end likewise."""
         server = self._parts.discovery.server
         home = server.database if server else job.database
-        return self._parts.pool.budget.still_runs(job.sql, None if job.database == home else job.database)
+        database = None if job.database == home else job.database
+        return any(self._parts.pool.budget.still_runs(sql, database) for sql in job.queries)
 
     def suspend(self, job: Job) -> None:
         """Suspend a job whose query ignored its statement_timeout."""
@@ -94,41 +95,55 @@ class JobRunner:
     async def _outcome(self, job: Job, session: Session) -> Outcome:
         started = self._clock()
         try:
-            remembered = self._remembered.get(job.key, (None,) * len(job.collector.remember))
-            answer = await ask(job, session, remembered, self._clock, self._most_rows(job))
+            reading = await self._read(job, session)
         except DatabaseError as error:
             seconds = self._clock() - started
             spent = seconds if error.reason == "timeout" else 0.0
-            return Outcome(seconds, spent, error=error, is_stuck=session.stuck_on == job.sql)
+            return Outcome(seconds, spent, error=error, is_stuck=session.stuck_on in job.queries)
         except Exception as error:  # noqa: BLE001  # the boundary: one collector never costs another
             return Outcome(self._clock() - started, error=self._unexpected(job, error))
-        on_the_way = self._parts.discovery.least_round_trip * answer.round_trips
-        server_seconds = max(self._clock() - started - on_the_way, 0.0)
-        return await self._worked_out(job, session, answer, started, server_seconds)
+        on_the_way = self._parts.discovery.least_round_trip * reading.answer.round_trips
+        server_seconds = max(self._clock() - started - on_the_way - reading.own_seconds, 0.0)
+        return await self._worked_out(job, session, reading, started, server_seconds)
 
     async def _worked_out(
-        self, job: Job, session: Session, answer: Answer, started: float, server_seconds: float
+        self, job: Job, session: Session, reading: Reading, started: float, server_seconds: float
     ) -> Outcome:
-        """Turn an answer into the outcome of a run that began at `started`."""
+        """Turn what was read into the outcome of a run that began at `started`."""
         found: Samples | DatabaseError
         try:
-            found = await self._samples(job, answer, session)
+            found = await self._samples(job, reading, session)
         except DatabaseError as error:
             found = error
         except Exception as error:  # noqa: BLE001  # the boundary, as above
             found = self._unexpected(job, error)
-        seconds, rows = self._clock() - started, len(answer.rows)
+        seconds, rows = self._clock() - started, len(reading.answer.rows) + reading.narrow_rows
         if isinstance(found, DatabaseError):
             return Outcome(seconds, server_seconds, rows, error=found)
         return Outcome(seconds, server_seconds, rows, found)
+
+    async def _read(self, job: Job, session: Session) -> Reading:
+        """Fetch the rows of a job; of a ledger only those that have changed, where its file says how to tell."""
+        if job.narrow_sql and not (ledger := self._ledger(job)).reads_whole(job.sql):
+
+            async def compare(answer: Answer) -> Comparison:
+                return await self._worked(len(answer.rows), compared, job, answer.rows, ledger)
+
+            return await ask_changed(job, session, compare, self._clock, self._most_rows(job))
+        remembered = self._remembered.get(job.key, (None,) * len(job.collector.remember))
+        return Reading(await ask(job, session, remembered, self._clock, self._most_rows(job)))
 
     def _most_rows(self, job: Job) -> int:
         """Return how many rows fit on a page, of which no more are served; on a small one the cut is still counted."""
         return max(self._max_samples // len(job.metrics), _MANY_ROWS)
 
-    async def _samples(self, job: Job, answer: Answer, session: Session) -> Samples:
+    async def _samples(self, job: Job, reading: Reading, session: Session) -> Samples:
         """Turn the rows into samples; QueryError when declared columns are missing."""
-        table = answer.table if answer.table is not None else await self._worked(answer, columns, answer.rows)
+        rows, stale = reading.answer.rows, reading.stale
+        many = max(len(rows), reading.narrow_rows)
+        table = reading.answer.table
+        if table is None:
+            table = await self._worked(many, columns, rows)
         if table and (missing := missing_columns(job, list(table))):
             self._lacks(job, missing)
         if hidden := sum(table.get(HIDDEN, ())):
@@ -137,23 +152,25 @@ class JobRunner:
             )
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
-        table = await self._worked(answer, transformed, job, table)
+        table = await self._worked(many, transformed, job, table)
         names = self._parts.discovery.names
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
-            ledger = self._ledger(job), self._clock()
-            found = await self._worked(answer, update_ledger, job, table, names, *ledger)
+            ledger = self._ledger(job), self._clock(), stale
+            found = await self._worked(many, update_ledger, job, table, names, *ledger)
         else:
-            found = await self._worked(answer, samples, job, table, names)
+            found = await self._worked(many, samples, job, table, names)
             if any(metric.sum for metric in job.metrics):
                 found = self._sums.setdefault(job.key, Sums()).keep(found)
         if job.collector.statements:
-            await self._count_costs(job, table, session)
-        return replace(found, unread_rows=1) if answer.is_cut else found
+            role = self._parts.discovery.role
+            self._parts.costs.see(table, role, None if stale is None else key_columns(job, stale))
+            await self._count_costs(job, session)
+        return replace(found, unread_rows=1) if reading.answer.is_cut else found
 
-    async def _worked(self, answer: Answer, work: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Do a piece of work on the rows of an answer; on many of them in a thread, beside the event loop."""
-        if len(answer.rows) < _MANY_ROWS:
+    async def _worked(self, many: int, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Do a piece of work on so many rows; on many of them in a thread, beside the event loop."""
+        if many < _MANY_ROWS:
             return work(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
@@ -176,11 +193,11 @@ class JobRunner:
             found = self._ledgers[job.key] = new_ledger(job)
         return found
 
-    async def _count_costs(self, job: Job, table: Columns, session: Session) -> None:
-        """Read what our own statements cost from the statements just collected."""
+    async def _count_costs(self, job: Job, session: Session) -> None:
+        """Count what our own statements cost by the statements just collected."""
         costs, discovery, now = self._parts.costs, self._parts.discovery, self._clock()
         schema = discovery.schema(job)
-        if schema and (missing := costs.missing(table, discovery.role, now)):
+        if schema and (missing := costs.missing(now)):
             sql = OUR_TEXTS.replace("{schema}", schema)
             try:
                 answer = await session.fetch(sql, job.collector.timeout, discovery.role, [*map(str, missing)])
@@ -190,7 +207,7 @@ class JobRunner:
                 return
             costs.learn({row["queryid"]: row["query"] for row in answer.rows})
         per_database = {each.collector.name for each in self._parts.schedule.plan.jobs if each.datname}
-        costs.update(table, discovery.role, discovery.names, per_database, now)
+        costs.update(discovery.names, per_database, now)
 
     def _unexpected(self, job: Job, error: Exception) -> QueryError:
         extra = {"collector": job.collector.name, "datname": job.database}

@@ -25,6 +25,9 @@ one of bigint is.
 LOOK_EVERY_SECONDS = 300.0
 """Least interval between look-ups of an unknown statement of our role, in seconds."""
 
+_Statement = tuple[int, int, bool, float]
+"""Its database, query, level and generation."""
+
 _BLOCKS = ("shared_blks_hit", "shared_blks_read")
 
 
@@ -36,10 +39,29 @@ class ServerCosts:
         self._collectors: dict[int, str] = {}
         self._asked: dict[int, float] = {}
         self._costs: Mapping[tuple[str, str], ServerCost] = {}
+        self._rows: dict[_Statement, Row] = {}
+        """What each statement of our role stands at."""
 
-    def missing(self, table: Columns, role: int, now: float) -> list[int]:
+    def see(self, table: Columns, role: int, stale: Columns | None) -> None:
+        """Note what the statements of our role stand at.
+
+        Args:
+            table: what has been read whole.
+            role: the OID of our role.
+            stale: the keys of rows seen before that have changed or are gone; None for all.
+
+        """
+        if stale is None:
+            self._rows = {}
+        for _, key in _ours(stale or {}, role):
+            self._rows.pop(key, None)
+        for i, key in _ours(table, role):
+            seconds = table["exec_seconds"][i] + table["plan_seconds"][i]
+            self._rows[key] = (seconds, sum(table[column][i] for column in _BLOCKS), table["rows"][i])
+
+    def missing(self, now: float) -> list[int]:
         """Select the statements of our role that are unknown and were not asked for within LOOK_EVERY_SECONDS."""
-        ours = {queryid for _, queryid in _ours(table, role)} - self._collectors.keys()
+        ours = {queryid for _, queryid, *_ in self._rows} - self._collectors.keys()
         self._asked = {queryid: at for queryid, at in self._asked.items() if queryid in ours}
         new = [queryid for queryid in ours if now - self._asked.get(queryid, float("-inf")) >= LOOK_EVERY_SECONDS]
         self._asked |= dict.fromkeys(new, now)
@@ -51,16 +73,15 @@ class ServerCosts:
             if found := re.search(r"/\* pgvigil:(\w+) \*/\s*$", text or ""):
                 self._collectors[queryid] = found[1]
 
-    def update(self, table: Columns, role: int, names: Names, per_database: Collection[str], now: float) -> None:
+    def update(self, names: Names, per_database: Collection[str], now: float) -> None:
         """Count what the statements of our role have cost since the last look."""
         rows: dict[Key, Row] = {}
         parts: dict[Key, Key] = {}
-        for i, queryid in _ours(table, role):
+        for key, counts in self._rows.items():
+            dbid, queryid, *_ = key
             if collector := self._collectors.get(queryid):
-                key = (table["dbid"][i], queryid, table["toplevel"][i], table["generation"][i])
-                seconds = table["exec_seconds"][i] + table["plan_seconds"][i]
-                rows[key] = (seconds, sum(table[column][i] for column in _BLOCKS), table["rows"][i])
-                parts[key] = (collector, table["dbid"][i] if collector in per_database else 0)
+                rows[key] = counts
+                parts[key] = (collector, dbid if collector in per_database else 0)
         members = self._ledger.update(rows, now, parts).members
         labels = [_label(part, names) for part in members]
         self._costs = {
@@ -79,9 +100,13 @@ def _label(part: Hashable, names: Names) -> tuple[str, str]:
     return str(collector), names.text("database", [dbid])[0]
 
 
-def _ours(table: Columns, role: int) -> list[tuple[int, int]]:
-    """List the places and ids of our role's statements."""
+def _ours(table: Columns, role: int) -> list[tuple[int, _Statement]]:
+    """List the places and keys of our role's statements."""
     if not table:
         return []
-    pairs = zip(table["userid"], table["queryid"], strict=True)
-    return [(i, queryid) for i, (userid, queryid) in enumerate(pairs) if userid == role and queryid is not None]
+    keys = zip(*(table[column] for column in ("dbid", "queryid", "toplevel", "generation")), strict=True)
+    return [
+        (i, key)
+        for i, (userid, key) in enumerate(zip(table["userid"], keys, strict=True))
+        if userid == role and key[1] is not None
+    ]

@@ -27,6 +27,7 @@ OTHER = GOOD.replace("name: uptime", "name: other").replace("type: gauge", "type
 
 GAUGE, TOTAL = GOOD.replace("pg_uptime_seconds", "pg_b"), OTHER.replace("pg_uptime_seconds", "pg_b_total")
 ALSO = OTHER.replace("pg_uptime_seconds", "pg_c") + "    also: pg_b_total\n"
+LEDGER = TOTAL + "labels: [a]\nlimit: 5\nledger: {{key: [a], rank: seconds, changes: {{columns: [{}], by: {}}}}}\n"
 SUM = (
     OTHER.replace("pg_uptime_seconds", "pg_sum_total")
     + "    total: pg_b_total\nlabels: [a]\nlimit: 5\nledger: {key: [a], rank: seconds}\n"
@@ -154,6 +155,20 @@ BAD = [
     (GOOD + "kind: odyssey\n", "bad.yaml: kind: Input should be 'postgresql' or 'pgbouncer'"),
     (GOOD + "details: SELECT 1\n", "bad.yaml: details: needs a limit, which decides what rows they are asked for"),
     (GOOD + "batches: {by: a, rows: 5, rank: b}\n", "bad.yaml: batches: needs a limit, and neither a ledger nor"),
+    (
+        LEDGER.format("seconds", "b"),
+        "bad.yaml: ledger.changes.by: b is not in the key; name a column that is",
+    ),
+    (
+        LEDGER.format("seconds, a", "a"),
+        "bad.yaml: ledger.changes.columns: a is not the column of a metric that every version has",
+    ),
+    (
+        LEDGER.format("seconds", "a").replace("column: seconds", "column: seconds\n    since: 14"),
+        "bad.yaml: ledger.changes.columns: seconds is not the column of a metric that every version has",
+    ),
+    (LEDGER.format("", "a"), "bad.yaml: ledger.changes.columns: Tuple should have at least 1 item"),
+    (LEDGER.format("seconds", "a") + "kind: pgbouncer\n", "bad.yaml: ledger.changes: not with kind: pgbouncer"),
     (GOOD + "limit: 5\nremember: [a]\n", "bad.yaml: remember: only the first row is remembered"),
     (GOOD + "kind: pgbouncer\nlimit: 5\ndetails: SELECT 1\n", "bad.yaml: details: not with kind: pgbouncer"),
     (GOOD + "transform: roots\n", "bad.yaml: transform: Input should be 'wait_roots'"),

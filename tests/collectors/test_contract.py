@@ -49,6 +49,8 @@ async def complaints(job: Job, server: Cluster, database: str = "postgres") -> l
     async with await Postgres(SecretStr(server.dsn(database, MONITOR))).connect() as session:
         try:
             types = await session.columns(job.sql)
+            for part in job.queries[1:]:
+                await session.columns(part)
         except QueryError as error:
             return [f"{job.collector.name}: {error}"]
     wrong = [f"{job.collector.name} lacks the column {column}" for column in missing_columns(job, list(types))]

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from clients import client, waiting
-from pages import MONITOR, adds_up, catalog, named, page, scraped, target, uncached
+from pages import MONITOR, Page, adds_up, catalog, named, page, scraped, target, uncached
 
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
@@ -131,6 +132,62 @@ async def test_evictions_are_counted_and_lose_nothing_that_was_seen(cluster: Cal
     assert found.value("pg_statements_entries_max") == 100
     assert totals == sorted(totals)
     assert totals[-1] >= 4 * 60 * 0.7
+
+
+def texts(*widths: int) -> str:
+    """Statements that return so many columns each."""
+    return ";".join(f"SELECT {', '.join(['1'] * width)}" for width in widths)
+
+
+def forget(server: Cluster, text: str) -> int:
+    """Drop the entry of a statement, as an eviction would; return how many calls it had."""
+    row = "FROM pg_stat_statements WHERE query = $1 AND queryid IS NOT NULL"
+    calls = int(server.value(f"SELECT calls {row}", text))
+    server.query(f"SELECT pg_stat_statements_reset(userid, dbid, queryid) {row}", text)
+    return calls
+
+
+def others(found: Page) -> dict[tuple[str, str], float]:
+    """What a page says of the statements of other roles, all of which have series of their own."""
+    return {
+        (name, str(labels)): value
+        for name in found.samples
+        for labels, value in found.series(name)
+        if name.startswith("pg_statements_") and labels.get("usename") == "postgres"
+    }
+
+
+async def test_reading_what_changed_shows_the_same_as_reading_all(major: int, cluster: Callable[..., Cluster]) -> None:
+    """Two exporters side by side, through executions, evictions, returns with as many calls, and resets."""
+    server = cluster(major, {"pg_stat_statements.track_planning": "on"})
+    ours = named(only_statements(limit=1000), "statements")
+    assert ours.ledger
+    whole = ours.model_copy(update={"ledger": ours.ledger.model_copy(update={"changes": None})})
+    watched = [target(server.dsn(user=MONITOR), Catalog((each,))) for each in (ours, whole)]
+    width = "SELECT $1, $2, $3"
+
+    def returns() -> None:
+        server.execute(";".join([texts(3)] * forget(server, width)))
+
+    def nothing() -> None:
+        """Leave all as it is."""
+
+    all_, few = partial(server.execute, texts(*range(1, 61))), partial(server.execute, texts(3, 7, 7))
+    dropped, reset = partial(forget, server, width), partial(server.execute, "SELECT pg_stat_statements_reset()")
+    try:
+        for happens in (all_, nothing, few, returns, few, dropped, few, all_, nothing, few, reset, few, all_, few):
+            happens()
+            found = [await scraped(each) for each in watched]
+            assert others(found[0]) == others(found[1])
+            assert all(map(adds_up, found))
+            assert len(found[0].series(CALLS, usename="postgres")) >= 60
+    finally:
+        for each in watched:
+            await each.close()
+    calls = found[0].value(CALLS, queryid=queryid(server, width), datname="postgres")
+    assert calls == 11 if major >= 17 else 9 <= calls <= 11  # before, a return with more time looks like growth
+    narrowly, at_once = (each.value("pgvigil_collector_returned_rows_total", collector="statements") for each in found)
+    assert narrowly > at_once  # some runs took two statements
 
 
 async def test_a_statement_that_many_are_at_is_seen_before_it_ends(major: int, server: Cluster) -> None:

@@ -35,9 +35,10 @@ def table(*rows: tuple[int, int, int, float]) -> Columns:
 def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
     costs = ServerCosts()
     seen = table((10, 5, 1, 2.0), (10, 6, 1, 3.0), (10, 5, 2, 9.0), (99, 5, 3, 100.0), (10, 5, 4, 50.0))
-    assert costs.missing(seen, 10, now=0) == [1, 2, 4]
+    costs.see(seen, 10, None)
+    assert costs.missing(now=0) == [1, 2, 4]
     costs.learn({1: "SELECT 1\n/* pgvigil:tables */", 2: "SELECT /* pgvigil:locks */", 4: "SELECT 'not ours'"})
-    costs.update(seen, 10, NAMES, {"tables"}, now=0)
+    costs.update(NAMES, {"tables"}, now=0)
     assert {key: (cost.seconds, cost.blocks, cost.rows) for key, cost in costs.all.items()} == {
         ("tables", "shop"): (2.5, 5, 7),
         ("tables", "crm"): (3.5, 5, 7),
@@ -47,18 +48,29 @@ def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
 
 def test_texts_are_not_asked_for_again_and_again() -> None:
     costs = ServerCosts()
-    seen = table((10, 5, 4, 50.0))
-    assert costs.missing(seen, 10, now=0) == [4]
-    assert costs.missing(seen, 10, now=LOOK_EVERY_SECONDS - 1) == []
-    assert costs.missing(seen, 10, now=LOOK_EVERY_SECONDS) == [4]
+    costs.see(table((10, 5, 4, 50.0)), 10, None)
+    assert costs.missing(now=0) == [4]
+    assert costs.missing(now=LOOK_EVERY_SECONDS - 1) == []
+    assert costs.missing(now=LOOK_EVERY_SECONDS) == [4]
 
 
 def test_a_reset_takes_nothing_back() -> None:
     costs = ServerCosts()
     costs.learn({1: "/* pgvigil:locks */"})
     for seconds in (5.0, 0.25):
-        costs.update(table((10, 5, 1, seconds)), 10, NAMES, (), now=0)
+        costs.see(table((10, 5, 1, seconds)), 10, None)
+        costs.update(NAMES, (), now=0)
     assert costs.all["locks", ""].seconds == 6.25
+
+
+def test_a_statement_that_is_as_it_was_stays_and_one_that_is_gone_counts_from_zero_when_it_returns() -> None:
+    costs = ServerCosts()
+    costs.learn({1: "/* pgvigil:locks */", 2: "/* pgvigil:wal */"})
+    both, locks = table((10, 5, 1, 1.0), (10, 5, 2, 1.0), (99, 5, 1, 50.0)), table((10, 5, 1, 1.0))
+    for seen, stale in ((both, None), ({}, {}), (both, both), ({}, locks), (locks, {})):
+        costs.see(seen, 10, stale)
+        costs.update(NAMES, (), now=0)
+    assert {collector: cost.seconds for (collector, _), cost in costs.all.items()} == {"locks": 3, "wal": 1.5}
 
 
 @pytest.mark.parametrize("major", [13, 15, 18])
