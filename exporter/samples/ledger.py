@@ -4,7 +4,7 @@ import heapq
 import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import add, itemgetter, sub
 from typing import Any
 
 from exporter.catalog.model import LedgerKey
@@ -179,15 +179,15 @@ def _blanked(row: Key, blank: Sequence[bool]) -> Key:
 
 def _growth(row: Row, last: Row | None) -> Counts:
     """Say by how much a row grew; one that fell in any column was reset, and all of it is new."""
-    counts = tuple(count or 0 for count in row)
+    counts = tuple([count or 0 for count in row])
     if last is None:
         return counts
-    growth = tuple(now - (then or 0) for now, then in zip(counts, last, strict=True))
+    growth = tuple(map(sub, counts, [then or 0 for then in last]))
     return counts if min(growth) < 0 else growth
 
 
 def _add(left: Counts, right: Counts) -> Counts:
-    return tuple(a + b for a, b in zip(left, right, strict=True))
+    return tuple(map(add, left, right))
 
 
 def new_ledger(job: Job) -> Ledger:
