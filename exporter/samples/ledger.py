@@ -20,6 +20,9 @@ HALF_LIFE_SECONDS = 900.0
 HYSTERESIS = 2.0
 """A part becomes a member only when it weighs this many times as much as the member whose place it takes."""
 
+BUSY_RATIO = 0.25
+"""Share of changed rows beyond which all are read whole: two statements would then cost the server a fifth more."""
+
 HIDDEN_ROWS = 10_000
 """The most absent rows that are remembered because they may be behind unreadable ones."""
 
@@ -64,7 +67,7 @@ class Ledger:
         """Number of parts that were there at the last look and are no members."""
 
     def reads_whole(self, source: Hashable) -> bool:
-        """Return whether to read all rows whole: there was no look at this source, or most had changed by the last."""
+        """Return whether to read all rows whole: there was no look at this source, or many had changed by the last."""
         return self._is_busy or source != self._source
 
     def difference(self, marks: Mapping[Key, Row], columns: Sequence[int]) -> tuple[list[Key], list[Key]]:
@@ -110,7 +113,7 @@ class Ledger:
         self._hidden |= {row: self._rows.pop(row)[0] for row in gone if row in self._rows}
         self._hidden = {row: self._hidden[row] for row in _hidden(self._hidden, unreadable) if row not in rows}
         self._rows |= seen
-        self._is_busy = 2 * changed > len(self._rows)
+        self._is_busy = changed > BUSY_RATIO * len(self._rows)
         present = {part for _, part in self._rows.values()}
         self._weigh(grown, present, now)
         self._elect()
