@@ -28,6 +28,10 @@ SOURCES: Mapping[SourceName, ByVersion] = {
 }
 """Name -> query, of what is beneath pg_stat_activity (less the texts of queries) and pg_locks, which join catalogs."""
 
+OF_LOCK_TABLE: frozenset[SourceName] = frozenset({"locks", "locked"})
+"""Sources that read the lock table: while a thousand sessions look for deadlocks, a server keeps its readers waiting
+and heeds no timeout."""
+
 Tables = Mapping[str, str]
 """Name -> query, of the tables that a query reads besides those of the server."""
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
 from exporter.catalog.model import COMPUTED, TRANSFORMS, Catalog, Collector, Metric
-from exporter.catalog.sources import Tables, tables, with_tables
+from exporter.catalog.sources import OF_LOCK_TABLE, Tables, tables, with_tables
 from exporter.kinds import PRODUCTS
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
@@ -54,6 +54,11 @@ class Job:
         """Return whether its query may be one of several that a statement asks: without parameters or a second pass."""
         each = self.collector
         return each.search_path == "pg_catalog" and not (each.remember or each.batches or each.ledger or each.lenient)
+
+    @cached_property
+    def reads_lock_table(self) -> bool:
+        """Return whether it reads the lock table, for which it may have to wait."""
+        return not OF_LOCK_TABLE.isdisjoint(self.collector.sources)
 
     @cached_property
     def narrow_sql(self) -> str | None:

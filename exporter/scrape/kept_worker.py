@@ -89,14 +89,19 @@ class KeptWorker:
                 await self._ready()
 
     def _groups(self, jobs: Sequence[Job], session: Session) -> list[list[Job]]:
-        """Group what one statement may ask: quick queries of the same cache, which are due together again."""
+        """Group what one statement may ask: quick queries of the same cache, which are due together again.
+
+        Those that read the lock table are groups of their own and come last, so that all others are answered while it
+        keeps them waiting.
+        """
         if self._parts.clock() < self._alone_until or self._parts.pool.budget.abandoned:
             return []
-        groups: dict[float, list[Job]] = {}
+        groups: dict[tuple[bool, float], list[Job]] = {}
         for job in jobs:
             if job.can_join and session.can_join(job.sql) and self._parts.schedule.is_quick(job):
-                groups.setdefault(self._parts.schedule.cache(job), []).append(job)
-        return [sorted(group, key=lambda job: job.key) for group in groups.values() if len(group) > 1]
+                groups.setdefault((job.reads_lock_table, self._parts.schedule.cache(job)), []).append(job)
+        in_order = (groups[key] for key in sorted(groups))
+        return [sorted(group, key=lambda job: job.key) for group in in_order if len(group) > 1]
 
     async def _ready(self) -> tuple[Session, Vitals]:
         """Choose a connection that answers; where this worker's cannot be had, the other one serves both.

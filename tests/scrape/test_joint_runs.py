@@ -110,3 +110,23 @@ def test_what_is_slow_has_parameters_or_is_due_at_other_times_is_asked_alone() -
             assert [server.runs(name) for name in ("a", "slow", "remembers", "cached", "joint")] == [3, 3, 3, 3, 0]
 
     in_virtual_time(scenario())
+
+
+def test_what_reads_the_lock_table_is_asked_last_and_costs_no_other() -> None:
+    """While a thousand sessions look for deadlocks, it keeps readers waiting beyond their timeout."""
+
+    async def scenario() -> None:
+        server = joining()
+        locks = [collector(name, sources=["locks"]) for name in ("locks_a", "locks_b")]
+        for each in locks:
+            server.on(each.name, rows=ONE)
+        async with scraping(server, *locks, *three()) as target:
+            await target.scrape(10)
+            for each in locks:
+                server.on(each.name, hangs=True)
+            report = await target.scrape(10)
+            assert [job(report, name).success for name in NAMES] == [True, True, True]
+            assert [server.runs(name) for name in NAMES] == [1, 1, 1]
+            assert server.runs("joint") == 2
+
+    in_virtual_time(scenario())
