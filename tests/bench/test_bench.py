@@ -113,7 +113,14 @@ def test_a_peer_is_a_name_and_a_command() -> None:
 
 def test_equal_freshness_has_the_subjects_that_theirs_has_and_caches_nothing() -> None:
     default, with_statements = exporters.subjects("default"), exporters.subjects("default", exporters.STATEMENTS)
-    assert default >= {"locks", "databases", "database_sizes", "table_access", "settings", "replication_slots"}
+    assert default >= {
+        "locks",
+        "database_transactions",
+        "database_sizes",
+        "table_access",
+        "settings",
+        "replication_slots",
+    }
     assert not default & {"statements", "indexes", "lock_blockers", "wraparound", "connections"}
     assert with_statements - default == {"statements"}
     assert default < {each.name for each in load(BUILT_IN)}
