@@ -9,7 +9,8 @@ from click import Command
 from exporter.__main__ import cli
 from exporter.catalog.model import Collector
 from exporter.settings import PREFIX, Settings, load_settings
-from exporter.web.app import create_app
+from exporter.web.scraper_routes import ScraperRoutes
+from exporter.web.user_pages import create_user_app
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -35,7 +36,9 @@ def test_every_command_is_described(command: Command) -> None:
 
 
 def test_every_route_is_described() -> None:
-    routes = [getattr(route, "path", "") for route in create_app({}, load_settings()).routes]
+    settings = load_settings()
+    app = create_user_app({}, settings, ScraperRoutes({}, settings))
+    routes = [getattr(route, "path", "") for route in app.routes]
     assert routes
     assert [path for path in routes if f"`{path}" not in README] == []
 

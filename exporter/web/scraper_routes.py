@@ -1,0 +1,114 @@
+"""The routes of scrapers and of the probes of a platform: none of them needs FastAPI."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from exporter.exposition.compression import gzip_accepted
+from exporter.exposition.negotiation import Format, negotiate
+from exporter.exposition.page import Pages, page_of
+from exporter.exposition.process_metrics import process_families
+from exporter.exposition.self_metrics import up_families
+from exporter.report import Report
+from exporter.samples.model import Family
+from exporter.scrape.target import Target
+from exporter.settings import Settings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class ScraperRoutes:
+    """One method a route."""
+
+    def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
+        self._targets = targets
+        self._settings = settings
+        self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
+        self._writing: dict[str, float] = {}
+        """Seconds to write each target's page after its collection: a decaying maximum of the last pages."""
+
+    @property
+    def by_path(self) -> dict[str, Endpoint]:
+        """The routes by their path."""
+        return {"/metrics": self.metrics, "/probe": self.probe, "/healthz": self.alive, "/readyz": self.ready}
+
+    async def metrics(self, request: Request) -> Response:
+        """Serve the one target with the exporter's own metrics; with several, who is up."""
+        if "" in self._targets:
+            return await self._scraped(request, "", process_families())
+        seconds = seconds_of(request, self._settings)
+        reports = await of_all(self._targets, lambda target: target.ping(seconds))
+        families = [family for name, report in reports.items() for family in up_families(report, {"target": name})]
+        return _answer(request, lambda form, gzip: page_of([*families, *process_families()], form, gzip))
+
+    async def probe(self, request: Request) -> Response:
+        """Serve one of several targets, by its configured name; never a free address."""
+        target = request.query_params.get("target", "")
+        if target not in self._targets:
+            return unknown(target, self._targets)
+        return await self._scraped(request, target)
+
+    async def alive(self, _: Request) -> Response:
+        """The process lives: depends on nothing else, least of all on PostgreSQL."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        """The process has read its settings and collectors and can be scraped."""
+        return PlainTextResponse("ok\n")
+
+    async def _scraped(self, request: Request, name: str, process: Iterable[Family] = ()) -> Response:
+        started, seconds = time.monotonic(), seconds_of(request, self._settings)
+        report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
+        pages = self._pages[name]
+        answer = _answer(request, lambda form, gzip: pages.pieces(report, form, gzip, process))
+        took = time.monotonic() - started - report.seconds
+        self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
+        return answer
+
+
+class _Pieces(Response):
+    """An answer whose body is sent in the pieces that it was made of, which other answers may share."""
+
+    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, pieces)))})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a client that reads slowly holds up only this."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _answer(request: Request, write: Callable[[Format, bool], list[bytes]]) -> Response:
+    form = negotiate(request.headers.get("Accept", ""))
+    gzip = gzip_accepted(request.headers.get("Accept-Encoding", ""))
+    headers = {"Content-Type": form.content_type, "Vary": "Accept, Accept-Encoding"}
+    return _Pieces(write(form, gzip), headers | ({"Content-Encoding": "gzip"} if gzip else {}))
+
+
+async def of_all(targets: Mapping[str, Target], ask: Callable[[Target], Awaitable[Report]]) -> dict[str, Report]:
+    """Ask all targets at once."""
+    return dict(zip(targets, await asyncio.gather(*map(ask, targets.values())), strict=True))
+
+
+def seconds_of(request: Request, settings: Settings) -> float:
+    """Return this request's timeout in seconds: the scraper's header, else the setting, less the offset."""
+    try:
+        said = float(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+    except ValueError:
+        said = 0.0
+    limit = said if 0 < said < 3600 else settings.scrape_timeout
+    return max(limit - settings.scrape_timeout_offset, limit / 2)
+
+
+def unknown(target: str, targets: Mapping[str, Target]) -> Response:
+    """Say that no target has this name, and which names there are."""
+    only = "none by name: there is one target, at /metrics" if targets else "none"
+    configured = ", ".join(filter(None, targets)) or only
+    return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)

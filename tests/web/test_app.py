@@ -1,0 +1,58 @@
+"""Scrapers are answered without FastAPI, and as FastAPI would answer them."""
+
+import asyncio
+import subprocess
+import sys
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from exporter.settings import Settings
+from exporter.web.app import create_app
+from exporter.web.scraper_routes import ScraperRoutes
+from exporter.web.user_pages import create_user_app
+
+SETTINGS = Settings(targets=())
+
+OFFLINE = """
+import asyncio, sys, httpx
+from exporter.settings import Settings
+from exporter.web.app import create_app
+
+async def ask(*paths):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app({}, Settings(targets=())))) as client:
+        return [(await client.get("http://here" + path)).status_code for path in paths]
+
+print(asyncio.run(ask("/metrics", "/probe?target=x", "/healthz", "/readyz")), {"fastapi", "jinja2"} & {*sys.modules})
+print(asyncio.run(ask("/incidents?format=json")), sorted({"fastapi", "jinja2"} & {*sys.modules}))
+"""
+
+
+async def answer(app: ASGIApp, method: str, path: str) -> tuple[int, dict[str, str], str]:
+    """Ask an application; values of a page change from one to the next."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+        found = await client.request(method, path)
+    headers = {name: value for name, value in found.headers.items() if name != "content-length"}
+    return found.status_code, headers, "" if path == "/metrics" and found.is_success else found.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/metrics/", "/probe?target=x", "/healthz", "/readyz", "/", "/incidents/x", "/nothing"]
+)
+async def test_every_request_is_answered_as_by_fastapi(method: str, path: str) -> None:
+    found = await answer(create_app({}, SETTINGS), method, path)
+    assert found == await answer(create_user_app({}, SETTINGS, ScraperRoutes({}, SETTINGS)), method, path)
+    assert found[0] != 500
+
+
+async def test_users_who_ask_at_once_share_one_application() -> None:
+    app = create_app({}, SETTINGS)
+    found = await asyncio.gather(*(answer(app, "GET", "/incidents") for _ in range(5)))
+    assert found == [(200, {"content-type": "application/json"}, "[]")] * 5
+
+
+def test_a_scraper_costs_no_import_of_what_only_users_need() -> None:
+    done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[200, 404, 200, 200] set()", "[200] ['fastapi', 'jinja2']"]
