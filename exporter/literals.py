@@ -25,14 +25,15 @@ _QUERIES = frozenset(
 )
 """First words of statements whose bare words are names. In all others a bare word may be a value."""
 
-_NAME = r'(?:"(?:[^"]|"")*"|[\w$?\x80-\U0010ffff]+)'
+NAME = r'(?:"(?:[^"]|"")*"|[^\x00-#%-/:->@[-^`{-\x7f]+)'
+"""A name: between quotes, or of `[\\w$?\\x80-\\U0010ffff]`, which takes 5 ms to compile where case is ignored."""
 
 _BARE_VALUES = re.compile(
     rf"""
-    (?P<setting> \b SET \s+ (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+ {_NAME} (?:\s*\.\s*{_NAME})* \s* (?:=|TO\b) ) \s* \S.*
+    (?P<setting> \b SET \s+ (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+ {NAME} (?:\s*\.\s*{NAME})* \s* (?:=|TO\b) ) \s* \S.*
     | (?P<malformed>
           ^ \s* SET \s+ (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+ (?!(?:ROLE|SESSION|TRANSACTION|CONSTRAINTS)\b)
-          {_NAME} (?:\s*\.\s*{_NAME})*
+          {NAME} (?:\s*\.\s*{NAME})*
       ) \s+ (?!=|TO\b) \S.*
     | (?P<program> \b PROGRAM ) \s+ \S.*
     | (?P<password> \b (?:\w*PASSW(?:OR)?D|IDENTIFIED\s+BY)\b \s* (?:=|TO\b)? ) \s* [^\s,;)]+
@@ -45,7 +46,7 @@ _BARE_VALUES = re.compile(
 pg_stat_activity shows a statement that failed to parse like any other.
 """
 
-_OPTION = re.compile(rf"\s*(?:(?:ADD|SET|DROP)\s+)?{_NAME}", re.IGNORECASE)
+_OPTION = re.compile(rf"\s*(?:(?:ADD|SET|DROP)\s+)?{NAME}", re.IGNORECASE)
 
 
 def without_literals(text: str) -> str:

@@ -1,12 +1,14 @@
 """Normalised texts: no literal of anybody's reaches a page."""
 
+import re
+import sys
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.literals import without_literals
+from exporter.literals import NAME, without_literals
 from exporter.scrape.statement_texts import ASK_AGAIN_SECONDS, Texts
 
 
@@ -138,3 +140,9 @@ def test_a_text_that_cannot_be_read_is_not_asked_for_by_every_client() -> None:
     assert texts.missing([1], 0) == [1]
     assert [texts.missing([1], second) for second in range(1, 15)] == [[]] * 14
     assert texts.missing([1], ASK_AGAIN_SECONDS) == [1]
+
+
+def test_a_name_has_the_characters_of_postgresql_and_of_our_own_placeholders() -> None:
+    plain, ours = (re.compile(pattern, re.IGNORECASE) for pattern in (r"[\w$?\x80-\U0010ffff]", NAME))
+    characters = [chr(code) for code in range(sys.maxunicode + 1)]
+    assert [each for each in characters if bool(plain.fullmatch(each)) != bool(ours.fullmatch(each))] == []
