@@ -1,8 +1,6 @@
 """Serves the targets over HTTP until it is stopped."""
 
 import asyncio
-import ctypes
-import gc
 import logging
 import os
 import signal
@@ -17,6 +15,7 @@ from exporter.errors import PortInUseError
 from exporter.settings import Settings
 from exporter.web.app import create_app
 from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, Seldom, connections_within, files_for
+from exporter.web.garbage_collection import GarbageCollection
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +48,10 @@ def serve(settings: Settings) -> None:
     )
     config.load()
     logging.getLogger("uvicorn.error").addFilter(Seldom())
-    _give_back_memory()
+    garbage = GarbageCollection()
+    garbage.begin()
     with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
-        _Server(config, _limits(settings)).run(sockets=[listener])
+        _Server(config, _limits(settings), garbage).run(sockets=[listener])
 
 
 def _say_ignored(number: signal.Signals) -> None:
@@ -69,8 +69,9 @@ def _limits(settings: Settings) -> Limits:
 class _Server(uvicorn.Server):
     """Ticks once a second. uvicorn ticks ten times, most of an idle exporter's CPU, and has no setting for it."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, garbage: GarbageCollection) -> None:
         super().__init__(config)
+        self._garbage = garbage
         self.server_state = self._clients = Clients(limits)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -80,10 +81,11 @@ class _Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(number, _say_ignored, number)
 
     async def main_loop(self) -> None:
-        """Keep the Date header fresh, and drop clients that have had their time, until it is time to stop."""
+        """Keep the Date header fresh, drop clients that have had their time, and collect garbage, until it is over."""
         while not self.should_exit:
             await self.on_tick(0)
             self._clients.drop_overdue(asyncio.get_running_loop().time())
+            self._garbage.step()
             await asyncio.sleep(1)
 
 
@@ -97,13 +99,3 @@ def _listener(settings: Settings) -> socket.socket:
         raise PortInUseError(
             f"cannot listen on {settings.listen}: {why}; set PGVIGIL_LISTEN to another address"
         ) from error
-
-
-def _give_back_memory() -> None:
-    """Return what importing and loading needed for a moment; what is left stays, so the collector may skip it."""
-    gc.collect()
-    gc.freeze()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # another libc: nothing to give back

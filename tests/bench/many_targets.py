@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
@@ -37,7 +38,7 @@ DEADLINE_SECONDS = 10.0
 _HEADERS = {"Accept-Encoding": "gzip", "X-Prometheus-Scrape-Timeout-Seconds": f"{DEADLINE_SECONDS:g}"}
 _IDLE_PAGES = 6
 _IDLE_SECONDS = 0.7
-_SETTINGS = {**FAST, "shared_buffers": "64MB", "shared_preload_libraries": "pg_stat_statements"}
+_SETTINGS = {**FAST, "shared_buffers": "16MB", "shared_preload_libraries": "pg_stat_statements"}
 
 
 @contextmanager
@@ -118,10 +119,11 @@ class Many:
     rss: list[float] = field(default_factory=list)
     _settled_at: float = 0.0
 
-    def measure(self, folder: Path, dsn: str, scratch: Path, seconds: float) -> None:
+    def measure(self, folder: Path, dsns: Sequence[str], scratch: Path, seconds: float) -> None:
         """Run once."""
         config = scratch / "targets.yaml"
-        config.write_text(json.dumps({"targets": [{"name": f"t{n:03}", "dsn": dsn} for n in range(self.targets)]}))
+        targets = [{"name": f"t{n:03}", "dsn": dsns[n % len(dsns)]} for n in range(self.targets)]
+        config.write_text(json.dumps({"targets": targets}))
         with served(folder, scratch / "pauses", config=str(config)) as (process, port):
             asyncio.run(self._scrape(process, f"http://{HOST}:{port}", seconds))
             self.rss.append(process.memory_info().rss / 1e6)
@@ -191,34 +193,38 @@ def _print(what: str, found: Mapping[Path, object]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the server, measure by turns, remove it; a goal that is missed is no failure."""
+    """Make the servers, measure by turns, remove them; a goal that is missed is no failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="another checkout, measured in turn with this one")
     parser.add_argument("--starts", type=int, default=5, help="starts with one target (5)")
-    parser.add_argument("--targets", type=int, default=200, help="targets, all of them on one server (200)")
+    parser.add_argument("--targets", type=int, default=200, help="targets in all (200)")
+    parser.add_argument("--servers", type=int, default=10, help="servers that the targets share (10)")
     parser.add_argument("--runs", type=int, default=1, help="runs with many targets (1)")
     parser.add_argument("--seconds", type=float, default=60, help="length of such a run (60)")
     options = parser.parse_args(arguments)
     folders = [*([options.against.resolve()] if options.against else []), HERE]
-    settings = {**_SETTINGS, "max_connections": str(100 + 5 * options.targets)}
-    with (
-        tempfile.TemporaryDirectory(prefix="pgvigil-bench-") as made,
-        Cluster(build(NEWEST), settings=settings) as cluster,
-    ):
-        cluster.execute("CREATE ROLE pgvigil LOGIN; GRANT pg_monitor TO pgvigil; CREATE EXTENSION pg_stat_statements")
-        dsn, scratch = cluster.dsn("postgres", "pgvigil") + "?sslmode=disable", Path(made)
+    with tempfile.TemporaryDirectory(prefix="pgvigil-bench-") as made, ExitStack() as stack:
+        scratch = Path(made)
+        clusters = [stack.enter_context(_server(options)) for _ in range(options.servers if options.runs else 1)]
+        dsns = [cluster.dsn("postgres", "pgvigil") + "?sslmode=disable" for cluster in clusters]
         starts = {folder: Start() for folder in folders}
-        for _ in range(options.starts):
-            for folder, start in starts.items():
-                start.measure(folder, dsn, scratch / "pauses")
+        for _, (folder, start) in product(range(options.starts), starts.items()):
+            start.measure(folder, dsns[0], scratch / "pauses")
         if options.starts:
             _print("one target", starts)
         many = {folder: Many(options.targets) for folder in folders}
-        for _ in range(options.runs):
-            for folder, each in many.items():
-                each.measure(folder, dsn, scratch, options.seconds)
+        for _, (folder, each) in product(range(options.runs), many.items()):
+            each.measure(folder, dsns, scratch, options.seconds)
         if options.runs:
             _print(f"{options.targets} targets", many)
+
+
+@contextmanager
+def _server(options: argparse.Namespace) -> Iterator[Cluster]:
+    settings = {**_SETTINGS, "max_connections": str(50 + 5 * options.targets // options.servers)}
+    with Cluster(build(NEWEST), settings=settings) as cluster:
+        cluster.execute("CREATE ROLE pgvigil LOGIN; GRANT pg_monitor TO pgvigil; CREATE EXTENSION pg_stat_statements")
+        yield cluster
 
 
 if __name__ == "__main__":
