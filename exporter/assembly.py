@@ -9,6 +9,7 @@ from exporter.connections.session import Connector
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.scrape.target import Options, Target
+from exporter.scrape.turns import Turns
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
 
@@ -28,8 +29,9 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
+    turns = Turns()
     return {
-        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name)
+        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name, turns=turns)
         for name, connection in settings.servers
     }
 

@@ -35,6 +35,7 @@ from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
 from exporter.report import JobStatus, Report
 from exporter.scrape.target import Options, Target
+from exporter.scrape.turns import Turns
 from exporter.sql import signed
 
 ROLE = 10
@@ -279,11 +280,11 @@ def catalog(*collectors: Collector) -> Catalog:
 
 @asynccontextmanager
 async def scraping(
-    server: FakeServer, *collectors: Collector, name: str = "db1", **options: Any
+    server: FakeServer, *collectors: Collector, name: str = "db1", turns: Turns | None = None, **options: Any
 ) -> AsyncIterator[Target]:
     """A target of the fake server, on the loop's clock."""
     clock = asyncio.get_running_loop().time
-    target = Target(catalog(*collectors), server, Options(**options), name, clock)
+    target = Target(catalog(*collectors), server, Options(**options), name, clock, turns)
     try:
         yield target
     finally:

@@ -34,7 +34,12 @@ class KeptWorker:
         return self._parts.schedule.due(is_vital=self.is_vital)
 
     async def discover(self) -> Session | None:
-        """Connect and learn what the server is; None when there is no connection, and what was due misses its run."""
+        """Connect and learn what the server is; None when there is no connection, and what was due misses its run.
+
+        The first time takes its turn among the targets, but for the vital few.
+        """
+        if not self.is_vital and not self._parts.discovery.has_learned:
+            await self._parts.turns.next()
         try:
             session, vitals = await self._ready()
         except ConnectError as error:

@@ -10,6 +10,7 @@ from exporter.logs import TargetLog
 from exporter.schedule.schedule import Schedule
 from exporter.scrape.health import Health
 from exporter.scrape.server_cost import ServerCosts
+from exporter.scrape.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Parts:
     costs: ServerCosts
     log: TargetLog
     clock: Callable[[], float]
+    turns: Turns
 
     def note(self, vitals: Vitals) -> None:
         """Note the latest vitals: the server is up; a server of another version makes every job due."""

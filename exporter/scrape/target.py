@@ -27,6 +27,7 @@ from exporter.scrape.ping import Ping
 from exporter.scrape.run_job import JobRunner
 from exporter.scrape.server_cost import ServerCosts
 from exporter.scrape.statement_texts import StatementList, StatementReader
+from exporter.scrape.turns import Turns
 from exporter.watch.incidents import Incident
 from exporter.watch.loop import Watch, WatchOptions
 
@@ -65,6 +66,7 @@ class Target:
         options: Options | None = None,
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
+        turns: Turns | None = None,
     ) -> None:
         self.kind = connector.kind
         self.address = connector.address
@@ -80,6 +82,7 @@ class Target:
             ServerCosts(),
             log,
             clock,
+            turns or Turns(),
         )
         self._clock = clock
         self._login_probe = LoginProbe(connector, pool.budget, log)
@@ -93,8 +96,7 @@ class Target:
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
-        watch = options.watch
-        self._watch = Watch(parts.discovery, pool, watch, name, clock, log) if watch else None
+        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 

@@ -1,14 +1,16 @@
 """The HTTP application: scrapers are answered without FastAPI, which is imported when a user asks for a page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from exporter.report import Report
 from exporter.scrape.target import Target
+from exporter.scrape.turns import Turns
 from exporter.settings import Settings
 from exporter.web.scraper_routes import ScraperRoutes
 
@@ -21,13 +23,12 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        for target in targets.values():
-            target.start()
-        logins = [asyncio.create_task(target.ping(_FIRST_LOGIN_SECONDS)) for target in targets.values()]
+        logins: list[asyncio.Task[Report]] = []
+        beginning = asyncio.create_task(_begin(targets.values(), logins), name="begin")
         yield
-        for login in logins:
-            login.cancel()
-        await asyncio.gather(*logins, return_exceptions=True)
+        for task in (beginning, *logins):
+            task.cancel()
+        await asyncio.gather(beginning, *logins, return_exceptions=True)
         await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
 
     scrapers = ScraperRoutes(targets, settings)
@@ -39,6 +40,15 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], lifespan=lifespan)
+
+
+async def _begin(targets: Iterable[Target], logins: list[asyncio.Task[Report]]) -> None:
+    """Look at each target and log in to it, one after another: hundreds at once would stop the loop."""
+    turns = Turns()
+    for target in targets:
+        await turns.next()
+        target.start()
+        logins.append(asyncio.create_task(target.ping(_FIRST_LOGIN_SECONDS)))
 
 
 class _AtFirstRequest:
