@@ -20,6 +20,7 @@ _FIRST_LOGIN_SECONDS = 10.0
 
 def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
     """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`."""
+    scrapers = ScraperRoutes(targets, settings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -30,8 +31,7 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
             task.cancel()
         await asyncio.gather(beginning, *logins, return_exceptions=True)
         await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
-
-    scrapers = ScraperRoutes(targets, settings)
+        scrapers.close()
 
     def build() -> ASGIApp:
         from exporter.web.user_pages import create_user_app

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -20,6 +21,12 @@ from exporter.settings import Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_MANY_SAMPLES = 5_000
+"""Samples from which a page is written in a thread: more would stop the event loop, and so all targets, too long."""
+
+_OWN_SAMPLES = 10
+"""Own samples about each collector in each database, which are written anew for each page."""
+
 
 class ScraperRoutes:
     """One method a route."""
@@ -28,6 +35,9 @@ class ScraperRoutes:
         self._targets = targets
         self._settings = settings
         self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
+        self._locks = {name: asyncio.Lock() for name in targets}
+        """One for each target: its pages are written one after another, since each continues the one before."""
+        self._thread = ThreadPoolExecutor(1, "pages")
         self._writing: dict[str, float] = {}
         """Seconds to write each target's page after its collection: a decaying maximum of the last pages."""
 
@@ -64,10 +74,24 @@ class ScraperRoutes:
         started, seconds = time.monotonic(), seconds_of(request, self._settings)
         report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
         pages = self._pages[name]
-        answer = _answer(request, lambda form, gzip: pages.pieces(report, form, gzip, process))
+        async with self._locks[name]:
+            answer = await self._worked(
+                report, lambda: _answer(request, lambda form, gzip: pages.pieces(report, form, gzip, process))
+            )
         took = time.monotonic() - started - report.seconds
         self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
         return answer
+
+    async def _worked(self, report: Report, write: Callable[[], Response]) -> Response:
+        """Write a page; a large one in a thread, beside the event loop."""
+        samples = sum(job.samples.size for job in report.jobs if job.samples)
+        if samples + _OWN_SAMPLES * len(report.jobs) < _MANY_SAMPLES:
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, write)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
 
 class _Pieces(Response):

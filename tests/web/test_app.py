@@ -6,6 +6,7 @@ import sys
 
 import httpx
 import pytest
+from fake_session import FakeServer, collector, scraping
 from starlette.types import ASGIApp
 
 from exporter.settings import Settings
@@ -14,6 +15,8 @@ from exporter.web.scraper_routes import ScraperRoutes
 from exporter.web.user_pages import create_user_app
 
 SETTINGS = Settings(targets=())
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 OFFLINE = """
 import asyncio, sys, httpx
@@ -56,3 +59,22 @@ async def test_users_who_ask_at_once_share_one_application() -> None:
 def test_a_scraper_costs_no_import_of_what_only_users_need() -> None:
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[200, 404, 200, 200] set()", "[200] ['fastapi', 'jinja2']"]
+
+
+async def test_a_large_page_is_written_beside_the_loop() -> None:
+    server = FakeServer()
+    server.on("tables", rows=[{"relname": f"t{number}", "value": number} for number in range(100_000)])
+    tables = collector("tables", labels=["relname"], cache=60)
+    async with (
+        scraping(server, tables) as target,
+        httpx.AsyncClient(transport=httpx.ASGITransport(create_app({"": target}, SETTINGS))) as client,
+    ):
+        plain = await client.get("http://here/metrics")
+        page = asyncio.create_task(client.get("http://here/metrics", headers={"Accept": OPENMETRICS}))
+        answered = 0
+        while not page.done():
+            await asyncio.sleep(0)
+            answered += (await client.get("http://here/healthz")).is_success
+        assert answered > 20
+        assert server.runs("tables") == 1
+        assert [text.count("\npg_tables{") for text in (plain.text, page.result().text)] == [100_000, 100_000]
