@@ -51,7 +51,7 @@ class Pages:
             else:
                 families = (family for result in results for family in result.families)
                 known = results, block(self._twinned(families), form.openmetrics)
-                (kept if len(known[1].text) >= _LARGE_BYTES else fresh).append(known[1])
+                (kept if known[1].size >= _LARGE_BYTES else fresh).append(known[1])
             after[name] = known
         self._blocks[form.openmetrics] = after
         own = [*own_families(report), *process, *(compatibility_families(report) if self._compatibility_names else ())]
