@@ -1,6 +1,7 @@
 """Writes SQL as text: quotes names and values, tags a statement with its collector's name. Pure."""
 
 import re
+from sys import intern
 
 _TOKEN = re.compile(
     r"""
@@ -25,9 +26,10 @@ def quoted(identifier: str) -> str:
 def signed(sql: str, name: str) -> str:
     """Say in a comment who asks, for operators of the server, and to know our own costs there.
 
-    It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement.
+    It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement. All
+    targets share the text.
     """
-    return f"{without_end(sql)}\n/* pgvigil:{name} */"
+    return intern(f"{without_end(sql)}\n/* pgvigil:{name} */")
 
 
 def without_end(sql: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -87,7 +87,7 @@ class JobRecord:
     """Rows of all runs."""
     errors: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
-    _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+    _costs: tuple[float, ...] = ()
 
     @property
     def cost(self) -> float:
@@ -155,7 +155,7 @@ class JobRecord:
     def _add_cost(self, outcome: Outcome) -> None:
         if outcome.samples is None and outcome.server_seconds == 0.0:
             return
-        self._costs.append(outcome.server_seconds)
+        self._costs = (*self._costs[-2:], outcome.server_seconds)
         self.server_seconds += outcome.server_seconds
         self.rows += outcome.rows
 
