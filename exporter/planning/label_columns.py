@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from exporter.sql import quoted, without_end
 
@@ -32,6 +33,12 @@ class LabelColumns:
 
     The driver has no value for the year 20000, which would cost the whole answer.
     """
+
+    @classmethod
+    @lru_cache(1024)
+    def of(cls, names: frozenset[str], values: frozenset[str], is_lenient: bool) -> "LabelColumns":
+        """Return the same object for the same columns, for the jobs of all targets and databases to share."""
+        return cls(names, values, is_lenient)
 
     def query(self, sql: str, columns: Sequence[tuple[str, int]]) -> str:
         """Write the query so that it returns text where the driver would return something else.

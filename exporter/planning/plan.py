@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
 from exporter.catalog.model import COMPUTED, TRANSFORMS, Catalog, Collector, Metric
@@ -91,18 +91,12 @@ class Job:
         values |= {batches.by, batches.rank} if batches else set()
         values |= {*TRANSFORMS[collector.transform].needs} if collector.transform else set()
         labels = frozenset({*collector.labels, *(label for metric in self.metrics for label in metric.labels)})
-        return _one(LabelColumns(labels.difference(collector.names), frozenset(values), collector.lenient))
+        return LabelColumns.of(labels.difference(collector.names), frozenset(values), collector.lenient)
 
     @cached_property
     def key(self) -> tuple[str, str]:
         """The identity of the job from plan to plan."""
         return self.collector.name, self.datname
-
-
-@lru_cache(1024)
-def _one(columns: LabelColumns) -> LabelColumns:
-    """Return the first that is equal, for the jobs of all targets and databases to share."""
-    return columns
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ def served(folder: Path, pauses: Path, **settings: str) -> Iterator[tuple[psutil
             process.wait()
 
 
+def _refuse_ended(process: psutil.Popen) -> None:
+    if process.poll() is not None:
+        raise RuntimeError(f"the exporter ended with {process.returncode}")
+
+
 @dataclass
 class Start:
     """Starts with one target, and what is idle afterwards."""
@@ -79,6 +84,7 @@ class Start:
                 with suppress(ConnectionRefusedError):
                     connection.connect()
                     break
+                _refuse_ended(process)
                 time.sleep(0.005)
             _read(connection)
             self.seconds.append(time.monotonic() - began)
@@ -87,11 +93,11 @@ class Start:
                 time.sleep(_IDLE_SECONDS)
                 _read(connection)
             time.sleep(_IDLE_SECONDS)
-            self.rss.append(process.memory_info().rss / 1e6)
+            self.rss.append(process.memory_info().rss / 2**20)
 
     def __str__(self) -> str:
         first, cpu, rss = map(statistics.median, (self.seconds, self.cpu, self.rss))
-        return f"first page after {first:.2f} s, {cpu:.2f} s of CPU; idle RSS {rss:.1f} MB"
+        return f"first page after {first:.2f} s, {cpu:.2f} s of CPU; idle RSS {rss:.1f} MiB"
 
 
 def _read(connection: http.client.HTTPConnection) -> None:
@@ -126,7 +132,7 @@ class Many:
         config.write_text(json.dumps({"targets": targets}))
         with served(folder, scratch / "pauses", config=str(config)) as (process, port):
             asyncio.run(self._scrape(process, f"http://{HOST}:{port}", seconds))
-            self.rss.append(process.memory_info().rss / 1e6)
+            self.rss.append(process.memory_info().rss / 2**20)
         lines = [line.split() for line in (scratch / "pauses").read_text().splitlines()]
         for at, pause in ((float(at), float(pause)) for at, pause in lines):
             if at > self._settled_at:
@@ -141,6 +147,7 @@ class Many:
                 with suppress(httpx.TransportError):
                     await client.get("/healthz")
                     break
+                _refuse_ended(process)
                 await asyncio.sleep(0.01)
             began = time.monotonic()
             self._settled_at = began + 2 * PERIOD_SECONDS
@@ -177,7 +184,7 @@ class Many:
             f" {max(self.first_up, default=float('inf')):.1f} s; missed {self.missed}; pauses of the loop:"
             f" {_longest(self.start_pauses)} in the first 30 s, {_longest(self.pauses)} afterwards;"
             f" pages p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms, max {1000 * pages[-1]:.0f} ms;"
-            f" {statistics.median(self.cores):.3f} cores; RSS {statistics.median(self.rss):.0f} MB"
+            f" {statistics.median(self.cores):.3f} cores; RSS {statistics.median(self.rss):.0f} MiB"
         )
 
 
