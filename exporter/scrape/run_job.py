@@ -24,8 +24,11 @@ _Result = TypeVar("_Result")
 JOINT_TIMEOUT = 2.0
 """Seconds after which the server ends a statement that asks for several collectors: each is asked alone then."""
 
-_MANY_ROWS = 10_000
+_MANY_ROWS = 2_000
 """Rows from which on they are worked on in a thread: more would stop the event loop, and so all targets, too long."""
+
+_LEAST_ROWS = 10_000
+"""Rows of a query that are read at least, however few samples a page may have: what it leaves out is counted."""
 
 
 class JobRunner:
@@ -135,7 +138,7 @@ class JobRunner:
 
     def _most_rows(self, job: Job) -> int:
         """Return how many rows fit on a page, of which no more are served; on a small one the cut is still counted."""
-        return max(self._max_samples // len(job.metrics), _MANY_ROWS)
+        return max(self._max_samples // len(job.metrics), _LEAST_ROWS)
 
     async def _samples(self, job: Job, reading: Reading, session: Session) -> Samples:
         """Turn the rows into samples; QueryError when declared columns are missing."""
