@@ -20,6 +20,8 @@ class PreparedStatements:
         self._connection = connection
         self._alone: dict[str, Any] = {}
         """Query -> its prepared statement."""
+        self._columns: dict[str, Sequence[Column]] = {}
+        """Query -> its columns; none where it was prepared with casts."""
 
     async def run(self, sql: str, args: Sequence[Any], labels: LabelColumns | None, most_rows: int) -> Answer:
         """Run a query by its prepared statement; where its columns have changed, by a new one."""
@@ -45,16 +47,14 @@ class PreparedStatements:
         if found := self._alone.get(sql):
             return found, 0
         round_trips, statement = 1, await self._connection.prepare(sql)
-        if labels and labels.names:
-            columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
-            if (written := labels.query(sql, columns)) != sql:
-                round_trips, statement = 2, await self._connection.prepare(written)
+        columns = [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
+        self._columns[sql] = columns
+        if labels and labels.names and (written := labels.query(sql, columns)) != sql:
+            round_trips, statement = 2, await self._connection.prepare(written)
+            self._columns[sql] = ()
         self._alone[sql] = statement
         return statement, round_trips
 
     def columns_as_asked(self, sql: str) -> Sequence[Column]:
         """List the columns of a query that was prepared as it is; none where it was not."""
-        statement = self._alone.get(sql)
-        if statement is None or statement.get_query() != sql:
-            return ()
-        return [(attribute.name, attribute.type.oid) for attribute in statement.get_attributes()]
+        return self._columns.get(sql, ())

@@ -16,8 +16,9 @@ class Block:
 
     def __init__(self, text: bytes) -> None:
         self.size = len(text)
-        self.checksum = zlib.crc32(text)
         self._text: bytes | None = text
+        self._checksum = 0
+        """Its CRC-32, once the text is kept compressed only."""
 
     @property
     def text(self) -> bytes:
@@ -31,11 +32,17 @@ class Block:
         """The text as a piece of a gzip stream: it ends on a byte and refers to no other piece."""
         squeeze = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         deflated = squeeze.compress(self.text) + squeeze.flush(zlib.Z_FULL_FLUSH)
-        self._text = None
+        self._checksum, self._text = zlib.crc32(self.text), None
         return deflated
 
+    def continued(self, checksum: int) -> int:
+        """Continue the CRC-32 of what is before it."""
+        if self._text is not None:
+            return zlib.crc32(self._text, checksum)
+        return _product(checksum, self._shift) ^ self._checksum
+
     @cached_property
-    def shift(self) -> int:
+    def _shift(self) -> int:
         """What a checksum is multiplied by when this text follows: x to the power of its bits, modulo _CRC_32."""
         power, found, left = _ONE_BYTE, _ONE, self.size
         while left:
@@ -77,7 +84,7 @@ def gzipped(blocks: Sequence[Block]) -> list[bytes]:
     """Return blocks as the pieces of one gzip stream (RFC 1952): no block is compressed twice."""
     checksum = 0
     for piece in blocks:
-        checksum = _product(checksum, piece.shift) ^ piece.checksum
+        checksum = piece.continued(checksum)
     size = sum(piece.size for piece in blocks) & 0xFFFFFFFF
     tail = checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
     return [_GZIP_HEAD, *(piece.deflated for piece in blocks), _GZIP_LAST + tail]
