@@ -62,6 +62,18 @@ async def test_a_queue_is_resolved_to_the_root_that_waits_for_nobody(server: Clu
     assert (oldest["pid"], oldest["application_name"]) == (str(pid), "forgot to commit")
 
 
+async def test_who_waits_with_track_activities_off_is_counted(server: Cluster) -> None:
+    """13 says nothing of such a session's wait but by the lock table."""
+    server.execute("CREATE TABLE IF NOT EXISTS hushed (a int)")
+    async with client(server, "holder") as holder:
+        await holder.execute("BEGIN; LOCK TABLE hushed")
+        async with waiting(server, "hushed", "BEGIN; SET track_activities = off; LOCK TABLE hushed"):
+            found = page(server.dsn(user=MONITOR))
+    assert found.value("pg_lock_waiters") == 1
+    assert found.value("pg_lock_blocker_blocked_sessions", application_name="holder") == 1
+    assert found.value("pg_lock_queue_waiters", relation="public.hushed") == 1
+
+
 async def test_nobody_waits_reads_as_zero(server: Cluster) -> None:
     found = page(server.dsn(user=MONITOR))
     assert found.value("pg_lock_waiters") == 0
