@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
+import asyncpg
 import pytest
 from clients import client, waiting
 from module_database import page_when
-from pages import MONITOR, page
+from pages import MONITOR, page, scraped, target
 
 from exporter.demo.cluster import Cluster
 
@@ -72,6 +73,24 @@ async def test_who_waits_with_track_activities_off_is_counted(server: Cluster) -
     assert found.value("pg_lock_waiters") == 1
     assert found.value("pg_lock_blocker_blocked_sessions", application_name="holder") == 1
     assert found.value("pg_lock_queue_waiters", relation="public.hushed") == 1
+
+
+async def test_logins_that_wait_are_counted(server: Cluster) -> None:
+    """Before 18 such a backend is in pg_locks, and not in pg_stat_activity yet."""
+    async with client(server, "holder") as holder:
+        watched = target(server.dsn(user=MONITOR))
+        await scraped(watched)
+        await holder.execute("BEGIN; LOCK TABLE pg_authid")
+        logins = [asyncio.create_task(asyncpg.connect(server.dsn())) for _ in range(3)]
+        while await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 3:
+            await asyncio.sleep(0.05)
+        found = await scraped(watched)
+        await watched.close()
+        await holder.execute("ROLLBACK")
+        for connection in await asyncio.gather(*logins):
+            connection.terminate()
+    assert found.value("pg_lock_waiters") >= 3
+    assert found.value("pg_lock_blocker_blocked_sessions", application_name="holder") >= 3
 
 
 async def test_nobody_waits_reads_as_zero(server: Cluster) -> None:
