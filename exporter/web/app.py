@@ -65,5 +65,10 @@ class _AtFirstRequest:
         """Answer a request."""
         if self._built is None:
             self._built = asyncio.create_task(asyncio.to_thread(self._build))
-        app = await asyncio.shield(self._built)  # a client that gives up takes it from no other
+        building = self._built
+        try:
+            app = await asyncio.shield(building)  # a client that gives up takes it from no other
+        except Exception:
+            self._built = None if self._built is building else self._built
+            raise
         await app(scope, receive, send)

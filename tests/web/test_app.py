@@ -56,6 +56,21 @@ async def test_users_who_ask_at_once_share_one_application() -> None:
     assert found == [(200, {"content-type": "application/json"}, "[]")] * 5
 
 
+async def test_an_application_that_could_not_be_built_is_built_at_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app({}, SETTINGS)
+    with monkeypatch.context() as broken:
+        broken.setattr("exporter.web.user_pages.create_user_app", _no_files_left)
+        with pytest.raises(OSError, match="Too many open files"):
+            await answer(app, "GET", "/incidents")
+    assert (await answer(app, "GET", "/incidents"))[0] == 200
+
+
+def _no_files_left(*_: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
 def test_a_scraper_costs_no_import_of_what_only_users_need() -> None:
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[200, 404, 200, 200] set()", "[200] ['fastapi', 'jinja2']"]
