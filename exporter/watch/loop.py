@@ -1,6 +1,7 @@
 """Looks at a target between scrapes, every second: samples its sessions, and records what goes wrong."""
 
 import asyncio
+import random
 import statistics
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,8 @@ class Watch:
             except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
                 self._fail(QueryError("query", f"{type(error).__name__}: {error}"))
-            self._pause = max(self.interval - (self._clock() - started), 3 * self._took, 0.05)
+            interval = self.interval * random.uniform(0.5, 1.5)  # in step with nothing that is periodic
+            self._pause = max(interval - (self._clock() - started), 3 * self._took, 0.05)
             wake = self._clock() + self._pause
             await asyncio.sleep(self._pause + _SLOT_SECONDS - wake % _SLOT_SECONDS)
 

@@ -1,6 +1,8 @@
 """When looks between scrapes are late or fail: which of it is an incident, and which is how they work."""
 
 import asyncio
+import statistics
+from itertools import pairwise
 
 import pytest
 from fake_session import FakeServer, collector, scraping
@@ -114,9 +116,10 @@ def test_what_was_late_on_a_page_of_long_ago_is_no_incident_any_more() -> None:
     ],
 )
 def test_a_server_where_nobody_is_at_work_is_looked_at_every_other_second(
-    change: dict[str, object], looks: int
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, object], looks: int
 ) -> None:
     """What the role may not see may be at work."""
+    monkeypatch.setattr("random.uniform", lambda least, most: (least + most) / 2)
 
     async def scenario() -> None:
         server = FakeServer()
@@ -131,7 +134,28 @@ def test_a_server_where_nobody_is_at_work_is_looked_at_every_other_second(
     in_virtual_time(scenario())
 
 
-def test_the_first_at_work_is_looked_at_every_second_again() -> None:
+def test_looks_are_in_step_with_nothing_that_is_periodic() -> None:
+    """A burst of 0.3 s every ten seconds would be met always or never, by looks that are whole seconds apart."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        looks: list[float] = []
+        clock = asyncio.get_running_loop().time
+        server.on("wait_sampler", rows=lambda: looks.append(clock()) or [LOOK])  # type: ignore[func-returns-value]
+        async with scraping(server, collector("a"), watch=WatchOptions()) as target:
+            target.start()
+            await asyncio.sleep(2000)
+        gaps = [after - before for before, after in pairwise(looks)]
+        assert 0.5 <= min(gaps) < 0.6
+        assert 1.4 < max(gaps) <= 1.52
+        assert statistics.mean(gaps) == pytest.approx(1.0, abs=0.05)
+
+    in_virtual_time(scenario())
+
+
+def test_the_first_at_work_is_looked_at_every_second_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda least, most: (least + most) / 2)
+
     async def scenario() -> None:
         server = FakeServer()
         server.on("wait_sampler", rows=[LOOK | {"state": "idle"}])
