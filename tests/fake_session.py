@@ -269,7 +269,14 @@ class FakeSession(Session):
 def collector(name: str, **keys: Any) -> Collector:
     """Make a collector of one gauge, `pg_<name>`, from its query's column `value`."""
     metric = {"name": f"pg_{name}", "type": "gauge", "help": "Of a test.", "column": "value"}
-    plain = {"name": name, "help": "Of a test.", "sql": "SELECT 1 AS value", "metrics": [metric], "fresh": False}
+    plain = {
+        "name": name,
+        "help": "Of a test.",
+        "sql": "SELECT 1 AS value",
+        "metrics": [metric],
+        "fresh": False,
+        "joins": True,
+    }
     return Collector.model_validate(plain | keys)
 
 

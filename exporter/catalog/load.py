@@ -198,6 +198,7 @@ def _read(file: Path) -> _File:
             return _File(file, tuple(map(Collector.model_validate, made.collectors)), True, made.notes)
         if not isinstance(data, dict):
             raise CatalogError(f"{file.name}: expected a mapping with name, help, sql and metrics")
-        return _File(file, (Collector.model_validate(data),))
+        ours = {"joins": True} if file.is_relative_to(BUILT_IN) else {}
+        return _File(file, (Collector.model_validate(ours | data),))
     except ValidationError as error:
         raise CatalogError("\n".join(f"{file.name}: {line}" for line in explain(error, Collector))) from error

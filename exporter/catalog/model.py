@@ -192,6 +192,7 @@ class Collector(_Fact):
     last_good: bool = True
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
+    joins: bool = False
 
     @model_validator(mode="before")
     @classmethod

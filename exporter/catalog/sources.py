@@ -11,19 +11,19 @@ SourceName = Literal["activity", "locks", "locked"]
 _ACTIVITY = """\
 SELECT datid, pid, leader_pid, usesysid, application_name, client_addr, client_port, backend_type, state,
        wait_event_type, wait_event, backend_start, xact_start, query_start, state_change, backend_xid, backend_xmin{}
-  FROM pg_stat_get_activity(NULL)"""
+  FROM pg_catalog.pg_stat_get_activity(NULL)"""
 
 _LOCKED = """\
 SELECT l.relation
-  FROM pg_lock_status() AS l
+  FROM pg_catalog.pg_lock_status() AS l
  WHERE l.mode = 'AccessExclusiveLock'
-   AND l.database IN (0, (SELECT a.datid FROM pg_stat_get_activity(pg_backend_pid()) AS a))
+   AND l.database IN (0, (SELECT a.datid FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a))
    AND l.relation IS NOT NULL"""
 """The relations of this database, and of all, that cannot be looked at just now."""
 
 SOURCES: Mapping[SourceName, ByVersion] = {
     "activity": {(0,): _ACTIVITY.format(""), (14,): _ACTIVITY.format(", query_id")},
-    "locks": {(0,): "SELECT *\n  FROM pg_lock_status()"},
+    "locks": {(0,): "SELECT *\n  FROM pg_catalog.pg_lock_status()"},
     "locked": {(0,): _LOCKED},
 }
 """Name -> query, of what is beneath pg_stat_activity (less the texts of queries) and pg_locks, which join catalogs."""

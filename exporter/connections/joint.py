@@ -31,7 +31,7 @@ _AS_THEY_ARE = frozenset({16, 19, 20, 21, 23, 25, 1043, 1005, 1007, 1016}) | _FL
 """OIDs of the types that may take part: bool, name, int8, int2, int4, text, varchar, arrays of integers, and these."""
 
 
-_MOST_PREPARED = 16
+_MOST_PREPARED = 8
 """Upper bound on the statements that are kept prepared: one for each group of queries that are due together."""
 
 
@@ -47,8 +47,9 @@ class JointStatements:
 
     def can_ask(self, sql: str) -> bool:
         """Return whether a query may be one of several: it has been asked alone, and its columns are right as JSON."""
-        types = {oid for _, oid in self._alone.columns_as_asked(sql)}
-        return self._is_utf8 and bool(types) and types <= _AS_THEY_ARE
+        columns = self._alone.columns_as_asked(sql)
+        is_plain = {oid for _, oid in columns} <= _AS_THEY_ARE
+        return self._is_utf8 and is_plain and 0 < len(columns) == len(dict(columns))
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Ask several queries; QueryError when one of them has more rows than MOST_ROWS."""
@@ -73,17 +74,16 @@ def joint_statement(questions: Sequence[Question], columns: Sequence[Sequence[Co
 
 def _answer(place: int, question: Question, columns: Sequence[Column]) -> str:
     """Write the column with the answer to one question, and the one with the time at which it was there."""
-    names = ", ".join(f"c{i}" for i in range(len(columns)))
-    arrays = ", ".join(f"json_agg({_cast(i, oid)}) AS {quoted(name)}" for i, (name, oid) in enumerate(columns))
+    arrays = ", ".join(f"json_agg({_cast(name, oid)}) AS {quoted(name)}" for name, oid in columns)
     return (
         f"(SELECT row_to_json(answer) FROM (SELECT {arrays} FROM (\n"  # noqa: S608  # names are quoted
-        f"SELECT * FROM (\n{without_end(question.part)}\n) AS part ({names}) LIMIT {MOST_ROWS + 1}\n"
+        f"SELECT * FROM (\n{without_end(question.part)}\n) AS part LIMIT {MOST_ROWS + 1}\n"
         f") AS part) AS answer) AS answer_{place},\nclock_timestamp() AS ended_{place}"
     )
 
 
-def _cast(place: int, oid: int) -> str:
-    return f"c{place}::{_OIDS[oid]}" if oid in _OIDS else f"c{place}"
+def _cast(name: str, oid: int) -> str:
+    return f"part.{quoted(name)}::{_OIDS[oid]}" if oid in _OIDS else f"part.{quoted(name)}"
 
 
 def answers(row: Mapping[str, Any], columns: Sequence[Sequence[Column]]) -> list[Answer]:

@@ -53,7 +53,7 @@ class Job:
     def can_join(self) -> bool:
         """Return whether its query may be one of several that a statement asks: without parameters or a second pass."""
         each = self.collector
-        return each.search_path == "pg_catalog" and not (each.remember or each.batches or each.ledger or each.lenient)
+        return each.joins and not (each.remember or each.batches or each.ledger or each.lenient)
 
     @cached_property
     def reads_lock_table(self) -> bool:

@@ -15,7 +15,7 @@ def test_a_query_finds_its_sources_before_it() -> None:
     found = collector(sql="SELECT count(*) AS a FROM activity;", sources=["activity", "locks"]).sql_for((14,))
     assert found is not None
     assert found.startswith("WITH activity AS MATERIALIZED (")
-    assert "FROM pg_lock_status()" in found
+    assert "FROM pg_catalog.pg_lock_status()" in found
     assert found.endswith("FROM (\nSELECT count(*) AS a FROM activity\n) AS asked")
 
 

@@ -135,3 +135,27 @@ async def test_built_in_collectors_say_the_same_in_both_ways(server: Cluster) ->
                 assert like(values) == like(before), (job.key, name)
             kinds = {*map(type, map(like, values))} ^ {*map(type, map(like, before))}
             assert kinds <= {type(None)}, (job.key, name)
+
+
+async def test_columns_go_by_their_names_also_when_a_view_is_made_anew(server18: Cluster) -> None:
+    sql = "SELECT * FROM public.swapped"
+    grant = "GRANT SELECT ON swapped TO PUBLIC"
+    server18.execute(f"CREATE VIEW swapped AS SELECT 1 AS a, 2 AS b; {grant}")
+    async with await session_on(server18) as session:
+        await session.fetch(sql, 5)
+        await session.fetch_jointly([question(sql)], 5)
+        server18.execute(
+            "DROP VIEW swapped; CREATE VIEW swapped AS SELECT 2 AS b, 1 AS a; GRANT SELECT ON swapped TO PUBLIC"
+        )
+        [found] = await session.fetch_jointly([question(sql)], 5)
+        assert found.table == {"a": [1], "b": [2]}
+        server18.execute("ALTER VIEW swapped RENAME COLUMN b TO c")
+        with pytest.raises(QueryError, match="does not exist"):
+            await session.fetch_jointly([question(sql)], 5)
+    server18.execute("DROP VIEW swapped")
+
+
+async def test_a_column_that_is_there_twice_is_asked_alone(server18: Cluster) -> None:
+    async with await session_on(server18) as session:
+        await session.fetch("SELECT 1 AS a, 2 AS a", 5)
+        assert not session.can_join("SELECT 1 AS a, 2 AS a")

@@ -130,3 +130,28 @@ def test_what_reads_the_lock_table_is_asked_last_and_costs_no_other() -> None:
             assert server.runs("joint") == 2
 
     in_virtual_time(scenario())
+
+
+def test_an_error_that_nobody_expects_costs_none_of_the_others() -> None:
+    async def scenario() -> None:
+        server = joining()
+        async with scraping(server, *three()) as target:
+            await target.scrape(10)
+            server.on("a", error=TypeError("float() argument must be a string or a real number, not 'list'"))
+            for _ in range(3):
+                report = await target.scrape(10)
+            assert [job(report, name).next_run_why for name in NAMES].count("running") == 0
+            assert job(report, "c").success
+
+    in_virtual_time(scenario())
+
+
+def test_a_users_collector_is_asked_alone_unless_it_says_otherwise() -> None:
+    async def scenario() -> None:
+        server = joining()
+        async with scraping(server, *three(joins=False)) as target:
+            for _ in range(3):
+                await target.scrape(10)
+            assert [server.runs(name) for name in (*NAMES, "joint")] == [3, 3, 3, 0]
+
+    in_virtual_time(scenario())
