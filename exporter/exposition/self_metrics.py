@@ -9,6 +9,7 @@ from exporter.errors import CONNECT_REASONS
 from exporter.exposition.process_metrics import BUILD
 from exporter.exposition.subjects import Rows, Scrape
 from exporter.kinds import PREFIXES, PRODUCTS, Kind
+from exporter.planning.plan import WITHOUT_TABLES_SECONDS
 from exporter.report import JobStatus, Report, ServerCost
 from exporter.samples.model import Family, Number, Rest
 from exporter.schedule.cost_budget import LONGEST_INTERVAL_SECONDS
@@ -251,7 +252,8 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     _TARGET.one(
         "pgvigil_database_visit_interval_seconds",
         "Longest interval between two visits to the same database, in seconds: collectors there run no more often."
-        f" With many databases the cost budget raises it, up to {LONGEST_INTERVAL_SECONDS:.0f} s.",
+        f" With many databases the cost budget raises it, up to {LONGEST_INTERVAL_SECONDS:.0f} s; one without tables is"
+        f" looked into every {WITHOUT_TABLES_SECONDS:.0f} s.",
         lambda report: report.rounds.interval,
     ),
 )

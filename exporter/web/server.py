@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from typing import NoReturn
 
 import uvicorn
 
@@ -50,8 +51,14 @@ def serve(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").addFilter(Seldom())
     garbage = GarbageCollection()
     garbage.begin()
-    with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when all has been answered
+    signal.signal(signal.SIGTERM, _end)
+    with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
         _Server(config, _limits(settings), garbage).run(sockets=[listener])
+
+
+def _end(*_: object) -> NoReturn:
+    """End as after Ctrl-C: the last lines of the log are written, and an orderly end is no failure."""
+    raise SystemExit(0)
 
 
 def _say_ignored(number: signal.Signals) -> None:
