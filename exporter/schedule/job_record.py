@@ -101,7 +101,9 @@ class JobRecord:
 
     @property
     def fresh_for(self) -> float:
-        """Seconds between two runs that cost so little that no cache has to save them."""
+        """Seconds between two runs that cost so little that no cache has to save them; a cold run says nothing yet."""
+        if self.is_cold:
+            return FRESH_SECONDS
         return max(FRESH_SECONDS, self.cost / FRESH_SHARE) if self._costs else math.inf
 
     @property

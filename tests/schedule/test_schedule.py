@@ -88,6 +88,15 @@ def test_what_costs_little_is_read_anew_before_its_cache_runs_out(
     clock = Clock()
     of = schedule(clock, collector("a", **{"cache": 300, "fresh": True} | keys))
     run_all(of, clock, seconds)
+    run_all(of, clock, seconds)
+    assert of.cache(of.plan.jobs[0]) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize(("seconds", "interval"), [(0.05, 30.0), (0.2, 300.0)])
+def test_after_a_cold_run_it_is_read_once_more_to_see_what_it_costs(seconds: float, interval: float) -> None:
+    clock = Clock()
+    of = schedule(clock, collector("a", cache=300, fresh=True))
+    run_all(of, clock, seconds)
     assert of.cache(of.plan.jobs[0]) == pytest.approx(interval)
 
 
