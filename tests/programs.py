@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 from patience import wait_until
 
 
@@ -19,12 +20,17 @@ def running(command: Sequence[str], log: Path, ready: str) -> Iterator[None]:
         assert process.poll() is None, log.read_text()
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes] | psutil.Popen) -> None:
+    """End a program; one that does not heed SIGTERM is killed."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _answers(url: str) -> bool:

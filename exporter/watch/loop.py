@@ -1,4 +1,4 @@
-"""Looks at a target between scrapes, every second: samples its sessions, and records what goes wrong."""
+"""Looks at a target between scrapes, about once a second: samples its sessions, and records what goes wrong."""
 
 import asyncio
 import random

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from debian import newer
+from programs import end
 from servers import MissingError
 
 from exporter.catalog.load import BUILT_IN, load
@@ -231,12 +232,7 @@ def running(exporter: Exporter, folder: Path) -> Iterator[Running]:
         yield found
         found.close()
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _wait_until_it_listens(exporter: Exporter, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` 
 
 import httpx
 import psutil
-from servers import NEWEST, build  # needs the line above
+from programs import end  # needs the line above
+from servers import NEWEST, build
 
 from exporter.demo.cluster import FAST, HOST, Cluster, free_port
 
@@ -53,12 +53,7 @@ def served(folder: Path, pauses: Path, **settings: str) -> Iterator[tuple[psutil
     try:
         yield process, port
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _refuse_ended(process: psutil.Popen) -> None:
