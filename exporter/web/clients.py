@@ -91,11 +91,13 @@ class Clients(ServerState):
             waiting = [client for client in there if client is not newcomer and client.waits_since is not None]
             min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer).drop()
 
-    def drop_overdue(self, now: float) -> None:
-        """Drop the connections whose client has had its time."""
-        for client in list(self.connections):
-            if isinstance(client, ClientProtocol) and client.is_overdue(now, self._limits):
-                client.drop()
+    def drop_overdue(self, now: float) -> bool:
+        """Drop the connections whose client has had its time; return whether another client has a deadline."""
+        timed = [client for client in self.connections if isinstance(client, ClientProtocol) and client.is_timed]
+        overdue = [client for client in timed if client.is_overdue(now, self._limits)]
+        for client in overdue:
+            client.drop()
+        return len(timed) > len(overdue)
 
 
 class ClientProtocol(H11Protocol):
@@ -155,11 +157,15 @@ class ClientProtocol(H11Protocol):
             self._since = self.loop.time()
         super().on_response_complete()
 
+    @property
+    def is_timed(self) -> bool:
+        """Return whether the client has a deadline: to ask, or to read."""
+        return self._is_writing or (self._is_asking and not self._is_answering)
+
     def is_overdue(self, now: float, limits: Limits) -> bool:
-        """Return whether the client has had its time to ask, or to read."""
-        if self._is_writing:
-            return now - self._since > limits.write_seconds
-        return self._is_asking and not self._is_answering and now - self._since > limits.read_seconds
+        """Return whether the client has had its time."""
+        seconds = limits.write_seconds if self._is_writing else limits.read_seconds
+        return self.is_timed and now - self._since > seconds
 
     def drop(self) -> None:
         """Close the connection, and forget what was not read."""

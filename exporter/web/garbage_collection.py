@@ -12,6 +12,8 @@ class Pace:
 
     cpu_seconds: float = 0.25
     """CPU time of the process between two collections: what it makes meanwhile is looked at within milliseconds."""
+    busy_seconds: float = 0.05
+    """CPU time between two steps from which the next one should come soon."""
     long_seconds: float = 0.004
     """CPU time from which a collection is long: what it has kept is not looked at again."""
     warm_up_seconds: float = 900.0
@@ -34,6 +36,8 @@ class GarbageCollection:
         self._pace = pace
         self._cpu = 0.0
         """CPU time of the process at the last collection."""
+        self._stepped = 0.0
+        """CPU time of the process at the last step."""
         self._bound_at = time.monotonic() + pace.warm_up_seconds
         self._most: float | None = None
         """Frozen objects that there may be; None while memory grows because of what is served."""
@@ -47,10 +51,14 @@ class GarbageCollection:
         except (OSError, AttributeError):
             return  # another libc: nothing to give back
 
-    def step(self) -> None:
-        """Collect if the process has worked enough since; to be called about once a second."""
-        if time.process_time() - self._cpu < self._pace.cpu_seconds:
-            return
+    def step(self) -> bool:
+        """Collect if the process has worked enough since; return whether it works, and so needs steps every second."""
+        before, self._stepped = self._stepped, time.process_time()
+        if self._stepped - self._cpu >= self._pace.cpu_seconds:
+            self._collect()
+        return self._stepped - before >= self._pace.busy_seconds
+
+    def _collect(self) -> None:
         began = time.thread_time()
         gc.collect()
         if time.thread_time() - began >= self._pace.long_seconds:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 import uvicorn
@@ -73,27 +74,49 @@ def _limits(settings: Settings) -> Limits:
     return Limits(connections_within(files_for(for_targets), for_targets))
 
 
+_TICK_SECONDS = 1.0
+"""Seconds between two ticks while a client has a deadline, or the process works."""
+
+_RESTING_SECONDS = 5.0
+"""Seconds between two ticks otherwise, and so the most that the Date header is behind."""
+
+
 class _Server(uvicorn.Server):
-    """Ticks once a second. uvicorn ticks ten times, most of an idle exporter's CPU, and has no setting for it."""
+    """Ticks when there is a reason: uvicorn's ten ticks a second were most of an idle exporter's CPU."""
 
     def __init__(self, config: uvicorn.Config, limits: Limits, garbage: GarbageCollection) -> None:
         super().__init__(config)
         self._garbage = garbage
         self.server_state = self._clients = Clients(limits)
+        self._exit = asyncio.Event()
+        """Set by a signal to end."""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve, and to say what comes of signals that would end other programs."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         for number in _IGNORED:
-            asyncio.get_running_loop().add_signal_handler(number, _say_ignored, number)
+            self._loop.add_signal_handler(number, _say_ignored, number)
 
     async def main_loop(self) -> None:
         """Keep the Date header fresh, drop clients that have had their time, and collect garbage, until it is over."""
         while not self.should_exit:
             await self.on_tick(0)
-            self._clients.drop_overdue(asyncio.get_running_loop().time())
-            self._garbage.step()
-            await asyncio.sleep(1)
+            is_waited_for = self._clients.drop_overdue(asyncio.get_running_loop().time())
+            has_worked = self._garbage.step()
+            await self._exit_within(_TICK_SECONDS if is_waited_for or has_worked else _RESTING_SECONDS)
+
+    async def _exit_within(self, seconds: float) -> None:
+        """Wait, but no longer than until a signal to end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._exit.wait(), seconds)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End at once, not at the next tick; a second Ctrl-C does not wait for those who are still answered."""
+        super().handle_exit(sig, frame)
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._exit.set)
 
 
 def _listener(settings: Settings) -> socket.socket:

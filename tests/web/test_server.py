@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from pages import MONITOR, read
 from patience import SECONDS, Stopwatch, wait_until
@@ -223,6 +224,24 @@ def test_a_signal_ends_it_after_the_page_in_hand_is_sent(
     assert b"\npg_slow 1\n" in page
     assert "Finished server process" in [json.loads(line)["message"] for line in log.splitlines()][-1]
     assert server18.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'") <= 3
+
+
+def test_an_idle_exporter_rests_and_yet_ends_at_once(tmp_path: Path) -> None:
+    config = tmp_path / "pgvigil.yaml"
+    config.write_text("targets: []\n")
+    with serving("--config", str(config)) as running:
+        process = psutil.Process(running.process.pid)
+
+        def rests() -> bool:
+            before = process.num_ctx_switches().voluntary
+            time.sleep(6)  # in which it would wake six times
+            return process.num_ctx_switches().voluntary - before <= 3
+
+        wait_until(rests)
+        watch = Stopwatch(running.process.pid)
+        running.process.terminate()
+        assert running.process.wait(SECONDS) == 0
+        assert watch.seconds < 3.0
 
 
 def test_signals_that_ask_for_what_it_does_not_do_end_nothing(server18: Cluster) -> None:
