@@ -23,6 +23,7 @@ from exporter.connections.session import (
     LONGEST_SILENCE_SECONDS,
     MOST_ROWS,
     Answer,
+    Contents,
     Directory,
     Question,
     Session,
@@ -229,14 +230,10 @@ class FakeSession(Session):
         names = self._server.databases
         return Directory(dict(enumerate(names, start=1)), {ROLE: "pgvigil"}, names)
 
-    async def extensions(self, timeout: float) -> dict[str, Extension]:
-        """List the extensions."""
-        await self.fetch(signed("SELECT", "extensions"), timeout)
-        return dict(self._server.extensions)
-
-    async def has_tables(self, timeout: float) -> bool:
-        """Say that there are tables."""
-        return True
+    async def contents(self, timeout: float) -> Contents:
+        """List the extensions, and say that there are tables."""
+        await self.fetch(signed("SELECT", "contents"), timeout)
+        return Contents(dict(self._server.extensions), has_tables=True)
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name relations after their OIDs."""

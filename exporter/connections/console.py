@@ -14,6 +14,7 @@ from exporter.connections.session import (
     MOST_ROWS,
     Answer,
     Asked,
+    Contents,
     Directory,
     Session,
     Stuck,
@@ -27,7 +28,6 @@ from exporter.errors import (
 )
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
-from exporter.planning.server import Extension
 
 DATABASE = "pgbouncer"
 """The database name that PgBouncer gives its admin console."""
@@ -95,13 +95,9 @@ class Console(Session):
         """Return no databases: one console serves all of them."""
         return Directory({}, {}, ())
 
-    async def extensions(self, timeout: float) -> dict[str, Extension]:
-        """Return no extensions."""
-        return {}
-
-    async def has_tables(self, timeout: float) -> bool:
-        """Return True: no collector has to wait for tables."""
-        return True
+    async def contents(self, timeout: float) -> Contents:
+        """Return no extensions, and that there are tables: no collector has to wait for some."""
+        return Contents({}, has_tables=True)
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Return no relations."""

@@ -2,19 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from exporter.catalog.model import Catalog, NameKind
 from exporter.connections.pool import Pool
-from exporter.connections.session import Directory, Session, Vitals
+from exporter.connections.session import Contents, Directory, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, lock_entries, plan
-from exporter.planning.server import Extension, Server
+from exporter.planning.server import Server
 from exporter.samples.model import Columns
 from exporter.sql import quoted
 
@@ -116,7 +116,7 @@ class Discovery:
             return
         try:
             directory = await session.directory(TIMEOUT)
-            extensions, has_tables = await session.extensions(TIMEOUT), await session.has_tables(TIMEOUT)
+            contents = await session.contents(TIMEOUT)
         except QueryError as error:
             self._log.warning("databases, roles and extensions could not be listed", extra={"error": str(error)})
             return
@@ -129,7 +129,7 @@ class Discovery:
         self._learned_at = {name: at for name, at in self._learned_at.items() if name in present}
         by_database = {name: found for name, found in self.server.extensions.items() if name in present}
         self.server = replace(self.server, databases=chosen, extensions=by_database)
-        self._note_contents(database, extensions, has_tables=has_tables)
+        self._note_contents(database, contents)
 
     def _chosen(self, directory: Directory) -> tuple[str, ...]:
         """Choose the databases to look into, and log patterns that match none when that is news."""
@@ -149,7 +149,7 @@ class Discovery:
     async def learn_contents(self, session: Session, database: str) -> None:
         """Read which extensions a database has, and whether it has tables."""
         try:
-            extensions, has_tables = await session.extensions(TIMEOUT), await session.has_tables(TIMEOUT)
+            contents = await session.contents(TIMEOUT)
         except QueryError as error:
             if not session.is_usable:
                 raise
@@ -157,17 +157,17 @@ class Discovery:
             self._log.warning("extensions could not be listed", extra=extra)
             return
         self._learned_at[database] = self._clock()
-        self._note_contents(database, extensions, has_tables=has_tables)
+        self._note_contents(database, contents)
 
-    def _note_contents(self, database: str, extensions: Mapping[str, Extension], *, has_tables: bool) -> None:
+    def _note_contents(self, database: str, found: Contents) -> None:
         """Note the contents of a database; an unchanged server keeps its plan."""
         if not self.server:
             return
-        contents = {**self.server.extensions, database: extensions}
-        without = {name for name in self.server.without_tables if name in contents} - {database}
-        if not has_tables:
+        extensions = {**self.server.extensions, database: found.extensions}
+        without = {name for name in self.server.without_tables if name in extensions} - {database}
+        if not found.has_tables:
             without.add(database)
-        seen = replace(self.server, extensions=contents, without_tables=frozenset(without))
+        seen = replace(self.server, extensions=extensions, without_tables=frozenset(without))
         if seen != self.server:
             self.server = seen
 

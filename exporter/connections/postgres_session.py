@@ -20,6 +20,7 @@ from exporter.connections.session import (
     APPLICATION_NAME,
     MOST_ROWS,
     Answer,
+    Contents,
     Directory,
     Question,
     Session,
@@ -40,7 +41,7 @@ _PATIENCE_WITH_VITALS_SECONDS = 3.0
 """Seconds to wait for the vitals, which read no catalog: a server that takes longer counts as hung."""
 
 _MOST_NAMES = 500_000
-"""Upper bound on the databases, and on the roles, that are known by name."""
+"""Upper bound on the databases and roles that are known by name, databases first."""
 
 _EARLIEST_TIMEOUT = 0.9
 """Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
@@ -66,6 +67,8 @@ class PostgresSession(Session):
         self._set: dict[str, str] = {"search_path": PINNED}
         self._statements = PreparedStatements(connection)
         self._joint = JointStatements(connection, self._statements)
+        self._timeout = 0.0
+        """The latest statement_timeout, in seconds."""
         self._times_out_at = float("inf")
         """Clock time from which statement_timeout may end the query, in seconds."""
 
@@ -86,12 +89,17 @@ class PostgresSession(Session):
         return replace(answer, round_trips=answer.round_trips + has_changed)
 
     async def _limit(self, timeout: float, search_path: str, patience: float, most_rows: int) -> bool:
-        """Set the limits of the next query; return whether that took a round trip."""
-        wanted = {"statement_timeout": str(max(1, round(timeout * 1000))), "search_path": _PATHS[search_path]}
+        """Set the limits of the next query; return whether that took a round trip.
+
+        Where we lose patience before the timeout, one in between that is set already is as good.
+        """
+        if not min(patience, timeout) <= self._timeout <= timeout:
+            self._timeout = timeout
+        wanted = {"statement_timeout": f"{max(1, round(self._timeout * 1000))}", "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}
         if changed:
             await self._change(changed, patience)
-        self._times_out_at = self._clock() + timeout * _EARLIEST_TIMEOUT
+        self._times_out_at = self._clock() + self._timeout * _EARLIEST_TIMEOUT
         self._inbound.rows = most_rows + 1
         return bool(changed)
 
@@ -138,44 +146,38 @@ class PostgresSession(Session):
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
         answer = await self.fetch(
-            "SELECT oid, textsend(datname::text) AS name,"
+            "SELECT oid, textsend(datname::text) AS name, true AS is_database,"
             " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
             " AND has_database_privilege(oid, 'CONNECT') AS connectable"
-            " FROM pg_catalog.pg_database ORDER BY datname /* pgvigil:directory */",
+            " FROM pg_catalog.pg_database"
+            " UNION ALL SELECT oid, textsend(rolname::text), false, false FROM pg_catalog.pg_roles"
+            " ORDER BY is_database DESC, name /* pgvigil:directory */",
             timeout,
             most_rows=_MOST_NAMES,
         )
-        databases = answer.rows
-        roles = await self.fetch(
-            "SELECT oid, textsend(rolname::text) AS name FROM pg_catalog.pg_roles /* pgvigil:directory */",
-            timeout,
-            most_rows=_MOST_NAMES,
-        )
-        return Directory(
-            {row["oid"]: row["name"].decode(errors="replace") for row in databases},
-            {row["oid"]: row["name"].decode(errors="replace") for row in roles.rows},
-            tuple(name for row in databases if row["connectable"] and (name := _utf8(row["name"]))),
-        )
+        names: dict[bool, dict[int, str]] = {True: {}, False: {}}
+        for row in answer.rows:
+            names[row["is_database"]][row["oid"]] = row["name"].decode(errors="replace")
+        connectable = (_utf8(row["name"]) for row in answer.rows if row["connectable"])
+        return Directory(names[True], names[False], tuple(name for name in connectable if name))
 
-    async def extensions(self, timeout: float) -> dict[str, Extension]:
-        """List the extensions of this database with their versions and schemas."""
+    async def contents(self, timeout: float) -> Contents:
+        """Read which extensions this database has, and whether it has tables."""
         rows = await self.rows(
-            "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema"
-            " FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace"
-            " /* pgvigil:extensions */",
+            "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema,"
+            " EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
+            " AND relpersistence <> 't') AS has_tables"
+            " FROM (VALUES (1)) AS one LEFT JOIN (pg_catalog.pg_extension AS e"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace) ON true"
+            " /* pgvigil:contents */",
             timeout,
         )
-        return {r["name"]: Extension(tuple(map(int, re.findall(r"\d+", r["version"]))), r["schema"]) for r in rows}
-
-    async def has_tables(self, timeout: float) -> bool:
-        """Return whether this database has a permanent user table, materialized view or sequence."""
-        rows = await self.rows(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
-            " AND relpersistence <> 't')"
-            " AS has_tables /* pgvigil:has_tables */",
-            timeout,
-        )
-        return bool(rows[0]["has_tables"])
+        extensions = {
+            row["name"]: Extension(tuple(map(int, re.findall(r"\d+", row["version"]))), row["schema"])
+            for row in rows
+            if row["name"] is not None
+        }
+        return Contents(extensions, has_tables=rows[0]["has_tables"])
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name some relations of this session's database, whose own oid is given."""

@@ -52,6 +52,16 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What the plan of one database depends on."""
+
+    extensions: Mapping[str, Extension]
+    """Extensions with their versions and schemas."""
+    has_tables: bool
+    """Whether there is a permanent user table, materialized view or sequence."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """The rows of one query, which know their columns, and how many round trips it took."""
 
@@ -175,12 +185,8 @@ class Session(ABC):
         """Read the names of all databases and roles."""
 
     @abstractmethod
-    async def extensions(self, timeout: float) -> dict[str, Extension]:
-        """List the extensions of this database with their versions and schemas."""
-
-    @abstractmethod
-    async def has_tables(self, timeout: float) -> bool:
-        """Return whether this database has a permanent user table, materialized view or sequence."""
+    async def contents(self, timeout: float) -> Contents:
+        """Read which extensions this database has, and whether it has tables."""
 
     @abstractmethod
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:

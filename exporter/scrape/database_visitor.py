@@ -9,7 +9,7 @@ from exporter.planning.plan import Job
 from exporter.scrape.parts import Parts
 from exporter.scrape.run_job import JobRunner
 
-LOGIN_ROUND_TRIPS = 6
+LOGIN_ROUND_TRIPS = 5
 """Round trips of a login and the question for the contents, which cost the server nothing."""
 
 SERVER_REFUSES = frozenset(

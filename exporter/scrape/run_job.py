@@ -21,7 +21,7 @@ from exporter.scrape.server_cost import OUR_TEXTS
 
 _Result = TypeVar("_Result")
 
-JOINT_TIMEOUT = 1.0
+JOINT_TIMEOUT = 3.0
 """Seconds after which the server ends a statement that asks for several collectors: each is asked alone then."""
 
 _MANY_ROWS = 2_000

@@ -77,7 +77,7 @@ async def test_collectors_that_need_tables_find_nothing_without_one(
     catalog = Catalog(tuple(collector for collector in ours() if collector.scope == "database"))
     per_database = plan(catalog, Server((major,), False, "bare", ("bare",), {"bare": {}})).jobs
     async with await Postgres(SecretStr(server.dsn("bare", MONITOR))).connect() as session:
-        assert not await session.has_tables(5)
+        assert not (await session.contents(5)).has_tables
         silent = {job.collector.name for job in per_database if not await session.rows(job.sql, 5, *parameters(job))}
     needing = {job.collector.name for job in per_database if job.collector.needs_tables}
     assert len(needing) >= 7

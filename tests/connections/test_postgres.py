@@ -242,6 +242,26 @@ async def test_a_query_may_ask_for_the_roles_own_search_path_and_the_next_has_it
         assert "calls" in await session.columns("SELECT * FROM pg_stat_statements", "role")
 
 
+async def test_a_timeout_in_between_serves_a_question_with_less_patience(server18: Cluster) -> None:
+    """Questions with patience are asked at every scrape: a round trip for their timeout would be one in four of all."""
+    limit = "SELECT current_setting('statement_timeout') AS value"
+    async with await Postgres(SecretStr(server18.dsn(user=MONITOR))).connect() as session:
+
+        async def limited(timeout: float, patience: float | None = None) -> tuple[str, int]:
+            answer = await session.fetch(limit, timeout, patience=patience)
+            return answer.rows[0]["value"], answer.round_trips
+
+        await limited(3)
+        assert await limited(5, patience=2) == ("3s", 1)
+        assert await limited(5, patience=3) == ("3s", 1)
+        assert await limited(5, patience=4) == ("5s", 2)
+        assert await limited(5) == ("5s", 1)
+        assert await limited(4, patience=1) == ("4s", 2)  # more than was asked for is not in between
+        with pytest.raises(QueryError) as ended:
+            await session.fetch("SELECT pg_sleep(30)", 0.2, patience=3)
+        assert ended.value.reason == "timeout"
+
+
 async def test_a_database_has_no_tables_until_one_is_created(cluster: Callable[..., Cluster]) -> None:
     """Views of an extension and temporary tables do not count."""
     server = cluster(18)
@@ -250,9 +270,9 @@ async def test_a_database_has_no_tables_until_one_is_created(cluster: Callable[.
         server.execute("CREATE EXTENSION pg_stat_statements", "app")
         async with client(server, database="app") as session:
             await session.execute("CREATE TEMPORARY TABLE t ()")
-            assert not await app.has_tables(5)
+            assert not (await app.contents(5)).has_tables
         server.execute("CREATE TABLE t ()", "app")
-        assert await app.has_tables(5)
+        assert (await app.contents(5)).has_tables
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_an_unexpected_error_of_a_worker_is_booked_and_logged(caplog: pytest.Log
     async def scenario() -> None:
         server = FakeServer()
         async with scraping(server, collector("a"), collector("vital", vital=True)) as target:
-            server.on("extensions", error=ValueError("odd"))
+            server.on("contents", error=ValueError("odd"))
             report = await target.scrape(10)
             assert (job(report, "a").reason, dict(job(report, "a").errors)) == ("query", {"query": 1})
             assert "ValueError: odd" in job(report, "a").message
@@ -128,7 +128,7 @@ def test_an_unexpected_error_in_one_database_costs_no_other() -> None:
     async def scenario() -> None:
         server = FakeServer(databases=("postgres", "a", "b"))
         async with scraping(server, collector("tables", scope="database"), max_connections=3) as target:
-            server.on("extensions", error=ValueError("odd"), database="a")
+            server.on("contents", error=ValueError("odd"), database="a")
             report = await target.scrape(10)
             assert (job(report, "tables", "a").success, job(report, "tables", "b").success) == (False, True)
             assert dict(job(report, "tables", "a").errors) == {"query": 1}
