@@ -7,7 +7,7 @@ from typing import NamedTuple
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
 from exporter.kinds import PRODUCTS
-from exporter.schedule.job_record import FRESH_SECONDS
+from exporter.schedule.next_run import FRESH_SECONDS
 from exporter.watch.loop import COLLECTOR
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 

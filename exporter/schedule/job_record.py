@@ -21,6 +21,7 @@ from exporter.schedule.next_run import (
     State,
     Suspended,
     Waiting,
+    fresh_seconds,
     next_run,
 )
 
@@ -34,12 +35,6 @@ COLD_SECONDS = 0.1
 A cold start would else throttle dozens of cheap collectors, for minutes, on an idle server.
 """
 
-
-FRESH_SHARE = 0.00003
-"""Share of a core up to which a cached result is read anew before its time, on the kept connections."""
-
-FRESH_SECONDS = 30.0
-"""Least interval of such runs, in seconds."""
 
 QUICK_SECONDS = 0.1
 """Longest run of a query that may be one of several that a statement asks, in seconds."""
@@ -102,9 +97,7 @@ class JobRecord:
     @property
     def fresh_for(self) -> float:
         """Seconds between two runs that cost so little that no cache has to save them; a cold run says nothing yet."""
-        if self.is_cold:
-            return FRESH_SECONDS
-        return max(FRESH_SECONDS, self.cost / FRESH_SHARE) if self._costs else math.inf
+        return fresh_seconds(0.0 if self.is_cold else self.cost) if self._costs else math.inf
 
     @property
     def is_quick(self) -> bool:

@@ -12,6 +12,12 @@ FAILURES_UNTIL_NORMAL = 4
 
 NEVER = float("-inf")
 
+FRESH_SHARE = 0.0001
+"""Share of a core up to which a cached result is read anew before its time, on the kept connections."""
+
+FRESH_SECONDS = 30.0
+"""Least interval of such runs, in seconds."""
+
 
 @dataclass(frozen=True)
 class NextRun:
@@ -86,6 +92,17 @@ class Running:
 
 
 State = New | Waiting | Failed | Suspended | Running
+
+
+def fresh_seconds(cost: float) -> float:
+    """Return the seconds between two runs of that cost, of which no cache has to save any.
+
+    Each interval is twice the one before, so that what runs less often runs together with what runs more often.
+    """
+    interval = FRESH_SECONDS
+    while cost > FRESH_SHARE * interval:
+        interval *= 2
+    return interval
 
 
 def next_run(state: State, spacing: Spacing) -> NextRun:

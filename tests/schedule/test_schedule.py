@@ -75,7 +75,9 @@ def test_a_cached_job_is_due_again_when_its_cache_runs_out() -> None:
     ("keys", "seconds", "interval"),
     [
         ({}, 0.0003, 30.0),
-        ({}, 0.003, 100.0),
+        ({}, 0.0029, 30.0),
+        ({}, 0.0031, 60.0),
+        ({}, 0.01, 120.0),
         ({}, 0.1, 300.0),
         ({"fresh": False}, 0.0003, 300.0),
         ({"cache": 10}, 0.0003, 10.0),
