@@ -8,6 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 _MESSAGES = {
+    "bool_parsing": "Input should be true or false",
+    "bool_type": "Input should be true or false",
     "dict_type": "Input should be a mapping",
     "list_type": "Input should be a list",
     "model_type": "Input should be a mapping",

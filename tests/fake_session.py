@@ -271,7 +271,7 @@ def collector(name: str, **keys: Any) -> Collector:
         "help": "Of a test.",
         "sql": "SELECT 1 AS value",
         "metrics": [metric],
-        "fresh": False,
+        "fresh": not keys.get("cache"),
         "joins": True,
     }
     return Collector.model_validate(plain | keys)

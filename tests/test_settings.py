@@ -97,7 +97,7 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
             "PGVIGIL_COLLECTORS: table_vacuum.cache: Input should be",
         ),
         ({"PGVIGIL_LOG_FORMAT": "xml"}, "PGVIGIL_LOG_FORMAT: Input should be 'console' or 'json'"),
-        ({"PGVIGIL_COMPATIBILITY_NAMES": "perhaps"}, "PGVIGIL_COMPATIBILITY_NAMES: Input should be a valid boolean"),
+        ({"PGVIGIL_COMPATIBILITY_NAMES": "perhaps"}, "PGVIGIL_COMPATIBILITY_NAMES: Input should be true or false"),
         ({"PGVIGIL_MAX_CONNECTIONS_PER_TARGET": "2"}, "PGVIGIL_MAX_CONNECTIONS_PER_TARGET: Input should be greater"),
         (
             {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limt": 1}}'},

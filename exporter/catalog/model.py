@@ -227,6 +227,8 @@ class Collector(_Fact):
                 raise ValueError(f"{metric.name}: total: only a collector with a ledger has totals")
         if "datname" in self.all_labels and self.scope == "database":
             raise ValueError("labels: datname comes by itself with scope: database")
+        if not self.fresh and not self.cache:
+            raise ValueError("fresh: without a cache each scrape reads the result anew")
         if self.needs_tables and self.scope != "database":
             raise ValueError("needs_tables: only with scope: database")
         if self.databases and self.scope != "database":

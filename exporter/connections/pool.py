@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from exporter.connections.budget import Budget
 from exporter.connections.kept_connection import KeptConnection
@@ -55,12 +55,10 @@ class Pool:
         async with await self.budget.lend(timeout) as lease:
             yield await lease.log_in(self._connector, database, login_timeout)
 
-    @asynccontextmanager
-    async def used(self, timeout: float) -> AsyncIterator[Session]:
+    def used(self, timeout: float) -> AbstractAsyncContextManager[Session]:
         """Lend a kept session for one use: the vital one, or the main one when only that is ready."""
-        kept = self.main if self.main.is_ready and not self.vital.is_ready else self.vital
-        async with kept.used(timeout) as session:
-            yield session
+        kept = self.vital if self.vital.is_ready or not self.main.is_ready else self.main
+        return kept.used(timeout)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -141,7 +141,7 @@ WRONG = [
     (column("GAUGE", "a-b"), "queries.yaml: pg_a: metrics: 'a-b' cannot be a GAUGE: it must match"),
     (column("LABEL", "1st"), "queries.yaml: pg_a: metrics: '1st' cannot be a LABEL: it must match"),
     (column("MAPPEDMETRIC", more=", metric_mapping: {a: one}"), "queries.yaml: pg_a.metrics.0.b.metric_mapping.a: "),
-    (ONE + "  master: perhaps\n", "queries.yaml: pg_a.master: Input should be a valid boolean"),
+    (ONE + "  master: perhaps\n", "queries.yaml: pg_a.master: Input should be true or false"),
     (ONE + "  cache_seconds: -1\n", "queries.yaml: pg_a.cache_seconds: Input should be greater than or equal to 0"),
     (ONE + "  runonserver: new\n", "queries.yaml: pg_a.runonserver: 'new' is no range of versions: write"),
     (ONE + "  runonserver: '>=13.0.0 <'\n", "queries.yaml: pg_a.runonserver: '>=13.0.0 <' is no range"),

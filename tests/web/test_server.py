@@ -82,6 +82,7 @@ def test_the_front_page_tells_how_each_collector_fares(exporter: Exporter) -> No
     text = exporter.get("/").text
     assert "PostgreSQL is up" in text
     assert "<code>lock_blockers</code>" in text
+    assert "at the next scrape</td>" in text
     assert "skipped: runs on a standby only" in text
 
 
