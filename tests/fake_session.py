@@ -15,7 +15,7 @@ The newest script that matches wins; `server.off()` forgets all of them. Run tes
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.catalog.model import Catalog, Collector
@@ -25,6 +25,7 @@ from exporter.connections.session import (
     Answer,
     Contents,
     Directory,
+    Known,
     Question,
     Session,
     Vitals,
@@ -81,6 +82,7 @@ class FakeServer:
     version: tuple[int, int] = (18, 0)
     database: str = "postgres"
     databases: tuple[str, ...] = ("postgres",)
+    roles: Mapping[int, str] = field(default_factory=lambda: {ROLE: "pgvigil"})
     extensions: Mapping[str, Extension] = field(default_factory=dict)
     in_recovery: bool = False
     connect_timeout: float = 3.0
@@ -206,7 +208,9 @@ class FakeSession(Session):
             script = self._server.script(_tag(question.sql), self.database)
             rows = await self._play(script, timeout, ())
             table = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-            answers.append(Answer(range(len(rows)), table=table, seconds=script.after))
+            answer = Answer(range(len(rows)), table=table, seconds=script.after, fingerprint=hash(repr(table)))
+            is_known = question.known == Known(hash(repr(table)), len(rows))
+            answers.append(replace(answer, table=None, is_known=True) if is_known else answer)
         return answers
 
     async def _play(self, script: Script, timeout: float, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
@@ -228,7 +232,7 @@ class FakeSession(Session):
         """List the databases."""
         await self.fetch(signed("SELECT", "directory"), timeout)
         names = self._server.databases
-        return Directory(dict(enumerate(names, start=1)), {ROLE: "pgvigil"}, names)
+        return Directory(dict(enumerate(names, start=1)), dict(self._server.roles), names)
 
     async def contents(self, timeout: float) -> Contents:
         """List the extensions, and say that there are tables."""

@@ -99,8 +99,7 @@ class Discovery:
         )
         if is_another := seen.version != known.version:
             self._learned_at = {}
-        if seen != self.server:
-            self.server = seen
+        self._see(seen)
         return is_another
 
     def come_from(self, session: Session, database: str) -> None:
@@ -128,7 +127,7 @@ class Discovery:
         present = {database, *chosen}
         self._learned_at = {name: at for name, at in self._learned_at.items() if name in present}
         by_database = {name: found for name, found in self.server.extensions.items() if name in present}
-        self.server = replace(self.server, databases=chosen, extensions=by_database)
+        self._see(replace(self.server, databases=chosen, extensions=by_database))
         self._note_contents(database, contents)
 
     def _chosen(self, directory: Directory) -> tuple[str, ...]:
@@ -160,16 +159,19 @@ class Discovery:
         self._note_contents(database, contents)
 
     def _note_contents(self, database: str, found: Contents) -> None:
-        """Note the contents of a database; an unchanged server keeps its plan."""
+        """Note the contents of a database."""
         if not self.server:
             return
         extensions = {**self.server.extensions, database: found.extensions}
         without = {name for name in self.server.without_tables if name in extensions} - {database}
         if not found.has_tables:
             without.add(database)
-        seen = replace(self.server, extensions=extensions, without_tables=frozenset(without))
-        if seen != self.server:
-            self.server = seen
+        self._see(replace(self.server, extensions=extensions, without_tables=frozenset(without)))
+
+    def _see(self, server: Server) -> None:
+        """Note what the server is now; an unchanged one keeps its plan, and so what is known of its jobs."""
+        if server != self.server:
+            self.server = server
 
     def schema(self, job: Job) -> str | None:
         """Return the schema of a job's extension, quoted for SQL."""

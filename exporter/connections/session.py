@@ -73,6 +73,18 @@ class Answer:
     """The rows as columns, of a query that was one of several; `rows` are numbers then."""
     seconds: float = 0.0
     """Server time of a query that was one of several."""
+    fingerprint: int | None = None
+    """By which the answer of a query that was one of several is recognised; None for one that is not."""
+    is_known: bool = False
+    """True if it is the answer that the question said is known: then there is no table."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """An answer that is known: the same again is not read."""
+
+    fingerprint: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,8 @@ class Question:
     part: str
     """The same without the tables of its sources."""
     tables: Tables
+    known: Known | None = None
+    """The answer that is known, if any."""
 
 
 @dataclass(frozen=True)

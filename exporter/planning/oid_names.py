@@ -13,21 +13,26 @@ class Names:
     """A cached map of oids; what it does not know yet it writes as the number."""
 
     def __init__(self) -> None:
+        self.version = 0
+        """Counts the changes."""
         self._databases: Mapping[int, str] = {}
         self._roles: Mapping[int, str] = {}
         self._relations: dict[Relation, str] = {}
 
     def replace(self, databases: Mapping[int, str], roles: Mapping[int, str]) -> None:
         """Replace both maps."""
+        self.version += (databases, roles) != (self._databases, self._roles)
         self._databases = databases
         self._roles = roles
 
     def forget_relations(self) -> None:
         """Forget the relations, which may have been renamed."""
+        self.version += bool(self._relations)
         self._relations = {}
 
     def learn(self, relations: Mapping[Relation, str]) -> None:
         """Remember the names of some relations until they are to be forgotten."""
+        self.version += bool(relations)
         self._relations.update(relations)
 
     def database(self, oid: int) -> str | None:

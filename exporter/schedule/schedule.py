@@ -72,8 +72,9 @@ class Schedule:
         return min(job.cache, self._record(job).fresh_for) if is_to_be_fresh else job.cache
 
     def _freshen(self, job: Job) -> None:
-        record = self._record(job)
-        record.space(replace(record.spacing, cache=self.cache(job)))
+        record, cache = self._record(job), self.cache(job)
+        if record.spacing.cache != cache:
+            record.space(replace(record.spacing, cache=cache))
 
     def expire(self) -> None:
         """Make every job due that waits for its next run: another server is there now."""

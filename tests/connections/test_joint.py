@@ -1,6 +1,7 @@
 """Several queries by one statement: what comes back is what each returns alone."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from exporter.connections.postgres import Postgres
 from exporter.connections.postgres_session import PostgresSession
-from exporter.connections.session import Question
+from exporter.connections.session import Known, Question
 from exporter.demo.cluster import Cluster
 from exporter.errors import QueryError
 from exporter.planning.plan import plan
@@ -43,6 +44,26 @@ def like(value: Any) -> Any:
     if isinstance(value, str | bool) or value is None:
         return value
     return "NaN" if math.isnan(value) else float(value) if not isinstance(value, int) else value
+
+
+async def test_an_answer_that_is_known_is_not_read_again(server18: Cluster) -> None:
+    asked = [
+        "SELECT n, 'x' AS text FROM generate_series(1, 3) AS n",
+        "SELECT extract(epoch FROM clock_timestamp()) AS n",
+    ]
+    async with await session_on(server18) as session:
+        for sql in asked:
+            await session.fetch(sql, 5)
+        first = await session.fetch_jointly([question(sql) for sql in asked], 5)
+        known = [Known(answer.fingerprint or 0, len(answer.rows)) for answer in first]
+        same, other = await session.fetch_jointly(
+            [replace(question(sql), known=each) for sql, each in zip(asked, known, strict=True)], 5
+        )
+    assert (same.is_known, same.table, len(same.rows), same.fingerprint) == (True, None, 3, first[0].fingerprint)
+    assert (other.is_known, len(other.rows)) == (False, 1)
+    assert first[1].table is not None
+    assert other.table is not None
+    assert other.table["n"][0] > first[1].table["n"][0]
 
 
 async def test_values_of_every_type_are_the_same(server: Cluster) -> None:
