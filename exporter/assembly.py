@@ -1,6 +1,6 @@
 """Builds the parts as the settings say: catalog, targets and their connectors."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
@@ -12,6 +12,7 @@ from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
+from exporter.watch.own_load import OwnLoad
 
 if TYPE_CHECKING:
     from exporter.connections.pgbouncer import PgBouncer
@@ -29,9 +30,9 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
-    turns = Turns()
+    shared: dict[str, Any] = {"turns": Turns(), "own_load": OwnLoad()}
     return {
-        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name, turns=turns)
+        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name, **shared)
         for name, connection in settings.servers
     }
 

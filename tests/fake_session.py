@@ -39,6 +39,7 @@ from exporter.report import JobStatus, Report
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.sql import signed
+from exporter.watch.own_load import OwnLoad
 
 ROLE = 10
 
@@ -288,11 +289,16 @@ def catalog(*collectors: Collector) -> Catalog:
 
 @asynccontextmanager
 async def scraping(
-    server: FakeServer, *collectors: Collector, name: str = "db1", turns: Turns | None = None, **options: Any
+    server: FakeServer,
+    *collectors: Collector,
+    name: str = "db1",
+    turns: Turns | None = None,
+    own_load: OwnLoad | None = None,
+    **options: Any,
 ) -> AsyncIterator[Target]:
     """A target of the fake server, on the loop's clock."""
     clock = asyncio.get_running_loop().time
-    target = Target(catalog(*collectors), server, Options(**options), name, clock, turns)
+    target = Target(catalog(*collectors), server, Options(**options), name, clock, turns, own_load)
     try:
         yield target
     finally:

@@ -30,6 +30,7 @@ from exporter.scrape.statement_texts import StatementList, StatementReader
 from exporter.scrape.turns import Turns
 from exporter.watch.incidents import Incident
 from exporter.watch.loop import Watch, WatchOptions
+from exporter.watch.own_load import OwnLoad
 
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
@@ -67,6 +68,7 @@ class Target:
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
+        own_load: OwnLoad | None = None,
     ) -> None:
         self.kind = connector.kind
         self.address = connector.address
@@ -96,7 +98,7 @@ class Target:
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog)
-        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
+        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log, own_load) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 

@@ -19,6 +19,7 @@ from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
+from exporter.watch.own_load import OwnLoad
 from exporter.watch.wait_sampler import SAMPLE, Sampler
 
 COLLECTOR = "wait_sampler"
@@ -91,11 +92,13 @@ class Watch:
         target: str,
         clock: Callable[[], float],
         log: TargetLog,
+        own_load: OwnLoad | None = None,
     ) -> None:
         self.recorder = Recorder(target, literals=options.literals, clock=clock)
         self._pool = pool
         self._clock = clock
         self._log = log
+        self._own_load = own_load
         self._discovery = discovery
         self._names = discovery.names
         self._options = options
@@ -133,9 +136,11 @@ class Watch:
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks: more than asked for at a quiet server, or when they cost more than they may."""
+        """Seconds between two looks: more than asked for at a quiet server, or when they cost it or us too much."""
         asked_for = self._options.interval * (_QUIET_FACTOR if self._quiet_looks >= _QUIET_LOOKS else 1.0)
-        return max(asked_for, self._imposed)
+        slowdown = self._own_load.slowdown if self._own_load else 1.0
+        slowed = min(asked_for * slowdown, _LONGEST_INTERVAL_SECONDS)
+        return max(asked_for, slowed, self._imposed)
 
     @property
     def _imposed(self) -> float:

@@ -10,6 +10,7 @@ from virtual_time import in_virtual_time
 
 from exporter.errors import ConnectError, QueryError
 from exporter.watch.loop import WatchOptions
+from exporter.watch.own_load import OwnLoad
 
 LOOK = {
     "datid": 1,
@@ -130,6 +131,29 @@ def test_a_server_where_nobody_is_at_work_is_looked_at_every_other_second(
             assert server.runs("wait_sampler") == pytest.approx(looks, abs=1)
             report = await target.scrape(9.5)
             assert {each.interval for each in report.jobs} == {0.0}
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(("share", "looks"), [(0.2, 100), (0.5, 50), (1.0, 25)])
+def test_a_process_that_is_busy_looks_less_often(monkeypatch: pytest.MonkeyPatch, share: float, looks: int) -> None:
+    """With hundreds of targets, scrapes come first; the bound is on our side, whatever looks cost the servers."""
+    monkeypatch.setattr("random.uniform", lambda least, most: (least + most) / 2)
+
+    async def scenario() -> None:
+        server = server_with_looks()
+        clock = asyncio.get_running_loop().time
+        load = OwnLoad(clock, cpu=lambda: share * clock())
+        async with scraping(server, collector("a"), watch=WatchOptions(), own_load=load) as target:
+            target.start()
+            await asyncio.sleep(20)
+            before = server.runs("wait_sampler")
+            await asyncio.sleep(100)
+            assert server.runs("wait_sampler") - before == pytest.approx(looks, abs=2)
+            await target.scrape(9.5)
+            await asyncio.sleep(20)
+            [sampler] = [each for each in (await target.current(9.5)).jobs if each.collector == "wait_sampler"]
+            assert sampler.success
 
     in_virtual_time(scenario())
 
