@@ -17,7 +17,6 @@ class ServerCost:
     """Planning and execution."""
     blocks: int
     """Blocks read from shared buffers or disk."""
-    rows: int
 
 
 Why = Literal["new", "running", "cached", "throttled", "backoff", "suspended"]

@@ -76,7 +76,7 @@ def _login_reasons(report: Report) -> Mapping[str, int]:
 
 
 def _rest(job: JobStatus) -> tuple[Rest, ...]:
-    return job.samples.rest if job.samples else ()
+    return job.samples.rest if job.samples and job.samples.truncated_rows else ()
 
 
 def _up(kind: Kind) -> Iterator[SelfMetric[Any]]:
@@ -146,21 +146,21 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     ),
     _JOINED_JOB.one(
         "pgvigil_collector_truncated_rows",
-        "Rows that the collector's limit cut off. Above 0, raise the limit if those rows matter.",
-        lambda job: job.samples.truncated_rows if job.samples else None,
+        "Rows that the collector's limit cut off; no series when it cut off none. Raise the limit if they matter.",
+        lambda job: (job.samples and job.samples.truncated_rows) or None,
     ),
     _JOINED_JOB.each(
         "metric",
         "pgvigil_collector_truncated_value",
-        "Sum over the rows that the collector's limit cut off, for each additive metric. A rise means that the page"
-        " lacks more of the total.",
+        "Sum over the rows that the collector's limit cut off, for each additive metric; no series when it cut off"
+        " none. A rise means that the page lacks more of the total.",
         lambda job: {rest.metric: rest.sum for rest in _rest(job)},
     ),
     _JOINED_JOB.each(
         "metric",
         "pgvigil_collector_truncated_ratio",
-        "Share of the metric's total in the rows that the collector's limit cut off, from 0 to 1. Near 1 the page"
-        " shows little of the total: raise the limit.",
+        "Share of the metric's total in the rows that the collector's limit cut off, up to 1; no series when it cut off"
+        " none. Near 1 the page shows little of the total: raise the limit.",
         lambda job: {rest.metric: rest.ratio for rest in _rest(job)},
     ),
     _JOB.each(
@@ -174,9 +174,9 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     _JOINED_JOB.one(
         "pgvigil_collector_dropped_samples",
         "Samples of the collector left off this page, which would exceed max_samples with them; at least so many where"
-        " its query alone has more rows than that, of which no more are read. Above 0, raise max_samples or lower the"
-        " collector's limit.",
-        lambda job: job.dropped,
+        " its query alone has more rows than that, of which no more are read. No series when all are there. Raise"
+        " max_samples or lower the collector's limit.",
+        lambda job: job.dropped or None,
     ),
     _JOB.one(
         "pgvigil_collector_seconds_total",
@@ -184,16 +184,11 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         " The cost budget limits its rate.",
         lambda job: job.seconds,
     ),
-    _JOB.one(
-        "pgvigil_collector_returned_rows_total",
-        "Rows that the collector's queries returned. A faster rise means larger results.",
-        lambda job: job.returned_rows,
-    ),
     _JOINED_JOB.one(
         "pgvigil_collector_interval_seconds",
-        "Interval that the cost budget imposes between two runs of the collector, in seconds; 0 when it is not"
-        " throttled. Above 0 its data is older: raise cost_budget if that matters.",
-        lambda job: job.interval,
+        "Interval that the cost budget imposes between two runs of the collector, in seconds; no series when it is not"
+        " throttled. Its data is that much older: raise cost_budget if that matters.",
+        lambda job: job.interval or None,
     ),
     _JOINED_COST.one(
         "pgvigil_collector_server_seconds_total",
@@ -207,11 +202,6 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         "Blocks (8 kB) that the collector's statements read from shared buffers or disk, from pg_stat_statements. A"
         " faster rise means that the collector costs more.",
         lambda cost: cost.blocks,
-    ),
-    _JOINED_COST.one(
-        "pgvigil_collector_server_rows_total",
-        "Rows that the collector's statements returned, from pg_stat_statements. A faster rise means larger results.",
-        lambda cost: cost.rows,
     ),
     _TARGET.each(
         "kind",

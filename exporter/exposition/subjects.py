@@ -119,7 +119,7 @@ def _added_up(served: Sequence[Samples]) -> Samples:
 def _joined_costs(costs: Mapping[tuple[str, str], ServerCost]) -> dict[tuple[str, str], ServerCost]:
     sums: dict[tuple[str, str], ServerCost] = {}
     for (collector, _), cost in costs.items():
-        known = sums.get((collector, ""), ServerCost(0.0, 0, 0))
-        together = ServerCost(known.seconds + cost.seconds, known.blocks + cost.blocks, known.rows + cost.rows)
+        known = sums.get((collector, ""), ServerCost(0.0, 0))
+        together = ServerCost(known.seconds + cost.seconds, known.blocks + cost.blocks)
         sums[collector, ""] = together
     return sums

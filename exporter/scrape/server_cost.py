@@ -35,7 +35,7 @@ class ServerCosts:
     """Remembers which statement belongs to which collector, and adds up what they cost, also over resets."""
 
     def __init__(self) -> None:
-        self._ledger = Ledger(size=sys.maxsize, width=3, rank=0)
+        self._ledger = Ledger(size=sys.maxsize, width=2, rank=0)
         self._collectors: dict[int, str] = {}
         self._asked: dict[int, float] = {}
         self._costs: Mapping[tuple[str, str], ServerCost] = {}
@@ -57,7 +57,7 @@ class ServerCosts:
             self._rows.pop(key, None)
         for i, key in _ours(table, role):
             seconds = table["exec_seconds"][i] + table["plan_seconds"][i]
-            self._rows[key] = (seconds, sum(table[column][i] for column in _BLOCKS), table["rows"][i])
+            self._rows[key] = (seconds, sum(table[column][i] for column in _BLOCKS))
 
     def missing(self, now: float) -> list[int]:
         """Select the statements of our role that are unknown and were not asked for within LOOK_EVERY_SECONDS."""
@@ -85,8 +85,8 @@ class ServerCosts:
         members = self._ledger.update(rows, now, parts).members
         labels = [_label(part, names) for part in members]
         self._costs = {
-            label: ServerCost(float(seconds), int(blocks), int(returned))
-            for label, (seconds, blocks, returned) in zip(labels, members.values(), strict=True)
+            label: ServerCost(float(seconds), int(blocks))
+            for label, (seconds, blocks) in zip(labels, members.values(), strict=True)
         }
 
     @property

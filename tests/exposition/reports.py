@@ -46,7 +46,7 @@ FEW_DATABASES = Report(
     seconds=0.75,
     scrapes=12,
     sessions=4,
-    costs={("statements", ""): ServerCost(1.5, 200, 3000), ("tables", "app"): ServerCost(0.5, 20, 30)},
+    costs={("statements", ""): ServerCost(1.5, 200), ("tables", "app"): ServerCost(0.5, 20)},
     incidents={"lock_wait": 1, "down": 0},
     rounds=Rounds(visits=8, login_seconds=0.0625, interval=60.0),
     login=Login(False, 3.0, "timeout"),
@@ -65,9 +65,9 @@ MANY_DATABASES = replace(
         *(job("table_access", name, None, success=False) for name in _MANY[:2]),
     ),
     costs={
-        ("statements", ""): ServerCost(1.5, 200, 3000),
-        ("tables", _MANY[0]): ServerCost(0.5, 20, 30),
-        ("tables", _MANY[1]): ServerCost(0.25, 10, 15),
+        ("statements", ""): ServerCost(1.5, 200),
+        ("tables", _MANY[0]): ServerCost(0.5, 20),
+        ("tables", _MANY[1]): ServerCost(0.25, 10),
     },
     incidents={},
 )

@@ -117,7 +117,6 @@ async def test_without_pg_stat_statements_the_client_side_is_there(server18: Clu
     await watched.close()
     assert found.series("pgvigil_collector_server_seconds_total") == []
     assert found.value("pgvigil_collector_seconds_total", collector="slow") == pytest.approx(1, rel=0.5)
-    assert found.value("pgvigil_collector_returned_rows_total", collector="connections") == 1
 
 
 async def test_an_absurdly_low_budget_slows_the_expensive_down_and_spares_the_vital(server18: Cluster) -> None:
@@ -137,5 +136,5 @@ async def test_an_absurdly_low_budget_slows_the_expensive_down_and_spares_the_vi
     await watched.close()
     assert len(slowed) > 5
     assert vital.isdisjoint(slowed)
-    assert {interval[name] for name in vital} == {0}
+    assert vital.isdisjoint(interval)
     assert {value for _, value in found.series("pgvigil_collector_success")} == {1}
