@@ -61,6 +61,7 @@ def options_of(connection: Connection, settings: Settings) -> Options:
         max_samples=settings.max_samples,
         databases=database_filter_of(connection, settings) if kind == "postgresql" else DatabaseFilter(),
         cost_budget=settings.cost_budget,
+        statement_text_length=settings.statement_text_length,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,
     )
 

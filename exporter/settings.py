@@ -155,6 +155,12 @@ class Settings(Connection, BaseSettings):
         description="Share of a core that we may cost a server; beyond it the most expensive collectors run less often."
         " 0 for no limit.",
     )
+    statement_text_length: int = Field(
+        160,
+        ge=0,
+        le=1000,
+        description="Characters of a statement's text in `pg_statement_info` at most; 0 for no texts on the page.",
+    )
     sample_interval: float = Field(
         1.0,
         ge=0,

@@ -1,5 +1,7 @@
 """All servers: which are in trouble, since when, what runs out first, and who works hardest."""
 
+from functools import partial
+
 from dashboards.source import endings, variables
 from dashboards.source.alert_thresholds import CRITICAL, DAY, GOOD, HOUR, INFO, WARNING, falling, of, rising
 from dashboards.source.expressions import EXPORTER, fastest, leading
@@ -7,6 +9,7 @@ from dashboards.source.instance import USED
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
+from dashboards.source.statements import LABELS, with_text
 
 ETAS = (
     ("connection slots", endings.CONNECTIONS),
@@ -318,7 +321,8 @@ def _work() -> Row:
                     "percentunit",
                     rising(of("PostgreSQLStatementDominates", "share")),
                 ),
-                labels={"instance": "Instance", "datname": "Database", "usename": "User", "queryid": "Statement"},
+                labels=LABELS,
+                beside=partial(with_text, scope="server"),
                 empty="no statement runs, or pg_stat_statements is not there",
                 label_links={
                     "instance": HERE,

@@ -6,6 +6,7 @@ from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, state_timeline, table, timeseries
+from dashboards.source.statements import LABELS, with_text
 
 NOBODY = "nobody waits"
 BUILDS = 'command=~"CREATE INDEX.*|REINDEX.*"'
@@ -240,7 +241,8 @@ def _queues() -> Row:
                     "max by (instance, datname, usename, queryid) (pg_statement_longest_running_seconds{<database>})",
                     "s",
                 ),
-                labels={"instance": "Instance", "datname": "Database", "usename": "User", "queryid": "Statement"},
+                labels=LABELS,
+                beside=with_text,
                 label_links={
                     "queryid": (
                         to(

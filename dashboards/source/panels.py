@@ -20,7 +20,7 @@ title, variables, and rows of panels, left to right; the layout follows from the
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Literal
@@ -272,6 +272,7 @@ def table(
     rising: bool = False,
     ranked: bool = False,
     label_links: Mapping[str, Links] = {},
+    beside: Callable[[str], str] | None = None,
     alerts: Sequence[str] = (),
     runbooks: Sequence[str] = (),
     width: int = 24,
@@ -281,10 +282,13 @@ def table(
 
     The rows are sorted by the column headed `sort`, or the first, the largest on top unless `rising`. Rows meet by the
     labels that all columns are aggregated by; a label that only one of them has is shown beside them. With `ranked`,
-    whose columns have the same labels throughout, only the first `$topk` rows by the first column are there.
+    whose columns have the same labels throughout, only the first `$topk` rows by the first column are there. `beside`
+    adds labels to the first column that are shown as well.
     """
     if ranked:
         columns = _ranked(*columns)
+    if beside:
+        columns = (replace(columns[0], expr=beside(columns[0].expr)), *columns[1:])
     options = tables.Options(
         sort_by=[common.TableSortByFieldState(display_name=sort or columns[0].title, desc=not rising)],
         cell_height=common.TableCellHeight.SM,

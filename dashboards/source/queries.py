@@ -6,7 +6,18 @@ from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
-from dashboards.source.statements import LABELS, LEGEND, ONE_ROW, ONE_SERIES, STATEMENT, leaders, mean, others, taken
+from dashboards.source.statements import (
+    LABELS,
+    LEGEND,
+    ONE_ROW,
+    ONE_SERIES,
+    STATEMENT,
+    leaders,
+    mean,
+    others,
+    taken,
+    with_text,
+)
 
 EXEC = "pg_statements_exec_seconds_total"
 CALLS = "pg_statements_calls_total"
@@ -122,8 +133,8 @@ def _time() -> Row:
             table(
                 "top-statements",
                 "Statements that take most time",
-                "What each took in the time shown. A click on a statement leads to its dashboard; its text is at the "
-                "exporter's /statements.",
+                "What each took in the time shown. A click on a statement leads to its dashboard; its whole text is at "
+                "the exporter's /statements.",
                 Column("Time", taken(EXEC), "s"),
                 Column(
                     "Share",
@@ -138,6 +149,7 @@ def _time() -> Row:
                 Column("Temporary files", f"<block> * {taken('pg_statements_temp_blocks_written_total')}", "bytes"),
                 Column("WAL", taken("pg_statements_wal_bytes_total"), "bytes"),
                 labels=LABELS,
+                beside=with_text,
                 label_links=ONE_ROW,
                 empty=NONE,
                 ranked=True,
@@ -168,6 +180,7 @@ def _running() -> Row:
                     QUERY_AGE,
                 ),
                 labels=LABELS,
+                beside=with_text,
                 label_links=ONE_ROW,
                 empty="no statement runs longer than 5 seconds",
                 ranked=True,
@@ -271,6 +284,7 @@ def _slower() -> Row:
                 ),
                 Column("Calls", taken(CALLS)),
                 labels=LABELS,
+                beside=with_text,
                 label_links=ONE_ROW,
                 empty="none, or not followed for long enough",
                 ranked=True,

@@ -4,7 +4,8 @@ from dashboards.source import variables
 from dashboards.source.alert_thresholds import of, rising
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
-from dashboards.source.panels import Column, Panel, Query, stat, table, text, timeseries
+from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
+from dashboards.source.statements import LABELS, with_text
 
 WHO = "instance, datname, usename"
 LEGEND = "{{usename}} in {{datname}} on {{instance}}"
@@ -300,7 +301,8 @@ def _runners() -> Row:
                     """,
                     "percentunit",
                 ),
-                labels={"instance": "Instance", "datname": "Database", "usename": "User", "queryid": "Statement"},
+                labels=LABELS,
+                beside=with_text,
                 empty=NEVER,
                 ranked=True,
             ),
@@ -311,12 +313,14 @@ def _runners() -> Row:
 
 
 def _text() -> Panel:
-    return text(
+    return table(
         "detail-text",
         "Its text",
-        "The text of a statement is no label. The exporter shows it, by the same number: open `/statements` at its address, "
-        "which is what *Instance* says. Or ask the server:\n\n"
-        "`SELECT query FROM pg_stat_statements WHERE queryid = ...;`",
+        "The text, literals replaced, and shortened to statement_text_length; the exporter's /statements has all of it.",
+        Column("Listed", "max by (query, instance, datname, usename, queryid) (pg_statement_info{<statement>})"),
+        labels=LABELS,
+        empty="no text is known: statement_text_length is 0, or the statement has no series of its own",
+        height=4,
     )
 
 

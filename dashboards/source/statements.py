@@ -4,7 +4,14 @@ from dashboards.source.expressions import leading
 from dashboards.source.links import of_series, to
 
 STATEMENT = "instance, datname, usename, queryid"
-LABELS = {"instance": "Instance", "datname": "Database", "usename": "User", "queryid": "Statement"}
+LABELS = {
+    "query": "Text",
+    "instance": "Instance",
+    "datname": "Database",
+    "usename": "User",
+    "queryid": "Statement",
+}
+"""The columns of a table of statements, of which `with_text` adds the first."""
 LEGEND = "{{queryid}} of {{usename}} in {{datname}} on {{instance}}"
 
 ONE_SERIES = (
@@ -16,6 +23,12 @@ ONE_ROW = {
 """Links to a statement from its series, and from its row in a table."""
 
 NAMED = '{<database>, queryid!="other"}'
+
+
+def with_text(expression: str, scope: str = "database") -> str:
+    """Give the same with the text of each statement as one more label, where it is known."""
+    texts = f"topk by ({STATEMENT}) (1, pg_statement_info{{<{scope}>}})"
+    return f"({expression}) * on ({STATEMENT}) group_left (query) {texts} or on ({STATEMENT}) ({expression})"
 
 
 def pace(metric: str) -> str:

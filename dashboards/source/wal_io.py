@@ -6,6 +6,7 @@ from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
 from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Query, stat, table, timeseries
+from dashboards.source.statements import LABELS, with_text
 
 WAL = "deriv(pg_wal_position_bytes{<server>}[$__rate_interval]OFFSET)"
 ARCHIVES = "on (job, instance) pg_archiver_enabled{<server>} == 1"
@@ -288,7 +289,8 @@ def _wal() -> Row:
                 Column("WAL", _written("pg_statements_wal_bytes_total"), "bytes"),
                 Column("Pages whole", _written("pg_statements_wal_fpi_total")),
                 Column("Calls", _written("pg_statements_calls_total")),
-                labels={"instance": "Instance", "datname": "Database", "usename": "User", "queryid": "Statement"},
+                labels=LABELS,
+                beside=with_text,
                 label_links={
                     "queryid": (
                         to(

@@ -1,15 +1,15 @@
 """Catalog -> its reference in Markdown. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
 from exporter.kinds import PRODUCTS
 from exporter.schedule.next_run import FRESH_SECONDS
-from exporter.watch.loop import COLLECTOR
-from exporter.watch.wait_sampler import METRICS as SAMPLED
+from exporter.scrape import statement_texts
+from exporter.watch import wait_sampler
 
 _HEAD = """# Metrics reference
 
@@ -27,10 +27,22 @@ anew. A collector runs at every scrape, or as seldom as said. What it costs on y
 `pgvigil_collector_server_seconds_total`.
 """
 
+_TEXTS = (
+    "The texts of the statements that have series of their own, read beside the scrapes, once each: by a login every"
+    f" {statement_texts.READ_SECONDS:.0f} s at most, while there are new ones; no file, but code. Names in a text, such"
+    " as a schema's, may be personal data: `statement_text_length: 0` leaves texts off the page."
+)
+
 _SAMPLER = (
     "What sessions do and wait for between scrapes, looked at every `sample_interval` seconds, half as often while no"
     " session is at work; no file, but code."
 )
+
+_IN_CODE: Mapping[str, tuple[str, Sequence[Metric]]] = {
+    statement_texts.COLLECTOR: (_TEXTS, statement_texts.METRICS),
+    wait_sampler.COLLECTOR: (_SAMPLER, wait_sampler.METRICS),
+}
+"""Collectors that are code: what they do, and their metrics."""
 
 
 class RunCost(NamedTuple):
@@ -55,7 +67,8 @@ def reference(catalog: Catalog, costs: Mapping[str, RunCost]) -> str:
         _collector(collector, costs.get(collector.name))
         for collector in sorted(catalog, key=lambda collector: collector.name)
     ]
-    parts.append(f"## {COLLECTOR}\n\n{_SAMPLER}\n\n" + _table((metric, metric.labels) for metric in SAMPLED))
+    for name, (text, metrics) in _IN_CODE.items():
+        parts.append(f"## {name}\n\n{text}\n\n" + _table((metric, metric.labels) for metric in metrics))
     parts.append("## The exporter itself\n\n" + _table((metric, metric.labels) for metric in OWN))
     return "\n".join(parts)
 

@@ -120,10 +120,12 @@ def _statements(page: Page, _: Page | None) -> Line:
     share, who = worst.value / total, worst.labels
     calls = page.value("pg_statements_calls_total", who)
     each = f", {1000 * worst.value / calls:.1f} ms a call" if calls else ""
+    texts = page.series("pg_statement_info", **who)
+    text = f": {texts[0].labels['query']}" if texts else ""
     return Line(
         "statements",
         share > PART_OF_TIME,
-        f"{who['queryid']} of {who['usename']} takes {share:.0%} of all execution time{each}",
+        f"{who['queryid']} of {who['usename']} takes {share:.0%} of all execution time{each}{text}",
     )
 
 

@@ -55,6 +55,8 @@ class Options:
     """Databases to look into."""
     watch: WatchOptions | None = None
     """Looks between scrapes; None for no looks."""
+    statement_text_length: int = 0
+    """Upper bound on the characters of a statement's text on the page; 0 for no texts there."""
 
 
 class Target:
@@ -97,7 +99,7 @@ class Target:
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
-        self._statements = StatementReader(parts, catalog)
+        self._statements = StatementReader(parts, catalog, options.statement_text_length)
         self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log, own_load) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
@@ -136,6 +138,7 @@ class Target:
         report = self._report(self._clock() - started)
         tried = (job for job in report.jobs if job.age is not None or job.errors)  # a first round may take long
         self._late = [job for job in tried if not job.success and job.reason in _TROUBLES]
+        self._statements.read_newcomers()
         return report
 
     async def current(self, timeout: float) -> Report:
@@ -166,7 +169,8 @@ class Target:
         running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, self._login_probe.close(), self._ping.close(), return_exceptions=True)
+        parts = self._login_probe, self._ping, self._statements
+        await asyncio.gather(*running, *(part.close() for part in parts), return_exceptions=True)
         await self._parts.pool.close()
         self._runner.close()
 
@@ -256,4 +260,4 @@ class Target:
         why = "the extensions could not be listed yet"
         unknown = (JobStatus(name, "", False, None, None, None, message=why) for name in self.plan.unknown)
         watch = (self._watch.status(),) if self._watch and self._watching else ()
-        return (*self._parts.schedule.statuses(), *unknown, *watch)
+        return (*self._parts.schedule.statuses(), *unknown, *self._statements.statuses(), *watch)

@@ -20,10 +20,7 @@ from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
 from exporter.watch.own_load import OwnLoad
-from exporter.watch.wait_sampler import SAMPLE, Sampler
-
-COLLECTOR = "wait_sampler"
-"""Its name among the collectors."""
+from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, Sampler
 
 _TIMEOUT = 5.0
 """Seconds after which the server ends a query of a look."""

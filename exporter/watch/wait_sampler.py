@@ -10,6 +10,9 @@ from exporter.planning.oid_names import Names
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family, Number, Samples
 
+COLLECTOR = "wait_sampler"
+"""Its name among the collectors."""
+
 SAMPLE = """
 SELECT datid,
        state,

@@ -28,7 +28,7 @@ NOISE = re.compile(
     r"# HELP "
     r"|(# TYPE )?(process_|python_)"  # of the process, not of the server
     r'|.*\bschemaname="(pg_catalog|information_schema)"'
-    r'|pg_statements_.*\busename="(pgvigil|postgres)"'  # what the exporter and this recording ran
+    r'|pg_statement(s|_info).*\busename="(pgvigil|postgres)"'  # what the exporter and this recording ran
 )
 """Lines that no rule is about and that would be most of a page."""
 

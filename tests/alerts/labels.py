@@ -10,6 +10,7 @@ from pages import catalog
 
 from exporter.commands.rules import TAKEN
 from exporter.exposition.self_metrics import OWN
+from exporter.scrape.statement_texts import METRICS as TEXTS
 from exporter.watch.wait_sampler import METRICS as SAMPLED
 
 Labels = frozenset[str]
@@ -57,7 +58,7 @@ class LabelError(Exception):
 @cache
 def exported() -> Mapping[str, Labels]:
     """Every metric the exporter has, with its labels before Prometheus adds its own."""
-    found = {metric.name: frozenset(metric.labels) for metric in (*OWN, *SAMPLED)}
+    found = {metric.name: frozenset(metric.labels) for metric in (*OWN, *SAMPLED, *TEXTS)}
     for collector in catalog():
         for metric in collector.metrics:
             found[metric.name] = frozenset(collector.labels_of(metric))

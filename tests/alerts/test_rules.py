@@ -281,7 +281,7 @@ def test_links_lead_to_a_runbook_and_a_dashboard(subtests: pytest.Subtests) -> N
 
 LABEL = re.compile(r"\$labels\.(\w+)")
 QUERY = re.compile(
-    r'printf\s+"((?:[^"\\]|\\.)*)"[^|}]*\|\s*query|"((?:[^"\\]|\\.)*)"\s*\|\s*query|query\s+"((?:[^"\\]|\\.)*)"'
+    r'printf\s+"((?:[^"\\]|\\.)*)"(?:\([^)]*\)|[^|}])*\|\s*query|"((?:[^"\\]|\\.)*)"\s*\|\s*query|query\s+"((?:[^"\\]|\\.)*)"'
 )
 
 

@@ -181,7 +181,7 @@ async def test_reading_what_changed_shows_the_same_as_reading_all(major: int, cl
             assert others(found[0]) == others(found[1])
             assert all(map(adds_up, found))
             assert len(found[0].series(CALLS, usename="postgres")) >= 60
-        narrowly, at_once = ((await each.current(9)).jobs[0].returned_rows for each in watched)
+        narrowly, at_once = [(await each.current(9)).jobs[0].returned_rows for each in watched]
     finally:
         for each in watched:
             await each.close()

@@ -9,6 +9,7 @@ from exporter.catalog.load import BUILT_IN, load
 from exporter.demo import screen
 from exporter.demo.screen import Line, lines
 from exporter.exposition.self_metrics import OWN
+from exporter.scrape.statement_texts import INFO
 
 ROOT = '{pid="7",usename="reporting",application_name="psql",state="idle in transaction",relation="public.users"}'
 T = '{datname="shop",schemaname="public",relname="carts"}'
@@ -73,6 +74,10 @@ def read(page: str, seconds: float = 0.0) -> screen.Page:
             f"pg_statements_exec_seconds_total{BAD} 3\npg_statements_calls_total{BAD} 300",
             Line("statements", True, "5 of billing takes 100% of all execution time, 10.0 ms a call"),
         ),
+        (
+            f'pg_statements_exec_seconds_total{BAD} 3\npg_statement_info{BAD[:-1]},query="SELECT a FROM t"}} 1',
+            Line("statements", True, "5 of billing takes 100% of all execution time: SELECT a FROM t"),
+        ),
         ("pg_connections_used 9\npg_connections_max 40", Line("connections", False, "9 of 40 are in use")),
         ("pg_connections_used 39\npg_connections_max 40", Line("connections", True, "39 of 40 are in use")),
     ],
@@ -97,4 +102,4 @@ def test_the_screen_watches_no_metric_that_nobody_emits() -> None:
     watched = set(re.findall(r'"(pg_\w+)"', Path(screen.__file__).read_text()))
     emitted = {metric.name for collector in load(BUILT_IN) for metric in collector.metrics}
     assert watched
-    assert watched <= emitted | {metric.name for metric in OWN}
+    assert watched <= emitted | {metric.name for metric in (*OWN, INFO)}

@@ -28,7 +28,7 @@ def table(*rows: tuple[int, int, int, float]) -> Columns:
         "queryid": [row[2] for row in rows],
         "exec_seconds": [row[3] for row in rows],
     }
-    same = {"plan_seconds": 0.5, "shared_blks_hit": 3, "shared_blks_read": 2, "rows": 7, "toplevel": 1, "generation": 0}
+    same = {"plan_seconds": 0.5, "shared_blks_hit": 3, "shared_blks_read": 2, "toplevel": 1, "generation": 0}
     return columns | {name: [value] * len(rows) for name, value in same.items()}
 
 
@@ -39,10 +39,10 @@ def test_costs_belong_to_the_collector_that_the_comment_names() -> None:
     assert costs.missing(now=0) == [1, 2, 4]
     costs.learn({1: "SELECT 1\n/* pgvigil:tables */", 2: "SELECT /* pgvigil:locks */", 4: "SELECT 'not ours'"})
     costs.update(NAMES, {"tables"}, now=0)
-    assert {key: (cost.seconds, cost.blocks, cost.rows) for key, cost in costs.all.items()} == {
-        ("tables", "shop"): (2.5, 5, 7),
-        ("tables", "crm"): (3.5, 5, 7),
-        ("locks", ""): (9.5, 5, 7),
+    assert {key: (cost.seconds, cost.blocks) for key, cost in costs.all.items()} == {
+        ("tables", "shop"): (2.5, 5),
+        ("tables", "crm"): (3.5, 5),
+        ("locks", ""): (9.5, 5),
     }
 
 
@@ -86,7 +86,7 @@ async def test_costs_agree_with_pg_stat_statements(major: int, cluster: Callable
     after = counted(server)
     await watched.close()
     assert {"table_vacuum", "lock_blockers", "statements", "vitals", "table_freeze"} <= after.keys()
-    for what in ("seconds", "rows", "blocks"):
+    for what in ("seconds", "blocks"):
         series = found.series(f"pgvigil_collector_server_{what}_total")
         assert {labels["collector"] for labels, _ in series} == after.keys()
         total = sum(value for _, value in series)

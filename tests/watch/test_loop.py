@@ -15,7 +15,8 @@ from serving import serving
 from exporter.demo.cluster import Cluster
 from exporter.scrape.target import Target
 from exporter.watch.incidents import Incident
-from exporter.watch.loop import COLLECTOR, WatchOptions
+from exporter.watch.loop import WatchOptions
+from exporter.watch.wait_sampler import COLLECTOR
 
 
 @pytest.mark.timeout(180)

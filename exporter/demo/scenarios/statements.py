@@ -47,7 +47,7 @@ FRIDAY_DEPLOY = Scenario(
     "The Friday deploy: a query without an index, and retries until nobody can log in",
     (
         "pg_connections_available falls to 0; pg_sessions says that dashboard holds them",
-        "pg_statements_exec_seconds_total: one queryid takes nearly all the time; /statements has its text",
+        "pg_statements_exec_seconds_total: one queryid takes nearly all the time; pg_statement_info has its text",
         "pg_table_seq_tuples_read_total points at orders",
         "the page stays there while logins fail",
     ),
@@ -94,7 +94,7 @@ BLACK_FRIDAY = Scenario(
     "Black Friday: a search reads the whole table where an index served it before",
     (
         "pg_statements_exec_seconds_total per pg_statements_calls_total of one queryid rises many times",
-        "/statements has its text",
+        "pg_statement_info has its text, as /statements does",
         "pg_table_seq_tuples_read_total points at titles",
     ),
     _plan_worse,

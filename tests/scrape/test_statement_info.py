@@ -1,0 +1,126 @@
+"""The text of each statement that has series of its own is on the page, and no literal with it."""
+
+import asyncio
+import re
+
+from clients import client
+from pages import MONITOR, Page, catalog, named, scraped, target
+from patience import until
+
+from exporter.catalog.model import Catalog
+from exporter.demo.cluster import Cluster
+from exporter.scrape.statement_texts import NO_TEXT, Texts
+from exporter.scrape.target import Target
+
+INFO = "pg_statement_info"
+CALLS = "pg_statements_calls_total"
+SECRET = "zq7xxsecret"
+
+
+def statements(limit: int = 40) -> Catalog:
+    return Catalog((named(catalog(), "statements").model_copy(update={"limit": limit, "cache": 0}),))
+
+
+def members(found: Page) -> set[tuple[str, str, str]]:
+    """Database, user and query identifier of the statements with series of their own."""
+    shown = (labels for labels, _ in found.series(CALLS) if labels["queryid"] != "other")
+    return {(labels["datname"], labels["usename"], labels["queryid"]) for labels in shown}
+
+
+async def with_texts(of: Target) -> Page:
+    """A page that has all texts of its statements."""
+
+    async def whole() -> Page | None:
+        found = await scraped(of)
+        infos = {(labels["datname"], labels["usename"], labels["queryid"]) for labels, _ in found.series(INFO)}
+        return found if infos and infos == members(found) else None
+
+    found: Page = await until(whole)
+    return found
+
+
+async def test_each_statement_with_series_has_its_text(server: Cluster) -> None:
+    server.execute("SELECT pg_stat_statements_reset()")  # texts of other tests are as many as may be shown
+    server.execute("CREATE TABLE deals AS SELECT 1 AS id; CREATE TABLE users AS SELECT 1 AS id")
+    long = ", ".join(f"deals.id AS column_{i}" for i in range(50))
+    server.execute(f"SELECT {long} FROM deals JOIN users USING (id) WHERE deals.id = 5")
+    watched = target(server.dsn(user=MONITOR), statements(200), statement_text_length=160)
+    try:
+        assert (await scraped(watched)).series(INFO) == []  # no scrape waits for texts
+        found = await with_texts(watched)
+    finally:
+        await watched.close()
+        server.execute("DROP TABLE deals; DROP TABLE users")
+    texts = {labels["query"]: (labels, value) for labels, value in found.series(INFO)}
+    labels, value = texts["SELECT … FROM deals JOIN users USING (id) WHERE deals.id = $1"]
+    assert (labels["datname"], labels["usename"], value) == ("postgres", "postgres", 1)
+    assert found.value(CALLS, queryid=labels["queryid"]) == 1
+    assert max(map(len, texts)) <= 160
+    assert found.value("pgvigil_collector_success", collector="statement_texts") == 1
+
+
+async def test_no_literal_is_on_the_page(server18: Cluster) -> None:
+    server18.execute("SELECT pg_stat_statements_reset()")
+    server18.execute("CREATE TABLE planted (a text)")
+    for text in (
+        f"SELECT '{SECRET}' FROM planted",
+        f"INSERT INTO planted VALUES ('{SECRET}') /* {SECRET} */",
+        f"CREATE ROLE planted PASSWORD '{SECRET}'",
+        f"ALTER ROLE planted SET search_path = {SECRET}",
+        f"DO $$ BEGIN PERFORM '{SECRET}'; END $$",
+        f"COMMENT ON TABLE planted IS '{SECRET}'",
+        f"SET app.token = '{SECRET}' -- {SECRET}",
+    ):
+        server18.execute(text)
+    async with client(server18) as session:
+        await session.execute(f"COPY (SELECT '{SECRET}') TO PROGRAM 'cat > /dev/null'")
+    watched = target(server18.dsn(user=MONITOR), statements(500), statement_text_length=1000)
+    try:
+        found = await with_texts(watched)
+    finally:
+        await watched.close()
+        server18.execute("DROP TABLE planted; DROP ROLE planted")
+    assert SECRET not in found.text
+    texts = " ".join(labels["query"] for labels, _ in found.series(INFO))
+    assert "CREATE ROLE planted PASSWORD ?" in texts
+    assert re.search(r"COPY \(SELECT [?$]\d*\) TO PROGRAM \?", texts)
+
+
+async def test_without_a_length_there_is_no_text(server18: Cluster) -> None:
+    watched = target(server18.dsn(user=MONITOR), statements())
+    try:
+        for _ in range(3):
+            found = await scraped(watched)
+            await asyncio.sleep(0.2)
+    finally:
+        await watched.close()
+    assert members(found)
+    assert found.series(INFO) == found.series("pgvigil_collector_success", collector="statement_texts") == []
+
+
+async def test_thousands_of_statements_have_few_texts_and_few_reads(server18: Cluster) -> None:
+    server18.execute("SELECT pg_stat_statements_reset()")
+    watched = target(server18.dsn(user=MONITOR), statements(10), statement_text_length=160)
+    seen: set[str] = set()
+    try:
+        for each in range(10):
+            columns = (f"SELECT 1 AS churn_{each}_{i}" for i in range(200))
+            server18.execute(";".join(columns))
+            found = await scraped(watched)
+            assert len(found.series(INFO)) <= 11
+            seen |= {labels["query"] for labels, _ in found.series(INFO)}
+        logins = server18.value("SELECT sum(calls) FROM pg_stat_statements WHERE query LIKE '%left(query, %'")
+    finally:
+        await watched.close()
+    assert len(seen) <= 22
+    assert (logins or 0) <= 1  # within 30 s
+
+
+def test_what_the_server_does_not_have_is_said_and_not_asked_for_again() -> None:
+    texts = Texts(160)
+    assert texts.short("1") == ""
+    texts.learn({1: "SELECT  5", 2: None}, asked=[1, 2, 3])
+    assert [texts.short(str(each)) for each in (1, 2, 3, 4)] == ["SELECT ?", NO_TEXT, NO_TEXT, ""]
+    assert texts.short("other") == ""
+    texts.learn({3: "SELECT b"}, asked=[3])
+    assert texts.short("3") == "SELECT b"
