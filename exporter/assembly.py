@@ -1,6 +1,6 @@
 """Builds the parts as the settings say: catalog, targets and their connectors."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
@@ -30,9 +30,11 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
     """Make the targets by name; the only one of a plain configuration has the empty name."""
-    shared: dict[str, Any] = {"turns": Turns(), "own_load": OwnLoad()}
+    turns, own_load = Turns(), OwnLoad()
     return {
-        name: Target(catalog, server_of(connection, settings), options_of(connection, settings), name, **shared)
+        name: Target(
+            catalog, server_of(connection, settings), options_of(connection, settings, own_load), name, turns=turns
+        )
         for name, connection in settings.servers
     }
 
@@ -45,7 +47,7 @@ def database_filter_of(connection: Connection, settings: Settings) -> DatabaseFi
     )
 
 
-def options_of(connection: Connection, settings: Settings) -> Options:
+def options_of(connection: Connection, settings: Settings, own_load: OwnLoad) -> Options:
     """Treat a target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
     kind = connection.kind
     watch = WatchOptions(
@@ -54,6 +56,7 @@ def options_of(connection: Connection, settings: Settings) -> Options:
         lock_wait=settings.incident_lock_wait,
         connections=settings.incident_connections,
         literals=settings.incident_literals,
+        own_load=own_load,
     )
     return Options(
         max_connections=settings.max_connections_per_target if kind == "postgresql" else _CONSOLES,

@@ -39,7 +39,6 @@ from exporter.report import JobStatus, Report
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.sql import signed
-from exporter.watch.own_load import OwnLoad
 
 ROLE = 10
 
@@ -293,12 +292,11 @@ async def scraping(
     *collectors: Collector,
     name: str = "db1",
     turns: Turns | None = None,
-    own_load: OwnLoad | None = None,
     **options: Any,
 ) -> AsyncIterator[Target]:
     """A target of the fake server, on the loop's clock."""
     clock = asyncio.get_running_loop().time
-    target = Target(catalog(*collectors), server, Options(**options), name, clock, turns, own_load)
+    target = Target(catalog(*collectors), server, Options(**options), name, clock, turns)
     try:
         yield target
     finally:

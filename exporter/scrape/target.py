@@ -30,7 +30,6 @@ from exporter.scrape.statement_texts import StatementList, StatementReader
 from exporter.scrape.turns import Turns
 from exporter.watch.incidents import Incident
 from exporter.watch.loop import Watch, WatchOptions
-from exporter.watch.own_load import OwnLoad
 
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
@@ -70,10 +69,8 @@ class Target:
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
-        own_load: OwnLoad | None = None,
     ) -> None:
-        self.kind = connector.kind
-        self.address = connector.address
+        self.kind, self.address = connector.kind, connector.address
         """Host and port; no secret."""
         options = options or Options()
         log = TargetLog(logging.getLogger(__name__), name or connector.address)
@@ -100,7 +97,7 @@ class Target:
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
         self._statements = StatementReader(parts, catalog, options.statement_text_length)
-        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log, own_load) if options.watch else None
+        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 

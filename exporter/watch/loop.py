@@ -64,6 +64,8 @@ class WatchOptions:
     """Share of the unreserved connections (max_connections less those reserved) that is an incident."""
     literals: bool = False
     """True if recorded query texts keep their literals."""
+    own_load: OwnLoad | None = None
+    """The load of this process, by which looks yield; None for no heed."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,11 @@ class Watch:
         target: str,
         clock: Callable[[], float],
         log: TargetLog,
-        own_load: OwnLoad | None = None,
     ) -> None:
         self.recorder = Recorder(target, literals=options.literals, clock=clock)
         self._pool = pool
         self._clock = clock
         self._log = log
-        self._own_load = own_load
         self._discovery = discovery
         self._names = discovery.names
         self._options = options
@@ -135,7 +135,7 @@ class Watch:
     def interval(self) -> float:
         """Seconds between two looks: more than asked for at a quiet server, or when they cost it or us too much."""
         asked_for = self._options.interval * (_QUIET_FACTOR if self._quiet_looks >= _QUIET_LOOKS else 1.0)
-        slowdown = self._own_load.slowdown if self._own_load else 1.0
+        slowdown = self._options.own_load.slowdown if self._options.own_load else 1.0
         slowed = min(asked_for * slowdown, _LONGEST_INTERVAL_SECONDS)
         return max(asked_for, slowed, self._imposed)
 

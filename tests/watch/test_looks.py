@@ -144,7 +144,7 @@ def test_a_process_that_is_busy_looks_less_often(monkeypatch: pytest.MonkeyPatch
         server = server_with_looks()
         clock = asyncio.get_running_loop().time
         load = OwnLoad(clock, cpu=lambda: share * clock())
-        async with scraping(server, collector("a"), watch=WatchOptions(), own_load=load) as target:
+        async with scraping(server, collector("a"), watch=WatchOptions(own_load=load)) as target:
             target.start()
             await asyncio.sleep(20)
             before = server.runs("wait_sampler")
