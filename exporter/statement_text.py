@@ -75,8 +75,8 @@ def _without_groups(words: list[str]) -> Iterator[str]:
 
 def _without_tail(words: list[str]) -> Iterator[str]:
     """Leave out what only sorts, groups and counts the rows."""
-    for word in words:
-        if word.upper() in _TAIL:
+    for place, word in enumerate(words):
+        if place and word.upper() in _TAIL:
             yield GAP
             return
         yield word

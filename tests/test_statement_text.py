@@ -30,6 +30,7 @@ LONG = ", ".join(f"deals.column_{i}" for i in range(40))
         ),
         (f"SELECT a FROM t WHERE b = $1 GROUP BY {LONG}", 60, "SELECT a FROM t WHERE b = $1 …"),
         ('SELECT "a ( b" FROM "from" WHERE "where" = $1', 160, 'SELECT "a ( b" FROM "from" WHERE "where" = $1'),
+        ("FETCH FORWARD 100 FROM a_cursor_of_a_long_name", 20, "FETCH FORWARD 100 F…"),
         ("VACUUM", 160, "VACUUM"),
         ("", 160, ""),
     ],

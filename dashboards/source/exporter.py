@@ -71,7 +71,7 @@ def _trust() -> Row:
                 "dropped",
                 "Samples left off the page",
                 "Samples beyond max_samples, which are not on the page.",
-                "sum(pgvigil_collector_dropped_samples{<server>}) or 0 * sum(pgvigil_build_info{<server>})",
+                "sum(pgvigil_collector_dropped_samples{<server>}) or 0 * sum(pgvigil_scrape_duration_seconds{<server>})",
                 unit="short",
                 empty="no exporter answers",
                 steps=rising(1),

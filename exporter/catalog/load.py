@@ -28,8 +28,12 @@ _OUR_OWN = (
     "pg_session_sampling_seconds",
     "pg_lock_wait_sampled_seconds",
     "pg_lock_wait_longest_recent_seconds",
+    "pg_statement_info",
 )
 """Families that come from code."""
+
+_IN_CODE = ("statement_texts", "wait_sampler")
+"""Collectors that are code."""
 
 _OUR_PREFIXES = ("pgvigil_", "process_", "python_", "pg_exporter_", "pg_scrape_collector_")
 """Name prefixes of all other families that come from code."""
@@ -57,7 +61,7 @@ def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Cat
     files = [_read(file) for folder in folders for file in _files(folder)]
     read = [(file.path, collector) for file in files if not file.translated for collector in file.collectors]
     names = [(path, name) for path, collector in read for name in _names(collector)]
-    _refuse_twice("collector", (collector.name for _, collector in read))
+    _refuse_twice("collector", (*_IN_CODE, *(collector.name for _, collector in read)))
     _refuse_twice("metric", (name for _, name in names))
     _refuse_our_own(name for _, name in names)
     _refuse_one_family(names)
@@ -75,7 +79,7 @@ def _beside(ours: Catalog, files: Sequence["_File"], runs: Callable[[Collector],
     """
     owning = [c for c in ours if runs(c) and c.name not in _YIELDING]
     owners = {_family(n): c.name for c in owning for m in c.metrics for n in (m.name, m.total) if n}
-    taken = {collector.name for collector in ours}
+    taken = {*_IN_CODE, *(collector.name for collector in ours)}
     places: dict[str, str] = {}
     added: list[Collector] = []
     notes: list[str] = []

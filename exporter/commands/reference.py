@@ -90,7 +90,9 @@ def _facts(collector: Collector) -> str:
     if collector.role != "any":
         facts.append(f"on a {collector.role} only")
     if collector.cache:
-        sooner = ", or 30 s where a run costs little" if collector.fresh and collector.cache > FRESH_SECONDS else ""
+        sooner = (
+            ", or 30 to 240 s where a run costs little" if collector.fresh and collector.cache > FRESH_SECONDS else ""
+        )
         facts.append(f"collected every {collector.cache:g} s at most{sooner}")
     if collector.limit:
         facts.append(f"at most {collector.limit} rows")

@@ -105,9 +105,6 @@ class KeptConnection:
             self.lock.release()
 
     async def _wait_for_turn(self, timeout: float) -> None:
-        if not self.lock.locked():  # it waits for nothing, and needs no timeout, which looks would pay for every second
-            await self.lock.acquire()
-            return
         try:
             async with asyncio.timeout(timeout):
                 await self.lock.acquire()

@@ -93,7 +93,7 @@ class PostgresSession(Session):
 
         Where we lose patience before the timeout, one in between that is set already is as good.
         """
-        if not min(patience, timeout) <= self._timeout <= timeout:
+        if not patience < self._timeout <= timeout:
             self._timeout = timeout
         wanted = {"statement_timeout": f"{max(1, round(self._timeout * 1000))}", "search_path": _PATHS[search_path]}
         changed = {name: value for name, value in wanted.items() if self._set.get(name) != value}

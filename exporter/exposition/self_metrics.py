@@ -135,8 +135,8 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         "reason",
         "pgvigil_collector_errors_total",
         "Failed runs of the collector by reason: timeout, lock_timeout (another session holds a lock that it needs),"
-        " permission (pgvigil check prints the grant), connection or query; for wait_sampler also the reasons of"
-        " pg_up_reason. A rise means that its data on the page is stale or missing.",
+        " permission (pgvigil check prints the grant), connection or query; for wait_sampler and statement_texts also"
+        " the reasons of pg_up_reason. A rise means that its data on the page is stale or missing.",
         lambda job: job.errors,
     ),
     _JOINED_JOB.one(

@@ -94,10 +94,9 @@ class JobRecord:
         """Return whether its cost is that of a single run, and small: the backend had read no catalog yet."""
         return len(self._costs) == 1 and self.cost < COLD_SECONDS
 
-    @property
-    def fresh_for(self) -> float:
+    def fresh_for(self, cost_budget: float) -> float:
         """Seconds between two runs that cost so little that no cache has to save them; a cold run says nothing yet."""
-        return fresh_seconds(0.0 if self.is_cold else self.cost) if self._costs else math.inf
+        return fresh_seconds(0.0 if self.is_cold else self.cost, cost_budget) if self._costs else math.inf
 
     @property
     def is_quick(self) -> bool:

@@ -13,7 +13,10 @@ FAILURES_UNTIL_NORMAL = 4
 NEVER = float("-inf")
 
 FRESH_SHARE = 0.0001
-"""Share of a core up to which a cached result is read anew before its time, on the kept connections."""
+"""Share of a core up to which a cached result is read before its time, on the kept connections, without a budget."""
+
+FRESH_PART = 0.01
+"""Part of the cost budget up to which it is read so, where there is one."""
 
 FRESH_SECONDS = 30.0
 """Least interval of such runs, in seconds."""
@@ -94,13 +97,13 @@ class Running:
 State = New | Waiting | Failed | Suspended | Running
 
 
-def fresh_seconds(cost: float) -> float:
+def fresh_seconds(cost: float, cost_budget: float) -> float:
     """Return the seconds between two runs of that cost, of which no cache has to save any.
 
     Each interval is twice the one before, so that what runs less often runs together with what runs more often.
     """
-    interval = FRESH_SECONDS
-    while cost > FRESH_SHARE * interval:
+    interval, share = FRESH_SECONDS, FRESH_PART * cost_budget or FRESH_SHARE
+    while cost > share * interval:
         interval *= 2
     return interval
 

@@ -69,7 +69,7 @@ class Schedule:
     def cache(self, job: Job) -> float:
         """Return the seconds that a result is served again: less than its cache where a run costs little."""
         is_to_be_fresh = job.collector.fresh and job.database == self._home
-        return min(job.cache, self._record(job).fresh_for) if is_to_be_fresh else job.cache
+        return min(job.cache, self._record(job).fresh_for(self._cost_budget)) if is_to_be_fresh else job.cache
 
     def _freshen(self, job: Job) -> None:
         record, cache = self._record(job), self.cache(job)

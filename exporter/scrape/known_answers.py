@@ -33,14 +33,19 @@ class KnownAnswers:
         """Return what the latest answer became."""
         return self._memos[job.key].samples
 
-    def remember(self, job: Job, answer: Answer, table: Columns, samples: Samples) -> None:
-        """Remember what an answer became, unless a name in it is still to be found."""
+    @property
+    def names_version(self) -> int:
+        """Version of the names just now."""
+        return self._names.version
+
+    def remember(self, job: Job, answer: Answer, table: Columns, samples: Samples, names: int) -> None:
+        """Remember what an answer became with names of that version, unless one in it is still to be found."""
         self._memos.pop(job.key, None)
         if answer.fingerprint is None or not _follows_from_answer(job):
             return
         if not any(self._names.unknown(kind, table.get(label, ())) for label, kind in job.collector.names.items()):
             known = Known(answer.fingerprint, len(answer.rows))
-            self._memos[job.key] = _Memo(job, self._names.version, known, samples)
+            self._memos[job.key] = _Memo(job, names, known, samples)
 
 
 def _follows_from_answer(job: Job) -> bool:

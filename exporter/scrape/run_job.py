@@ -22,7 +22,7 @@ from exporter.scrape.server_cost import OUR_TEXTS
 
 _Result = TypeVar("_Result")
 
-JOINT_TIMEOUT = 3.0
+JOINT_TIMEOUT = 3.5
 """Seconds after which the server ends a statement that asks for several collectors: each is asked alone then."""
 
 _MANY_ROWS = 2_000
@@ -163,7 +163,7 @@ class JobRunner:
         if table and job.collector.remember:
             self._remembered[job.key] = tuple(table[column][0] for column in job.collector.remember)
         table = await self._worked(many, transformed, job, table)
-        names = self._parts.discovery.names
+        names, version = self._parts.discovery.names, self._known.names_version
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
             ledger = self._ledger(job), self._clock(), stale
@@ -176,7 +176,7 @@ class JobRunner:
             role = self._parts.discovery.role
             self._parts.costs.see(table, role, None if stale is None else key_columns(job, stale))
             await self._count_costs(job, session)
-        self._known.remember(job, reading.answer, table, found)
+        self._known.remember(job, reading.answer, table, found, version)
         return replace(found, unread_rows=1) if reading.answer.is_cut else found
 
     async def _worked(self, many: int, work: Callable[..., _Result], *arguments: Any) -> _Result:

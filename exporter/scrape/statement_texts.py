@@ -1,34 +1,49 @@
 """The statements of the last scrape with their texts, which are read beside the scrapes, once each."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from exporter.backoff import SUSPENSION
 from exporter.catalog.model import Catalog, Metric
 from exporter.connections.discovery import TIMEOUT
-from exporter.errors import BusyError, ConnectError, DatabaseError, Reason
+from exporter.errors import DatabaseError
 from exporter.literals import without_literals
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family, Samples
 from exporter.scrape.parts import Parts
+from exporter.sql import signed
 from exporter.statement_text import shortened
 
 STATEMENT_TEXTS = """
-SELECT DISTINCT ON (queryid)
-       queryid,
-       left(query, 20000) AS query
+SELECT DISTINCT ON (dbid, userid, queryid)
+       dbid,
+       userid,
+       queryid::text AS queryid,
+       left(query, 4000) AS query
   FROM {schema}.pg_stat_statements(true)
  WHERE queryid = ANY ($1::text[]::bigint[])
 """
-"""Reads the file of texts, so it runs only for statements whose text is not known yet."""
+"""Reads the file of texts, so it runs only for statements whose text is not known yet.
+
+One queryid may stand for several texts: of tables of the same name in two schemas, each seen by another role.
+"""
 
 ASK_AGAIN_SECONDS = 15.0
 """Least interval between look-ups of a missing text, however often the page is opened, in seconds."""
 
 READ_SECONDS = 30.0
 """Least interval between look-ups for the page, in seconds: each is a login, and reads the file of all texts."""
+
+GONE_SECONDS = 300.0
+"""Seconds after which a text that the server did not have is asked for again."""
+
+MOST_SHARE = 0.001
+"""Share of a core that look-ups for the page may take: a dear one is followed by a longer pause."""
 
 COLLECTOR = "statement_texts"
 """Name of these look-ups among the collectors."""
@@ -45,6 +60,9 @@ INFO = Metric(
     labels=("datname", "usename", "queryid", "query"),
 )
 METRICS = (INFO,)
+
+Key = tuple[str, str, str]
+"""Database, user and query identifier of a statement, as its labels have them; empty where it has no such label."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +88,25 @@ def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:
     """List the statements of a ledger by execution time, with the texts that are known."""
     shown = samples.label_values
     rows = []
-    for i, queryid in enumerate(shown.get("queryid", ())):
+    for i, key in enumerate(keys(samples)):
         labels = {label: values[i] for label, values in shown.items()}
         per_row = (family for family in samples.families if len(family.values) == len(shown["queryid"]))
         counts = {family.metric.column: float(family.values[i] or 0) for family in per_row}
-        rows.append(Statement(queryid, labels, counts, texts.text(queryid)))
+        rows.append(Statement(key[-1], labels, counts, texts.text(key)))
     return tuple(sorted(rows, key=lambda row: row.counts.get("exec_seconds", 0.0), reverse=True))
 
 
-def queryids(samples: Samples) -> list[int]:
-    """Return the query identifiers of a ledger's members."""
-    return [int(text) for text in samples.label_values.get("queryid", ()) if text.lstrip("-").isdecimal()]
+def keys(samples: Samples) -> list[Key]:
+    """Return the keys of a ledger's members, row by row; that of all others is among them."""
+    shown = samples.label_values
+    rows = len(shown.get("queryid", ()))
+    database, user, queryid = (shown.get(label, [""] * rows) for label in INFO.labels[:-1])
+    return list(zip(database, user, queryid, strict=True))
+
+
+def members(samples: Samples) -> list[Key]:
+    """Return the keys of the statements with series of their own."""
+    return [key for key in keys(samples) if key[-1].lstrip("-").isdecimal()]
 
 
 class Texts:
@@ -90,43 +116,45 @@ class Texts:
         self.version = 0
         """Counts the changes."""
         self._length = length
-        self._known: dict[int, tuple[str, str]] = {}
-        self._asked: dict[int, float] = {}
-        self._without: set[int] = set()
-        """Those whose text the server does not have."""
+        self._known: dict[Key, tuple[str, str]] = {}
+        self._asked: dict[Key, float] = {}
+        self._gone: dict[Key, float] = {}
+        """Those whose text the server did not have, and when."""
 
-    def missing(self, wanted: Iterable[int], now: float) -> list[int]:
-        """Return the IDs to ask for: those without a text that were not asked for lately. Drop what is not wanted."""
-        known, asked, wanted = self._known, self._asked, set(wanted)
-        self._known = {queryid: known[queryid] for queryid in wanted if queryid in known}
-        self._asked = {queryid: asked[queryid] for queryid in wanted if queryid in asked}
-        self._without &= wanted
+    def missing(self, wanted: Iterable[Key], now: float) -> list[Key]:
+        """Return those to ask for: without a text, and not asked for lately. Drop what is not wanted."""
+        known, asked, gone, wanted = self._known, self._asked, self._gone, set(wanted)
+        self._known = {key: known[key] for key in wanted if key in known}
+        self._asked = {key: asked[key] for key in wanted if key in asked}
+        self._gone = {key: gone[key] for key in wanted if key in gone}
         oldest = now - ASK_AGAIN_SECONDS
         missing = [each for each in wanted if each not in known and asked.get(each, float("-inf")) <= oldest]
         self._asked |= dict.fromkeys(missing, now)
         return sorted(missing)
 
-    def learn(self, texts: Mapping[int, str | None], asked: Iterable[int] = ()) -> None:
-        """Normalise and keep some texts, and that there is none of others that were asked for."""
-        found = {queryid: without_literals(text) for queryid, text in texts.items() if text is not None}
-        self._known.update({queryid: (text, shortened(text, self._length)) for queryid, text in found.items()})
-        self._without = (self._without | set(asked)) - self._known.keys()
+    def learn(self, texts: Mapping[Key, str | None], asked: Iterable[Key], now: float) -> None:
+        """Normalise and keep the texts that were asked for, and which of them the server does not have."""
+        for key in asked:
+            if (text := texts.get(key)) is None:
+                self._gone[key] = now
+            else:
+                whole = without_literals(text)
+                self._known[key] = whole, shortened(whole, self._length)
+                self._gone.pop(key, None)
         self.version += 1
 
-    def text(self, queryid: str) -> str:
+    def text(self, key: Key) -> str:
         """Return one statement's text; empty while it is not known."""
-        return self._known.get(int(queryid), ("", ""))[0] if _is_id(queryid) else ""
+        return self._known.get(key, ("", ""))[0]
 
-    def short(self, queryid: str) -> str:
+    def short(self, key: Key) -> str:
         """Return one statement's text, shortened, or that there is none; empty while the server has not said."""
-        if not _is_id(queryid):
-            return ""
-        gone = NO_TEXT if int(queryid) in self._without else ""
-        return self._known.get(int(queryid), ("", gone))[1]
+        return self._known.get(key, ("", NO_TEXT if key in self._gone else ""))[1]
 
-
-def _is_id(text: str) -> bool:
-    return text.lstrip("-").isdecimal()
+    def is_complete(self, wanted: Iterable[Key], now: float) -> bool:
+        """Return whether nothing has to be asked for at the moment."""
+        oldest = now - GONE_SECONDS
+        return all(key in self._known or self._gone.get(key, float("-inf")) > oldest for key in wanted)
 
 
 class StatementReader:
@@ -145,24 +173,28 @@ class StatementReader:
         self._texts = Texts(length)
         self._reading = asyncio.Lock()
         self._note = ""
+        """Why the latest look-up failed; empty after one that did not."""
+        self._failures = 0
+        """Look-ups in a row that failed."""
         self._length = length
         self._beside: asyncio.Task[None] | None = None
-        self._began_at = float("-inf")
+        self._not_before = float("-inf")
+        """Clock time from which the next look-up for the page may begin."""
         self._took: float | None = None
-        self._errors: dict[str, int] = {}
-        self._failed_for: Reason | None = None
+        self._seconds = 0.0
+        self._errors: Counter[str] = Counter()
         self._info: tuple[tuple[Samples, int], Samples] | None = None
         """What the texts became, and of which statements and texts."""
 
     async def read(self) -> StatementList:
         """List the statements with their texts; the note says why there are none, or why texts are missing."""
-        job, samples = self._members()
+        job, samples = self._listed()
         if not job or not samples:
             return StatementList(note=self._why_none(job))
         await self._look_up(job, samples)
         return StatementList(listed(samples, self._texts), self._note)
 
-    def _members(self) -> tuple[Job | None, Samples | None]:
+    def _listed(self) -> tuple[Job | None, Samples | None]:
         """Return the job that lists statements, and its result; None for what is not there."""
         job = next((job for job in self._parts.schedule.plan.jobs if job.collector.statements), None)
         return job, self._parts.schedule.status(job).samples if job else None
@@ -181,37 +213,44 @@ class StatementReader:
     async def _look_up(self, job: Job, samples: Samples) -> None:
         """Read the texts that are missing; the note says why they cannot be read."""
         async with self._reading:
-            schema, missing = (
-                self._parts.discovery.schema(job),
-                self._texts.missing(queryids(samples), self._parts.clock()),
-            )
-            if not missing or not schema:
+            schema = self._parts.discovery.schema(job)
+            sql = signed(STATEMENT_TEXTS.replace("{schema}", schema or ""), COLLECTOR)
+            if not schema or self._parts.pool.budget.still_runs(sql, job.database):
                 return
+            if missing := self._texts.missing(members(samples), self._parts.clock()):
+                try:
+                    await self._read(sql, job.database, missing)
+                except DatabaseError as error:
+                    self._note = f"The texts cannot be read: {error}"
+                    self._errors[error.reason] += 1
+                    self._failures += 1
+                else:
+                    self._note, self._failures = "", 0
+
+    async def _read(self, sql: str, database: str, missing: Sequence[Key]) -> None:
+        """Read some texts by a login of their own, so that no scrape waits for them."""
+        async with self._parts.pool.borrowed(database, timeout=TIMEOUT) as session:
             began = self._parts.clock()
             try:
-                async with self._parts.pool.borrowed(job.database, timeout=TIMEOUT) as session:
-                    rows = await session.rows(_sql(schema), TIMEOUT, [*map(str, missing)])
-            except DatabaseError as error:
-                self._note = f"The texts cannot be read: {error}"
-                self._fail(error)
-            else:
-                self._note, self._failed_for, self._took = "", None, self._parts.clock() - began
-                self._texts.learn({row["queryid"]: row["query"] for row in rows}, missing)
-
-    def _fail(self, error: DatabaseError) -> None:
-        """Count an error; no login at the moment is none of the texts, and says itself."""
-        self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
-        if not isinstance(error, BusyError | ConnectError):
-            self._failed_for = error.reason
+                rows = await session.rows(sql, TIMEOUT, sorted({queryid for *_, queryid in missing}))
+            finally:
+                self._took = self._parts.clock() - began
+                self._seconds += self._took
+        databases = self._parts.discovery.names.text("database", [row["dbid"] for row in rows])
+        users = self._parts.discovery.names.text("role", [row["userid"] for row in rows])
+        found: dict[Key, str | None] = {}
+        for database, user, row in zip(databases, users, rows, strict=True):
+            for key in itertools.product((database, ""), (user, ""), (row["queryid"],)):
+                found.setdefault(key, row["query"])
+        self._texts.learn(found, missing, self._parts.clock())
 
     def read_newcomers(self) -> None:
         """Begin to read the texts of statements that are new on the page; the next page has them."""
         now = self._parts.clock()
-        if not self._length or now - self._began_at < READ_SECONDS or (self._beside and not self._beside.done()):
+        if not self._length or now < self._not_before or (self._beside and not self._beside.done()):
             return
-        job, samples = self._members()
-        if job and samples and any(not self._texts.short(str(each)) for each in queryids(samples)):
-            self._began_at = now
+        job, samples = self._listed()
+        if job and samples and not self._texts.is_complete(members(samples), now):
             self._beside = asyncio.create_task(self._read_beside(job, samples), name=COLLECTOR)
 
     async def _read_beside(self, job: Job, samples: Samples) -> None:
@@ -219,26 +258,32 @@ class StatementReader:
             await self._look_up(job, samples)
         except Exception as error:  # the boundary: nothing else retrieves it
             self._parts.log.error("texts of statements failed unexpectedly", exc_info=error)
-            self._errors["query"] = self._errors.get("query", 0) + 1
-            self._failed_for = "query"
+            self._note = f"{type(error).__name__}: {error}"
+            self._errors["query"] += 1
+            self._failures += 1
+        pause = SUSPENSION.pause(self._failures) if self._failures else READ_SECONDS
+        self._not_before = self._parts.clock() + max(pause, (self._took or 0.0) / MOST_SHARE)
 
     def statuses(self) -> tuple[JobStatus, ...]:
-        """Describe the texts as a collector for a report; nothing where there are none to be read."""
-        _, samples = self._members()
+        """Describe the texts as a collector for a report; nothing where there are none to be read.
+
+        It fails while statements have no text because they could not be read.
+        """
+        _, samples = self._listed()
         if not self._length or samples is None:
             return ()
-        why = self._failed_for or ""
+        lacks = self._failures > 0 and not all(map(self._texts.short, members(samples)))
         return (
             JobStatus(
                 collector=COLLECTOR,
                 datname="",
-                success=not why,
+                success=not lacks,
                 samples=self._info_of(samples),
                 duration=self._took,
-                age=None if self._took is None else 0.0,
+                age=None,
                 errors=dict(self._errors),
-                message=self._note if why else "",
-                reason=why,
+                message=self._note if lacks else "",
+                seconds=self._seconds,
             ),
         )
 
@@ -246,12 +291,9 @@ class StatementReader:
         """Write the texts of the listed statements as samples, the same ones while nothing has changed."""
         if self._info and self._info[0][0] is samples and self._info[0][1] == self._texts.version:
             return self._info[1]
-        shown = samples.label_values
-        labels: dict[str, None] = {}
-        for row in zip(*(shown.get(label, ()) for label in INFO.labels[:-1]), strict=True):
-            if text := self._texts.short(row[-1]):
-                labels[label_text(dict(zip(INFO.labels, (*row, text), strict=True)))] = None
-        found = Samples((Family(INFO, list(labels), [1] * len(labels)),), len(labels))
+        rows = ((*key, text) for key in members(samples) if (text := self._texts.short(key)))
+        labels = [*dict.fromkeys(label_text(dict(zip(INFO.labels, row, strict=True))) for row in rows)]
+        found = Samples((Family(INFO, labels, [1] * len(labels)),), len(labels))
         self._info = (samples, self._texts.version), found
         return found
 
@@ -260,7 +302,3 @@ class StatementReader:
         if self._beside:
             self._beside.cancel()
             await asyncio.gather(self._beside, return_exceptions=True)
-
-
-def _sql(schema: str) -> str:
-    return STATEMENT_TEXTS.replace("{schema}", schema)

@@ -96,7 +96,7 @@ class Target:
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self._scrapes = 0
-        self._statements = StatementReader(parts, catalog, options.statement_text_length)
+        self.texts = StatementReader(parts, catalog, options.statement_text_length)
         self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
@@ -135,7 +135,6 @@ class Target:
         report = self._report(self._clock() - started)
         tried = (job for job in report.jobs if job.age is not None or job.errors)  # a first round may take long
         self._late = [job for job in tried if not job.success and job.reason in _TROUBLES]
-        self._statements.read_newcomers()
         return report
 
     async def current(self, timeout: float) -> Report:
@@ -159,14 +158,14 @@ class Target:
     async def statements(self, timeout: float) -> StatementList:
         """List the statements that have series of their own, and read the texts that are not known yet."""
         await self.current(timeout)
-        return await self._statements.read()
+        return await self.texts.read()
 
     async def close(self) -> None:
         """End what runs and close all connections."""
         running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
-        parts = self._login_probe, self._ping, self._statements
+        parts = self._login_probe, self._ping, self.texts
         await asyncio.gather(*running, *(part.close() for part in parts), return_exceptions=True)
         await self._parts.pool.close()
         self._runner.close()
@@ -257,4 +256,4 @@ class Target:
         why = "the extensions could not be listed yet"
         unknown = (JobStatus(name, "", False, None, None, None, message=why) for name in self.plan.unknown)
         watch = (self._watch.status(),) if self._watch and self._watching else ()
-        return (*self._parts.schedule.statuses(), *unknown, *self._statements.statuses(), *watch)
+        return (*self._parts.schedule.statuses(), *unknown, *self.texts.statuses(), *watch)

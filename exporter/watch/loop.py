@@ -153,7 +153,7 @@ class Watch:
                 started = self._clock()
                 rows = (await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)).rows
                 self._took = self._clock() - started
-                look = self._sampler.add(rows, self._clock(), self.interval)
+                look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause))
                 self._note_cost(look.seconds)
                 self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
                 wrong = troubles(look, late, self._options.lock_wait, self._options.connections)

@@ -73,6 +73,7 @@ class ScraperRoutes:
     async def _scraped(self, request: Request, name: str, process: Iterable[Family] = ()) -> Response:
         started, seconds = time.monotonic(), seconds_of(request, self._settings)
         report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
+        self._targets[name].texts.read_newcomers()
         pages = self._pages[name]
         async with self._locks[name]:
             answer = await self._worked(

@@ -147,6 +147,8 @@ BAD = [
     (GOOD + "names: {datname: database}\n", "bad.yaml: names: datname is not among the labels"),
     (GOOD + "labels: [a, a]\n", "bad.yaml: pg_uptime_seconds: a label is named twice"),
     (GOOD.replace("pg_uptime_seconds", "pg_up"), "metric pg_up: the exporter's own; choose another name"),
+    (GOOD.replace("pg_uptime_seconds", "pg_statement_info"), "metric pg_statement_info: the exporter's own"),
+    (GOOD.replace("name: uptime", "name: wait_sampler"), "collector wait_sampler: declared 2 times"),
     (GOOD.replace("pg_uptime_seconds", "process_x"), "metric process_x: the exporter's own; choose another name"),
     (GOOD + "timeout: 0\n", "bad.yaml: timeout: Input should be greater than or equal to 0.001"),
     (GOOD + "cache: soon\n", "bad.yaml: cache: Input should be a valid number"),

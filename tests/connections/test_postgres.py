@@ -253,8 +253,7 @@ async def test_a_timeout_in_between_serves_a_question_with_less_patience(server1
 
         await limited(3)
         assert await limited(5, patience=2) == ("3s", 1)
-        assert await limited(5, patience=3) == ("3s", 1)
-        assert await limited(5, patience=4) == ("5s", 2)
+        assert await limited(5, patience=3) == ("5s", 2)  # or both would end at the same moment
         assert await limited(5) == ("5s", 1)
         assert await limited(4, patience=1) == ("4s", 2)  # more than was asked for is not in between
         with pytest.raises(QueryError) as ended:

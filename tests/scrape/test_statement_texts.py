@@ -124,22 +124,25 @@ def test_a_secret_of_a_utility_statement_never_shows_however_it_is_written_or_cu
     assert "zq7" not in without_literals(text[: text.index(SECRET) + 4 + cut])
 
 
+ONE, TWO = ("shop", "web", "1"), ("shop", "web", "2")
+
+
 def test_texts_are_read_once_and_forgotten_with_their_statement() -> None:
     texts = Texts()
-    assert texts.missing([1, 2], 0) == [1, 2]
-    texts.learn({1: "SELECT 5"})
+    assert texts.missing([ONE, TWO], 0) == [ONE, TWO]
+    texts.learn({ONE: "SELECT 5"}, [ONE, TWO], 0)
     later = ASK_AGAIN_SECONDS
-    assert texts.missing([1, 2], later) == [2]
-    assert (texts.text("1"), texts.text("2"), texts.text("other")) == ("SELECT ?", "", "")
-    assert texts.missing([2], 2 * later) == [2]
-    assert texts.text("1") == ""
+    assert texts.missing([ONE, TWO], later) == [TWO]
+    assert (texts.text(ONE), texts.text(TWO)) == ("SELECT ?", "")
+    assert texts.missing([TWO], 2 * later) == [TWO]
+    assert texts.text(ONE) == ""
 
 
 def test_a_text_that_cannot_be_read_is_not_asked_for_by_every_client() -> None:
     texts = Texts()
-    assert texts.missing([1], 0) == [1]
-    assert [texts.missing([1], second) for second in range(1, 15)] == [[]] * 14
-    assert texts.missing([1], ASK_AGAIN_SECONDS) == [1]
+    assert texts.missing([ONE], 0) == [ONE]
+    assert [texts.missing([ONE], second) for second in range(1, 15)] == [[]] * 14
+    assert texts.missing([ONE], ASK_AGAIN_SECONDS) == [ONE]
 
 
 def test_a_name_has_the_characters_of_postgresql_and_of_our_own_placeholders() -> None:
