@@ -241,9 +241,12 @@ def _running() -> Row:
                 "Sessions at a statement",
                 "Statements that most sessions had been at for more than 5 seconds, waiting for no lock.",
                 Query(
-                    leading(
-                        f"max by ({STATEMENT}) (pg_statement_running_sessions{{<database>}})",
-                        f"max by ({STATEMENT}) (max_over_time(pg_statement_running_sessions{{<database>}}[$__range] @ end())) > 0",
+                    with_text(
+                        leading(
+                            f"max by ({STATEMENT}) (pg_statement_running_sessions{{<database>}})",
+                            f"max by ({STATEMENT}) (max_over_time(pg_statement_running_sessions{{<database>}}[$__range] @ end()))"
+                            " > 0",
+                        )
                     ),
                     LEGEND,
                 ),

@@ -12,7 +12,7 @@ LABELS = {
     "queryid": "Statement",
 }
 """The columns of a table of statements, of which `with_text` adds the first."""
-LEGEND = "{{queryid}} of {{usename}} in {{datname}} on {{instance}}"
+LEGEND = "{{query}} · {{usename}} in {{datname}} on {{instance}}, {{queryid}}"
 
 ONE_SERIES = (
     of_series("pg-query-detail", "This statement", instance="instance", datname="datname", queryid="queryid"),
@@ -48,7 +48,7 @@ def mean(metric: str, at: str = "") -> str:
 
 def leaders(metric: str) -> str:
     """How much the statements that took most of it in the time shown take a second."""
-    return leading(pace(metric), _ranking(metric))
+    return with_text(leading(pace(metric), _ranking(metric)))
 
 
 def others(metric: str) -> str:
