@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 
 from clients import client
 from fake_session import FakeServer, collector, job, scraping
@@ -13,7 +14,7 @@ from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 from exporter.errors import QueryError
 from exporter.planning.server import Extension
-from exporter.scrape.statement_texts import GONE_SECONDS, NO_TEXT, Texts
+from exporter.scrape.statement_texts import GONE_SECONDS, NO_TEXT, READ_SECONDS, Texts
 from exporter.scrape.target import Target
 
 INFO = "pg_statement_info"
@@ -109,6 +110,7 @@ async def test_thousands_of_statements_have_few_texts_and_few_reads(server18: Cl
     server18.execute("SELECT pg_stat_statements_reset()")
     watched = target(server18.dsn(user=MONITOR), statements(10), statement_text_length=160)
     seen: set[str] = set()
+    began = time.monotonic()
     try:
         for each in range(10):
             columns = (f"SELECT 1 AS churn_{each}_{i}" for i in range(200))
@@ -121,8 +123,9 @@ async def test_thousands_of_statements_have_few_texts_and_few_reads(server18: Cl
         logins = server18.value("SELECT sum(calls) FROM pg_stat_statements WHERE query LIKE '%statement_texts%'")
     finally:
         await watched.close()
-    assert len(seen) <= 22
-    assert logins == 1  # within 30 s
+    reads = 1 + (time.monotonic() - began) // READ_SECONDS
+    assert 1 <= logins <= reads
+    assert len(seen) <= 11 * reads
 
 
 def test_what_the_server_does_not_have_is_said_and_asked_for_again_later() -> None:
