@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from exporter.connections.password_file import password_in
+from exporter.connections.pgpass import password_in
 from exporter.errors import SettingsError
 
 _IN_URI = {

@@ -17,10 +17,10 @@ from exporter.connections.driver_arguments import home
 from exporter.connections.failure_reasons import OUT_OF_FILES, connect_reason, sentence
 from exporter.connections.name_lookup import Addresses
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
+from exporter.connections.secret_file import secret_in
 from exporter.connections.session import (
     APPLICATION_NAME,
     LONGEST_SILENCE_SECONDS,
-    secret_in,
 )
 from exporter.errors import (
     ConnectError,

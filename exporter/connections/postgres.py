@@ -23,11 +23,11 @@ from exporter.connections.guard_rails import AT_LOGIN, protect
 from exporter.connections.inbound import BoundedLoop
 from exporter.connections.name_lookup import Addresses, ResolvingLoop
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
-from exporter.connections.password_file import is_open
+from exporter.connections.pgpass import is_open
 from exporter.connections.postgres_session import PostgresSession
+from exporter.connections.secret_file import secret_in
 from exporter.connections.session import (
     LONGEST_SILENCE_SECONDS,
-    secret_in,
 )
 from exporter.errors import ConnectError, SettingsError
 from exporter.kinds import Kind

@@ -8,7 +8,7 @@ import pytest
 from pages import MONITOR
 from pydantic import SecretStr
 
-from exporter.connections.password_file import password_in
+from exporter.connections.pgpass import password_in
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
 
