@@ -29,6 +29,8 @@ _OUR_OWN = (
     "pg_lock_wait_sampled_seconds",
     "pg_lock_wait_longest_recent_seconds",
     "pg_statement_info",
+    "pg_statement_sampled_seconds",
+    "pg_application_sampled_seconds",
 )
 """Families that come from code."""
 

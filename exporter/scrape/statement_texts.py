@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.backoff import SUSPENSION
@@ -183,6 +183,9 @@ class StatementReader:
         self._took: float | None = None
         self._seconds = 0.0
         self._errors: Counter[str] = Counter()
+        self._listed_in: Samples | None = None
+        self._members: frozenset[Key] = frozenset()
+        """The latest statements with series of their own, and the samples in which they were."""
         self._info: tuple[tuple[Samples, int], Samples] | None = None
         """What the texts became, and of which statements and texts."""
 
@@ -193,6 +196,15 @@ class StatementReader:
             return StatementList(note=self._why_none(job))
         await self._look_up(job, samples)
         return StatementList(listed(samples, self._texts), self._note)
+
+    def listed(self) -> Collection[Key]:
+        """Return the statements that have series of their own, by the latest scrape that had some."""
+        _, samples = self._listed()
+        if samples is not None and samples is not self._listed_in:
+            self._listed_in = samples
+            if (found := frozenset(members(samples))) != self._members:
+                self._members = found
+        return self._members
 
     def _listed(self) -> tuple[Job | None, Samples | None]:
         """Return the job that lists statements, and its result; None for what is not there."""

@@ -104,7 +104,7 @@ class Target:
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""
         if self._watch and not self._watching:
-            self._watching = asyncio.create_task(self._watch.run(self._late_lately), name="watch")
+            self._watching = asyncio.create_task(self._watch.run(self._late_lately, self.texts.listed), name="watch")
 
     def _late_lately(self) -> list[JobStatus]:
         """List what was late on the last page; nothing once that is long ago."""

@@ -4,7 +4,7 @@ import asyncio
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ from exporter.samples.convert import columns
 from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
+from exporter.watch.active_sessions import Statement
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
 from exporter.watch.own_load import OwnLoad
-from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, Sampler
+from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, SAMPLE_13, Sampler
 
 _TIMEOUT = 5.0
 """Seconds after which the server ends a query of a look."""
@@ -45,6 +46,9 @@ _SLOT_SECONDS = 0.01
 
 _SILENT_SECONDS = 5.0
 """Seconds without any answer after which a server that hangs is recorded as down."""
+
+_QUERY_IDS_SINCE = (14, 0)
+"""Version of PostgreSQL from which pg_stat_activity has query_id."""
 
 _LOOKS = 9
 """Latest looks whose median cost decides the interval."""
@@ -117,11 +121,20 @@ class Watch:
         self._took = 0.0
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
-    async def run(self, late: Callable[[], Sequence[JobStatus]]) -> None:
-        """Look until cancelled; `late` lists the collectors that were not as they should be on the last page."""
+    async def run(
+        self, late: Callable[[], Sequence[JobStatus]], listed: Callable[[], Collection[Statement]] = tuple
+    ) -> None:
+        """Look until cancelled.
+
+        Args:
+            late: lists the collectors that were not as they should be on the last page.
+            listed: lists the statements with series of their own, as the same object while they are the same.
+
+        """
         while True:
             started = self._clock()
             try:
+                self._sampler.choose(listed())
                 await self._look(late())
             except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
@@ -146,14 +159,20 @@ class Watch:
         imposed = min(self._cost / budget, _LONGEST_INTERVAL_SECONDS) if budget else 0.0
         return imposed if imposed > self._options.interval else 0.0
 
+    @property
+    def _shows_statements(self) -> bool:
+        """Return whether sessions show their query identifier; False before the first scrape."""
+        return self._discovery.server is not None and self._discovery.server.version >= _QUERY_IDS_SINCE
+
     async def _look(self, late: Sequence[JobStatus]) -> None:
         self._took = 0.0
         try:
             async with self._pool.used(_TIMEOUT) as session:
                 started = self._clock()
-                rows = (await session.fetch(SAMPLE, _TIMEOUT, patience=_PATIENCE)).rows
+                sample = SAMPLE if self._shows_statements else SAMPLE_13
+                rows = (await session.fetch(sample, _TIMEOUT, patience=_PATIENCE)).rows
                 self._took = self._clock() - started
-                look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause))
+                look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause), self._names)
                 self._note_cost(look.seconds)
                 self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
                 wrong = troubles(look, late, self._options.lock_wait, self._options.connections)
@@ -219,6 +238,9 @@ class Watch:
             self._heard_at = self._clock()
             self.recorder.well("down")
 
+    def _samples(self, now: float) -> Samples:
+        return self._sampler.samples(self._names, now, with_statements=self._shows_statements)
+
     def status(self) -> JobStatus:
         """Describe the sampling as a collector for a report."""
         now = self._clock()
@@ -229,7 +251,7 @@ class Watch:
             collector=COLLECTOR,
             datname="",
             success=success,
-            samples=self._sampler.samples(self._names, now) if age is not None else Samples(),
+            samples=self._samples(now) if age is not None else Samples(),
             duration=self._cost if age is not None else None,
             age=age,
             errors=dict(self._errors),

@@ -1,7 +1,7 @@
 """Samples what sessions do and wait for between scrapes, and adds it up to counters of session-seconds."""
 
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,28 @@ from exporter.catalog.model import Metric
 from exporter.planning.oid_names import Names
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family, Number, Samples
+from exporter.watch.active_sessions import (
+    APPLICATION_SECONDS,
+    CPU,
+    OTHER,
+    STATEMENT_SECONDS,
+    Activity,
+    ApplicationSeconds,
+    Statement,
+    StatementSeconds,
+)
 
 COLLECTOR = "wait_sampler"
 """Its name among the collectors."""
 
-SAMPLE = """
+_SAMPLE = """
 SELECT datid,
        state,
        wait_event_type,
        wait_event,
+       CASE state WHEN 'active' THEN usesysid END AS usesysid,
+       CASE state WHEN 'active' THEN application_name END AS application_name,
+       CASE state WHEN 'active' THEN {query_id} END AS queryid,
        count(*) FILTER (WHERE type = 'client backend') AS sessions,
        array_agg(session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
        array_agg(session) FILTER (WHERE waits) AS lock_waiters,
@@ -32,16 +45,25 @@ SELECT datid,
           FROM pg_stat_get_activity(NULL)) AS a
  WHERE pid <> pg_backend_pid()
    AND (type = 'client backend' OR waits)
- GROUP BY 1, 2, 3, 4
+ GROUP BY 1, 2, 3, 4, 5, 6, 7
 /* pgvigil:wait_sampler */
 """
 """Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
 the driver knows; for one of integers it would read catalogs, which may be locked. The processes of a parallel query
 that wait for a lock are one session, that of their leader; replay on a standby waits for locks as well. Which of them
-are the same session is left to us: for DISTINCT the server would sort all sessions."""
+are the same session is left to us: for DISTINCT the server would sort all sessions. Who runs which statement is read of
+active sessions only: an idle one shows its last."""
+
+SAMPLE = _SAMPLE.format(query_id="query_id")
+
+SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint")
+"""The same where sessions show no query identifier: before PostgreSQL 14."""
 
 MOST_SERIES = 500
 """Combinations of labels that have a series of their own; what comes later is counted as `other`."""
+
+_TICKS = 1024
+"""Times are whole fractions of a second, of which any sum is exact: parts add up to their total to the last bit."""
 
 _WINDOW_SECONDS = 60.0
 _GAP = 3.0
@@ -78,7 +100,7 @@ SAMPLED = Metric(
     " pgvigil_collector_success of wait_sampler says whether it fails.",
     column="seconds",
 )
-METRICS = (SESSION_SECONDS, LOCK_SECONDS, LONGEST, SAMPLED)
+METRICS = (SESSION_SECONDS, STATEMENT_SECONDS, APPLICATION_SECONDS, LOCK_SECONDS, LONGEST, SAMPLED)
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,8 @@ class Sampler:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[Hashable, ...], float] = {}
+        self._statements = StatementSeconds()
+        self._applications = ApplicationSeconds()
         self._locks: dict[Hashable, float] = {}
         self._waiting: dict[int, float] = {}
         self._longest: deque[tuple[float, float]] = deque()
@@ -110,18 +134,32 @@ class Sampler:
         self._looked_at: float | None = None
         self._read_at: float | None = None
 
-    def add(self, rows: Sequence[Mapping[str, Any]], now: float, interval: float = 1.0) -> Look:
-        """Count one sample, `interval` seconds from its neighbours; `now` is a clock that never goes back."""
-        passed = min(now - self._looked_at, _GAP * interval) if self._looked_at is not None else 0.0
+    def choose(self, statements: Collection[Statement]) -> None:
+        """Give these statements series of their own."""
+        self._statements.choose(statements)
+
+    def add(
+        self, rows: Sequence[Mapping[str, Any]], now: float, interval: float = 1.0, names: Names | None = None
+    ) -> Look:
+        """Count one sample.
+
+        Args:
+            rows: the rows of SAMPLE.
+            now: a clock in seconds that never goes back.
+            interval: seconds from this sample to its neighbours.
+            names: the names of roles and databases, without which statements are not told apart.
+
+        """
+        now = _whole(now)
+        passed = min(now - self._looked_at, _whole(_GAP * interval)) if self._looked_at is not None else 0.0
         self._looked_at = now
         self._sampled += passed
         for row in rows:
             if row["sessions"]:
                 seconds = passed * row["sessions"]
                 self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
-            if row["lock_sessions"]:
-                waiting = len(set(row["lock_sessions"]))
-                self._locks[row["datid"]] = self._locks.get(row["datid"], 0.0) + passed * waiting
+        self._count_active([row for row in rows if row["sessions"] and row["state"] == "active"], passed, names)
+        self._count_lock_waits(rows, passed)
         waiters = {pid for row in rows for pid in row["lock_waiters"] or ()}
         # A wait that this sample is the first to show began at some time since the one before: half way, on average.
         self._waiting = {pid: self._waiting.get(pid, now - passed / 2) for pid in waiters}
@@ -133,6 +171,27 @@ class Sampler:
         took = max((row["seconds"] for row in rows), default=0.0)
         busy = sum(row["sessions"] for row in rows if row["state"] != "idle") + len(waiters)
         return Look(sessions, slots, len(waiters), took, longest, busy)
+
+    def _count_active(self, rows: Sequence[Mapping[str, Any]], passed: float, names: Names | None) -> None:
+        """Count active sessions by statement and by application."""
+        names = names or Names()
+        databases = names.text("database", [row["datid"] for row in rows])
+        users = names.text("role", [row["usesysid"] for row in rows])
+        for row, database, user in zip(rows, databases, users, strict=True):
+            statement = (database, user, str(row["queryid"])) if row["queryid"] is not None else OTHER
+            kind, event = row["wait_event_type"] or CPU, row["wait_event"] or ""
+            activity = Activity(statement, row["application_name"] or "", kind, event)
+            self._statements.add(activity, passed * row["sessions"])
+            self._applications.add(activity, passed * row["sessions"])
+
+    def _count_lock_waits(self, rows: Sequence[Mapping[str, Any]], passed: float) -> None:
+        """Count the sessions that wait for locks, by database."""
+        waiting: dict[Hashable, set[int]] = {}
+        for row in rows:
+            waiting.setdefault(row["datid"], set()).update(row["lock_sessions"] or ())
+        for datid, sessions in waiting.items():
+            if sessions:
+                self._locks[datid] = self._locks.get(datid, 0.0) + passed * len(sessions)
 
     def _count(self, key: tuple[Hashable, ...], seconds: float) -> None:
         if key not in self._seconds and len(self._seconds) >= MOST_SERIES:
@@ -146,22 +205,29 @@ class Sampler:
         while self._longest and self._longest[0][0] < since:
             self._longest.popleft()
 
-    def samples(self, names: Names, now: float) -> Samples:
-        """Hand out the counters, as any collector does."""
+    def samples(self, names: Names, now: float, *, with_statements: bool = True) -> Samples:
+        """Hand out the counters, as any collector does; those of statements where sessions show them."""
         self._forget(now)
         self._read_at = now
         seconds = [(_labels(key, names), value) for key, value in self._seconds.items()]
         locks = [(label_text({"datname": _database(datid, names)}), value) for datid, value in self._locks.items()]
         longest = max((seconds for _, seconds in self._longest), default=0.0)
+        statements = (self._statements.family(),) if with_statements else ()
         return Samples(
             (
                 _family(SESSION_SECONDS, seconds),
+                *statements,
+                self._applications.family(now),
                 _family(LOCK_SECONDS, locks),
                 Family(LONGEST, [""], [longest]),
                 Family(SAMPLED, [""], [self._sampled]),
             ),
             rows=len(seconds),
         )
+
+
+def _whole(seconds: float) -> float:
+    return round(seconds * _TICKS) / _TICKS
 
 
 def _family(metric: Metric, pairs: Sequence[tuple[str, Number]]) -> Family:
