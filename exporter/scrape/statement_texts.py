@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.backoff import SUSPENSION
@@ -183,9 +183,9 @@ class StatementReader:
         self._took: float | None = None
         self._seconds = 0.0
         self._errors: Counter[str] = Counter()
-        self._listed_in: Samples | None = None
-        self._members: frozenset[Key] = frozenset()
-        """The latest statements with series of their own, and the samples in which they were."""
+        self._members: Mapping[Key, str] = {}
+        self._members_of: tuple[Samples, int] | None = None
+        """What the members were read off."""
         self._info: tuple[tuple[Samples, int], Samples] | None = None
         """What the texts became, and of which statements and texts."""
 
@@ -197,13 +197,17 @@ class StatementReader:
         await self._look_up(job, samples)
         return StatementList(listed(samples, self._texts), self._note)
 
-    def listed(self) -> Collection[Key]:
-        """Return the statements that have series of their own, by the latest scrape that had some."""
+    def listed(self) -> Mapping[Key, str]:
+        """Map the statements with series of their own, by the latest scrape that had some, to their texts.
+
+        A text is empty while it is not known. The mapping is the same object while nothing changes.
+        """
         _, samples = self._listed()
-        if samples is not None and samples is not self._listed_in:
-            self._listed_in = samples
-            if (found := frozenset(members(samples))) != self._members:
-                self._members = found
+        read_of = self._members_of
+        if samples is not None and (read_of is None or read_of[0] is not samples or read_of[1] != self._texts.version):
+            self._members_of = samples, self._texts.version
+            found = {key: self._texts.text(key) for key in members(samples)}
+            self._members = self._members if found == self._members else found
         return self._members
 
     def _listed(self) -> tuple[Job | None, Samples | None]:

@@ -7,12 +7,7 @@ from exporter.catalog.model import Metric
 from exporter.samples.label_escaping import escaped, label_text
 from exporter.samples.ledger import Account, Key, Ledger, Row
 from exporter.samples.model import Family
-
-Statement = tuple[str, str, str]
-"""Database, user and query identifier, as the labels of pg_statements_calls_total have them."""
-
-OTHER: Statement = ("", "", "other")
-"""Stands for all statements without series of their own."""
+from exporter.watch.statement_matching import OTHER, Statement
 
 CPU = "CPU"
 """Wait event type of a session that waits for nothing: it runs, or waits for the operating system."""
@@ -47,7 +42,7 @@ STATEMENT_SECONDS = Metric(
     type="counter",
     help="Seconds that active client sessions spent on the statement, by wait event, sampled between scrapes. The rate"
     " is the average number of active sessions. wait_event_type is CPU for no wait; statements without series of their"
-    ' own in pg_statements_* are queryid="other". PostgreSQL 14 or newer; needs compute_query_id.',
+    ' own in pg_statements_* are queryid="other". Where a session shows no identifier, its text tells the statement.',
     column="seconds",
     labels=("datname", "usename", "queryid", "wait_event_type", "wait_event"),
 )

@@ -4,7 +4,7 @@ import asyncio
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,9 @@ from exporter.samples.convert import columns
 from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
-from exporter.watch.active_sessions import Statement
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
 from exporter.watch.own_load import OwnLoad
+from exporter.watch.statement_matching import Statement
 from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, SAMPLE_13, Sampler
 
 _TIMEOUT = 5.0
@@ -122,13 +122,14 @@ class Watch:
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
     async def run(
-        self, late: Callable[[], Sequence[JobStatus]], listed: Callable[[], Collection[Statement]] = tuple
+        self, late: Callable[[], Sequence[JobStatus]], listed: Callable[[], Mapping[Statement, str]] = dict
     ) -> None:
         """Look until cancelled.
 
         Args:
             late: lists the collectors that were not as they should be on the last page.
-            listed: lists the statements with series of their own, as the same object while they are the same.
+            listed: maps the statements with series of their own to their texts without literals, empty while not known;
+                the same object while they are the same.
 
         """
         while True:
@@ -238,9 +239,6 @@ class Watch:
             self._heard_at = self._clock()
             self.recorder.well("down")
 
-    def _samples(self, now: float) -> Samples:
-        return self._sampler.samples(self._names, now, with_statements=self._shows_statements)
-
     def status(self) -> JobStatus:
         """Describe the sampling as a collector for a report."""
         now = self._clock()
@@ -251,7 +249,7 @@ class Watch:
             collector=COLLECTOR,
             datname="",
             success=success,
-            samples=self._samples(now) if age is not None else Samples(),
+            samples=self._sampler.samples(self._names, now) if age is not None else Samples(),
             duration=self._cost if age is not None else None,
             age=age,
             errors=dict(self._errors),

@@ -1,7 +1,7 @@
 """Samples what sessions do and wait for between scrapes, and adds it up to counters of session-seconds."""
 
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,12 @@ from exporter.samples.model import Family, Number, Samples
 from exporter.watch.active_sessions import (
     APPLICATION_SECONDS,
     CPU,
-    OTHER,
     STATEMENT_SECONDS,
     Activity,
     ApplicationSeconds,
-    Statement,
     StatementSeconds,
 )
+from exporter.watch.statement_matching import MOST_CHARACTERS, Statement, StatementMatcher
 
 COLLECTOR = "wait_sampler"
 """Its name among the collectors."""
@@ -31,6 +30,7 @@ SELECT datid,
        CASE state WHEN 'active' THEN usesysid END AS usesysid,
        CASE state WHEN 'active' THEN application_name END AS application_name,
        CASE state WHEN 'active' THEN {query_id} END AS queryid,
+       CASE WHEN state = 'active' AND {query_id} IS NULL THEN left(query, {characters}) END AS query,
        count(*) FILTER (WHERE type = 'client backend') AS sessions,
        array_agg(session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
        array_agg(session) FILTER (WHERE waits) AS lock_waiters,
@@ -45,7 +45,7 @@ SELECT datid,
           FROM pg_stat_get_activity(NULL)) AS a
  WHERE pid <> pg_backend_pid()
    AND (type = 'client backend' OR waits)
- GROUP BY 1, 2, 3, 4, 5, 6, 7
+ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 /* pgvigil:wait_sampler */
 """
 """Source: pg_stat_activity, by the function beneath it, which joins no catalog. 13 to 18. An array of oids is one that
@@ -54,9 +54,9 @@ that wait for a lock are one session, that of their leader; replay on a standby 
 are the same session is left to us: for DISTINCT the server would sort all sessions. Who runs which statement is read of
 active sessions only: an idle one shows its last."""
 
-SAMPLE = _SAMPLE.format(query_id="query_id")
+SAMPLE = _SAMPLE.format(query_id="query_id", characters=MOST_CHARACTERS)
 
-SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint")
+SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint", characters=MOST_CHARACTERS)
 """The same where sessions show no query identifier: before PostgreSQL 14."""
 
 MOST_SERIES = 500
@@ -126,6 +126,7 @@ class Sampler:
     def __init__(self) -> None:
         self._seconds: dict[tuple[Hashable, ...], float] = {}
         self._statements = StatementSeconds()
+        self._matcher = StatementMatcher()
         self._applications = ApplicationSeconds()
         self._locks: dict[Hashable, float] = {}
         self._waiting: dict[int, float] = {}
@@ -134,9 +135,10 @@ class Sampler:
         self._looked_at: float | None = None
         self._read_at: float | None = None
 
-    def choose(self, statements: Collection[Statement]) -> None:
-        """Give these statements series of their own."""
-        self._statements.choose(statements)
+    def choose(self, listed: Mapping[Statement, str]) -> None:
+        """Give these statements series of their own; texts are empty while they are not known."""
+        self._statements.choose(listed)
+        self._matcher.begin(listed)
 
     def add(
         self, rows: Sequence[Mapping[str, Any]], now: float, interval: float = 1.0, names: Names | None = None
@@ -178,7 +180,10 @@ class Sampler:
         databases = names.text("database", [row["datid"] for row in rows])
         users = names.text("role", [row["usesysid"] for row in rows])
         for row, database, user in zip(rows, databases, users, strict=True):
-            statement = (database, user, str(row["queryid"])) if row["queryid"] is not None else OTHER
+            if row["queryid"] is not None:
+                statement = database, user, str(row["queryid"])
+            else:
+                statement = self._matcher.statement(database, user, row["query"] or "")
             kind, event = row["wait_event_type"] or CPU, row["wait_event"] or ""
             activity = Activity(statement, row["application_name"] or "", kind, event)
             self._statements.add(activity, passed * row["sessions"])
@@ -205,18 +210,17 @@ class Sampler:
         while self._longest and self._longest[0][0] < since:
             self._longest.popleft()
 
-    def samples(self, names: Names, now: float, *, with_statements: bool = True) -> Samples:
-        """Hand out the counters, as any collector does; those of statements where sessions show them."""
+    def samples(self, names: Names, now: float) -> Samples:
+        """Hand out the counters, as any collector does."""
         self._forget(now)
         self._read_at = now
         seconds = [(_labels(key, names), value) for key, value in self._seconds.items()]
         locks = [(label_text({"datname": _database(datid, names)}), value) for datid, value in self._locks.items()]
         longest = max((seconds for _, seconds in self._longest), default=0.0)
-        statements = (self._statements.family(),) if with_statements else ()
         return Samples(
             (
                 _family(SESSION_SECONDS, seconds),
-                *statements,
+                self._statements.family(),
                 self._applications.family(now),
                 _family(LOCK_SECONDS, locks),
                 Family(LONGEST, [""], [longest]),

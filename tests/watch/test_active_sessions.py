@@ -8,22 +8,23 @@ from collections import Counter
 import pytest
 from clients import client, waiting
 from pages import MONITOR, Page, catalog, named, scraped, target
+from patience import until
 
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 from exporter.planning.oid_names import Names
 from exporter.samples.model import Family
+from exporter.scrape.target import Target
 from exporter.watch import active_sessions
 from exporter.watch.active_sessions import (
     MOST_APPLICATIONS,
     MOST_SERIES,
-    OTHER,
     Activity,
     ApplicationSeconds,
-    Statement,
     StatementSeconds,
 )
 from exporter.watch.loop import WatchOptions
+from exporter.watch.statement_matching import OTHER, Statement
 from exporter.watch.wait_sampler import SESSION_SECONDS, Sampler
 
 SECONDS = "pg_statement_sampled_seconds_total"
@@ -52,7 +53,7 @@ def labelled(statement: Statement, kind: str, event: str) -> str:
 
 def test_members_have_series_by_wait_and_all_others_are_one() -> None:
     seconds = StatementSeconds()
-    seconds.choose(frozenset({PAY}))
+    seconds.choose({PAY: ""})
     for each in (activity(), activity(), activity(kind="CPU", event=""), activity(SHIP), activity(OTHER)):
         seconds.add(each, 0.5)
     assert values(seconds.family()) == {
@@ -64,19 +65,19 @@ def test_members_have_series_by_wait_and_all_others_are_one() -> None:
 
 def test_a_member_that_leaves_hands_its_seconds_to_the_others_and_begins_again_at_zero() -> None:
     seconds = StatementSeconds()
-    seconds.choose(frozenset({PAY}))
+    seconds.choose({PAY: ""})
     seconds.add(activity(), 8)
-    seconds.choose(frozenset({SHIP}))
+    seconds.choose({SHIP: ""})
     seconds.add(activity(SHIP), 1)
     assert values(seconds.family()) == {labelled(OTHER, "Lock", "tuple"): 8, labelled(SHIP, "Lock", "tuple"): 1}
-    seconds.choose(frozenset({PAY}))
+    seconds.choose({PAY: ""})
     seconds.add(activity(), 2)
     assert values(seconds.family()) == {labelled(OTHER, "Lock", "tuple"): 9, labelled(PAY, "Lock", "tuple"): 2}
 
 
 def test_series_by_statement_are_bounded_and_keep_the_sum() -> None:
     seconds = StatementSeconds()
-    seconds.choose(frozenset({PAY}))
+    seconds.choose({PAY: ""})
     for number in range(3 * MOST_SERIES):
         seconds.add(activity(kind="Extension", event=f"event {number}"), 1)
     seconds.add(activity(kind="a wait of tomorrow"), 1)
@@ -131,7 +132,7 @@ def test_the_sums_are_exactly_the_time_of_active_sessions() -> None:
     now = 1e6 / 7
     for _ in range(500):
         now += chance.uniform(0.1, 1.7)
-        sampler.choose(frozenset(("shop", "app", str(chance.randrange(40))) for _ in range(10)))
+        sampler.choose({("shop", "app", str(chance.randrange(40))): "" for _ in range(10)})
         kinds = [(None, None), ("Lock", "tuple"), ("IO", "DataFileRead")]
         rows = [
             {
@@ -141,6 +142,7 @@ def test_the_sums_are_exactly_the_time_of_active_sessions() -> None:
                 "wait_event": event,
                 "usesysid": 10,
                 "application_name": f"app {chance.randrange(60)}",
+                "query": "SELECT 1",
                 "queryid": chance.choice([None, *range(40)]),
                 "sessions": chance.randrange(4),
                 "lock_sessions": None,
@@ -164,10 +166,12 @@ def statements() -> Catalog:
 
 
 async def _looked_at(server: Cluster, seconds: float) -> Page:
-    """A page after some seconds of looks, of which none counts before the statements are known."""
-    watched = target(server.dsn(user=MONITOR), statements(), watch=WatchOptions(interval=0.1, cost_budget=0))
+    """A page after some seconds of looks, of which none counts before the statements and their texts are known."""
+    options = WatchOptions(interval=0.1, cost_budget=0)
+    watched = target(server.dsn(user=MONITOR), statements(), watch=options, statement_text_length=160)
     try:
         await scraped(watched)
+        await until(lambda: _has_text(watched))
         watched.start()
         await asyncio.sleep(seconds)
         return await scraped(watched)
@@ -175,27 +179,37 @@ async def _looked_at(server: Cluster, seconds: float) -> Page:
         await watched.close()
 
 
-async def test_a_statement_says_what_it_waits_for(server: Cluster, major: int) -> None:
+async def _has_text(watched: Target) -> bool:
+    watched.texts.read_newcomers()
+    return any("FROM account" in text for text in watched.texts.listed().values())
+
+
+@pytest.mark.parametrize(
+    ("held", "waits"),
+    [("UPDATE account SET id = 3", "transactionid"), ("LOCK TABLE account", "relation")],
+    ids=["in execution", "in parse analysis"],
+)
+async def test_a_statement_says_what_it_waits_for(server: Cluster, held: str, waits: str) -> None:
+    """On 13 and in parse analysis a session shows no query identifier."""
     server.execute("SELECT pg_stat_statements_reset()")
     server.execute("CREATE TABLE account AS SELECT 1 AS id")
-    server.execute("DELETE FROM account WHERE id = 2")  # the ledger lists what has ended once
+    server.execute("DELETE FROM account WHERE id IN (-2, 4)")  # the ledger lists what has ended once
     try:
         async with client(server, "holder") as holder:
-            await holder.execute("BEGIN; UPDATE account SET id = 3")
-            async with waiting(server, "cashier", "DELETE FROM account WHERE id = 1"):
+            await holder.execute(f"BEGIN; {held}")
+            async with waiting(server, "cashier", "DELETE FROM account  WHERE id IN (1, 5);"):
                 found = await _looked_at(server, 4)
     finally:
         server.execute("DROP TABLE account")
     active = sum(value for _, value in found.series(SESSIONS, state="active"))
     assert sum(value for _, value in found.series(BY_APPLICATION)) == active
-    waited = found.value(SESSIONS, state="active", wait_event_type="Lock", wait_event="transactionid")
+    assert sum(value for _, value in found.series(SECONDS)) == active
+    waited = found.value(SESSIONS, state="active", wait_event_type="Lock", wait_event=waits)
     assert waited > 1
     assert found.value(BY_APPLICATION, application_name="cashier", wait_event_type="Lock") == waited
-    if major == 13:
-        assert found.series(SECONDS) == []
-        return
-    assert sum(value for _, value in found.series(SECONDS)) == active
     [(labels, seconds)] = found.series(SECONDS, wait_event_type="Lock")
     assert seconds == waited
-    assert (labels["datname"], labels["usename"], labels["wait_event"]) == ("postgres", "postgres", "transactionid")
+    assert (labels["datname"], labels["usename"], labels["wait_event"]) == ("postgres", "postgres", waits)
     assert found.value("pg_statements_calls_total", queryid=labels["queryid"]) == 1
+    [(info, _)] = found.series("pg_statement_info", queryid=labels["queryid"])
+    assert info["query"].startswith("DELETE FROM account WHERE id IN ($1")

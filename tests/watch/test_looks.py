@@ -20,6 +20,7 @@ LOOK = {
     "usesysid": 10,
     "application_name": "shop",
     "queryid": 1,
+    "query": None,
     "sessions": 3,
     "lock_sessions": None,
     "lock_waiters": None,

@@ -1,0 +1,80 @@
+"""Texts of sessions and of pg_stat_statements that are the same statement, and those that are not."""
+
+import pytest
+
+from exporter.watch import statement_matching
+from exporter.watch.statement_matching import MOST_CHARACTERS, OTHER, Statement, StatementMatcher, comparable
+
+PAY: Statement = ("shop", "app", "11")
+
+
+@pytest.mark.parametrize(
+    ("listed", "running"),
+    [
+        ("SELECT * FROM a WHERE id = $1", "SELECT * FROM a WHERE id = 5"),
+        ("SELECT * FROM a WHERE id = $1", "SELECT *\n  FROM a\n WHERE id = $1;"),
+        ("SELECT * FROM a WHERE id = $1", "SELECT * FROM a WHERE id = -5 -- why"),
+        ("SELECT * FROM a WHERE id=$1", "SELECT * FROM a WHERE id=-5"),
+        ("SELECT * FROM a WHERE id IN ($1 /*, ... */)", "SELECT * FROM a WHERE id IN (1, 2, 3)"),
+        ("SELECT * FROM a WHERE id IN ($1, $2)", "SELECT * FROM a WHERE id IN (1, 2, 3)"),
+        ("INSERT INTO a VALUES ($1, $2)", "INSERT INTO a VALUES ('it''s', -1.5e3) /* from web */"),
+        ("SELECT $1::text, now() - interval $2", "SELECT 'a'::text, now() - interval '1 day'"),
+        ("LOCK TABLE a", "LOCK TABLE a;"),
+    ],
+)
+def test_it_is_the_same_statement(listed: str, running: str) -> None:
+    assert comparable(listed) == comparable(running)
+
+
+@pytest.mark.parametrize(
+    ("listed", "running"),
+    [
+        ("SELECT * FROM a WHERE id = $1", "SELECT * FROM a WHERE it = 5"),
+        ("SELECT a - $1 FROM a", "SELECT a + 1 FROM a"),
+        ('SELECT "a$1" FROM a', "SELECT a FROM a"),
+    ],
+)
+def test_it_is_another_statement(listed: str, running: str) -> None:
+    assert comparable(listed) != comparable(running)
+
+
+def test_a_text_belongs_to_its_database_and_user() -> None:
+    matcher = StatementMatcher()
+    matcher.begin({PAY: "SELECT $1", ("shop", "app", "12"): ""})
+    assert matcher.statement("shop", "app", "SELECT 8") == PAY
+    assert matcher.statement("shop", "root", "SELECT 8") == OTHER
+    assert matcher.statement("mall", "app", "SELECT 8") == OTHER
+    assert matcher.statement("shop", "app", "") == OTHER
+
+
+def test_what_is_listed_from_now_on_counts() -> None:
+    matcher = StatementMatcher()
+    matcher.begin({})
+    assert matcher.statement("shop", "app", "SELECT 8") == OTHER
+    matcher.begin({PAY: "SELECT $1"})
+    assert matcher.statement("shop", "app", "SELECT 8") == PAY
+
+
+def test_a_text_that_may_be_cut_matches_none() -> None:
+    matcher = StatementMatcher()
+    matcher.begin({PAY: f"SELECT {'a' * MOST_CHARACTERS}"})
+    assert matcher.statement("shop", "app", f"SELECT {'a' * MOST_CHARACTERS}"[:MOST_CHARACTERS]) == OTHER
+
+
+def test_the_work_of_a_look_and_what_is_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def counted(text: str) -> str:
+        compared.append(text)
+        return comparable(text)
+
+    monkeypatch.setattr(statement_matching, "comparable", counted)
+    monkeypatch.setattr(statement_matching, "_REMEMBERED", 150)
+    matcher = StatementMatcher()
+    listed = {PAY: "SELECT $1"}
+    for look in range(5):
+        matcher.begin(listed)
+        found = [matcher.statement("shop", "app", f"SELECT {look * 500 + number}") for number in range(500)]
+        assert found.count(PAY) == 100
+    assert len(compared) == 1 + 5 * 100
+    assert len(matcher._known) <= 150
