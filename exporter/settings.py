@@ -228,8 +228,8 @@ class Settings(Connection, BaseSettings):
                 raise SettingsError(
                     f"collectors: {collector.name}: databases: runs once for the whole server. Remove it"
                 )
-        changed = tuple(collector.model_copy(update=self._changes(collector.name)) for collector in catalog)
-        return replace(catalog, collectors=changed)
+        changed = (collector.model_copy(update=self._changes(collector.name)) for collector in catalog)
+        return replace(catalog, collectors=tuple(each.with_texts(self.statement_text_length) for each in changed))
 
     def runs(self, collector: Collector) -> bool:
         """Return whether a collector is switched on."""

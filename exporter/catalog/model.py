@@ -1,7 +1,7 @@
 """The declarative format: what a collector file may say."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField, expanded, faults, newest
 from exporter.catalog.sources import SOURCES, SourceName, tables, with_tables
+from exporter.catalog.transforms import TransformName
 from exporter.kinds import Kind
 
 NameKind = Literal["database", "role", "relation"]
@@ -34,27 +35,6 @@ FragmentName = Annotated[str, _name(r"[a-z][a-z0-9_]*", "fragment name")]
 
 STATEMENT_KEY = frozenset({"userid", "dbid", "queryid", "toplevel", "generation"})
 """The columns of pg_stat_statements that tell statements apart; `generation` counts its resets where it can."""
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A step in code between the rows of a query and the metrics, for what SQL cannot do in linear time."""
-
-    needs: tuple[str, ...]
-    """Columns that the query has to have."""
-    adds: tuple[str, ...]
-    """Columns that the metrics may use besides those of the query."""
-
-
-TransformName = Literal["wait_roots"]
-
-
-TRANSFORMS: Mapping[TransformName, Transform] = {
-    "wait_roots": Transform(
-        needs=("owner", "object", "mode", "granted", "waited_seconds"),
-        adds=("held_mode", "blocked_sessions", "longest_wait_seconds"),
-    )
-}
 
 
 _OF_POSTGRESQL = ("extension", "names", "scope", "role", "search_path", "sources")
@@ -188,6 +168,10 @@ class Collector(_Fact):
     batches: Batches | None = None
     remember: Annotated[tuple[str, ...], Field(strict=False)] = ()
     statements: bool = False
+    statement_texts: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
+    """Labels that are texts of statements; their columns may be bytea."""
+    text_length: Annotated[int, Field(ge=0)] = 160
+    """Upper bound on the characters of these labels, which the settings decide."""
     transform: TransformName | None = None
     last_good: bool = True
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
@@ -284,9 +268,9 @@ class Collector(_Fact):
             labels = self.labels_of(metric)
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{metric.name}: a label is named twice")
-        for label in self.names:
-            if label not in self.all_labels:
-                raise ValueError(f"names: {label} is not among the labels")
+        for key, labels in (("names", tuple(self.names)), ("statement_texts", self.statement_texts)):
+            if unknown := next((label for label in labels if label not in self.all_labels), None):
+                raise ValueError(f"{key}: {unknown} is not among the labels")
         return self
 
     @property
@@ -303,6 +287,13 @@ class Collector(_Fact):
         """Name the labels of one metric's samples, in the order the page has them."""
         by_scope = ("datname",) if self.scope == "database" else ()
         return by_scope + self.labels + metric.labels
+
+    def with_texts(self, length: int) -> "Collector":
+        """Shorten the texts of statements to this length; for 0, leave out the metrics that have one."""
+        if not self.statement_texts:
+            return self
+        kept = tuple(each for each in self.metrics if length or not {*each.labels} & {*self.statement_texts})
+        return self.model_copy(update={"metrics": kept, "text_length": length})
 
     def sql_for(self, version: Version) -> str | None:
         """Choose the newest query that is not newer than this version, with its sources; None where there is none."""

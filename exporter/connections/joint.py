@@ -26,10 +26,13 @@ MOST_ROWS = 10_000
 _FLOATS = frozenset({701, 1700})
 """OIDs of float8 and numeric."""
 
-_OIDS = {26: "int8", 1028: "int8[]"}
-"""OIDs of oid and oid[], which are texts in JSON, and what they are cast to."""
+_BYTEA = 17
+"""OID of bytea, of which JSON has a text that depends on a setting."""
 
-_AS_THEY_ARE = frozenset({16, 19, 20, 21, 23, 25, 1043, 1005, 1007, 1016}) | _FLOATS | _OIDS.keys()
+_CASTS = {26: "{}::int8", 1028: "{}::int8[]", _BYTEA: "encode({}, 'hex')"}
+"""OIDs of oid, oid[] and bytea, and what is asked in their place."""
+
+_AS_THEY_ARE = frozenset({16, 19, 20, 21, 23, 25, 1043, 1005, 1007, 1016}) | _FLOATS | _CASTS.keys()
 """OIDs of the types that may take part: bool, name, int8, int2, int4, text, varchar, arrays of integers, and these."""
 
 
@@ -85,7 +88,7 @@ def _answer(place: int, question: Question, columns: Sequence[Column]) -> str:
 
 
 def _cast(name: str, oid: int) -> str:
-    return f"part.{quoted(name)}::{_OIDS[oid]}" if oid in _OIDS else f"part.{quoted(name)}"
+    return _CASTS.get(oid, "{}").format(f"part.{quoted(name)}")
 
 
 def answers(
@@ -117,4 +120,6 @@ def _table(text: str, columns: Sequence[Column]) -> tuple[Columns, int]:
     for name, oid in columns if rows else ():
         if oid in _FLOATS:  # "NaN" is a text in JSON, and 1.0 is 1
             table[name] = [None if value is None else float(value) for value in table[name]]
+        elif oid == _BYTEA:
+            table[name] = [None if value is None else bytes.fromhex(value) for value in table[name]]
     return (table if rows else {}), rows

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exporter.catalog.by_version import OLDEST, Version
-from exporter.catalog.model import COMPUTED, TRANSFORMS, Catalog, Collector, Metric
+from exporter.catalog.model import COMPUTED, Catalog, Collector, Metric
 from exporter.catalog.sources import OF_LOCK_TABLE, Tables, tables, with_tables
+from exporter.catalog.transforms import TRANSFORMS
 from exporter.kinds import PRODUCTS
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
@@ -91,7 +92,8 @@ class Job:
         values |= {batches.by, batches.rank} if batches else set()
         values |= {*TRANSFORMS[collector.transform].needs} if collector.transform else set()
         labels = frozenset({*collector.labels, *(label for metric in self.metrics for label in metric.labels)})
-        return LabelColumns.of(labels.difference(collector.names), frozenset(values), collector.lenient)
+        labels = labels.difference(collector.names, collector.statement_texts)
+        return LabelColumns.of(labels, frozenset(values), collector.lenient)
 
     @cached_property
     def key(self) -> tuple[str, str]:

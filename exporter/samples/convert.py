@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from exporter.catalog.model import COMPUTED, TRANSFORMS, Metric, Transform, TransformName
+from exporter.catalog.model import COMPUTED, Metric
+from exporter.catalog.transforms import TRANSFORMS, Transform, TransformName
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import ROWS_IN_ALL, Job, sum_column
 from exporter.samples.label_escaping import label_text, label_texts

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.catalog.model import Collector
+from exporter.literals import without_literals
 from exporter.planning.label_columns import text_column
 from exporter.planning.oid_names import Names
 from exporter.samples.model import Columns
+from exporter.statement_text import shortened
 
 MOST_CHARACTERS = 1024
 """Upper bound on the characters of a label's value; a longer one is cut and ends in an ellipsis."""
@@ -16,7 +18,9 @@ def label_values(collector: Collector, table: Columns, names: Names) -> dict[str
     """Write every label column as text, OIDs as names."""
     texts = {}
     for label in collector.all_labels:
-        if label in table:
+        if label in collector.statement_texts:
+            texts[label] = [_statement(value, collector.text_length) for value in table[label]]
+        elif label in table:
             kind = collector.names.get(label)
             column = table.get(text_column(label), table[label])
             texts[label] = names.text(kind, column) if kind else list(map(_text, column))
@@ -47,6 +51,11 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _statement(value: Any, length: int) -> str:
+    """Write the text of a statement: no literal of it, and the parts that tell most where it is too long."""
+    return shortened(without_literals(_text(value)), length) if length else ""
 
 
 def label_text(labels: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from itertools import islice
 from operator import or_
 from typing import Any, NamedTuple
 
-from exporter.catalog.model import TRANSFORMS
+from exporter.catalog.transforms import TRANSFORMS
 from exporter.samples.components import Graph, components
 from exporter.samples.model import Columns
 

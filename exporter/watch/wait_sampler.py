@@ -34,9 +34,9 @@ SELECT datid,
        count(*) FILTER (WHERE type = 'client backend') AS sessions,
        array_agg(session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
        array_agg(session) FILTER (WHERE waits) AS lock_waiters,
-       current_setting('max_connections')::int
-         - current_setting('superuser_reserved_connections')::int
-         - coalesce(current_setting('reserved_connections', true)::int, 0) AS slots,
+       (SELECT current_setting('max_connections')::int
+                 - current_setting('superuser_reserved_connections')::int
+                 - coalesce(current_setting('reserved_connections', true)::int, 0)) AS slots,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS seconds
   FROM (SELECT *,
                backend_type AS type,
@@ -52,7 +52,7 @@ SELECT datid,
 the driver knows; for one of integers it would read catalogs, which may be locked. The processes of a parallel query
 that wait for a lock are one session, that of their leader; replay on a standby waits for locks as well. Which of them
 are the same session is left to us: for DISTINCT the server would sort all sessions. Who runs which statement is read of
-active sessions only: an idle one shows its last."""
+active sessions only: an idle one shows its last. The subquery of settings runs once, not for each group."""
 
 SAMPLE = _SAMPLE.format(query_id="query_id", characters=MOST_CHARACTERS)
 
@@ -160,7 +160,8 @@ class Sampler:
             if row["sessions"]:
                 seconds = passed * row["sessions"]
                 self._count((row["datid"], row["state"], row["wait_event_type"], row["wait_event"]), seconds)
-        self._count_active([row for row in rows if row["sessions"] and row["state"] == "active"], passed, names)
+        if passed:
+            self._count_active([row for row in rows if row["sessions"] and row["state"] == "active"], passed, names)
         self._count_lock_waits(rows, passed)
         waiters = {pid for row in rows for pid in row["lock_waiters"] or ()}
         # A wait that this sample is the first to show began at some time since the one before: half way, on average.

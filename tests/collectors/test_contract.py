@@ -54,7 +54,8 @@ async def complaints(job: Job, server: Cluster, database: str = "postgres") -> l
         except QueryError as error:
             return [f"{job.collector.name}: {error}"]
     wrong = [f"{job.collector.name} lacks the column {column}" for column in missing_columns(job, list(types))]
-    labels = [label for label in job.collector.all_labels if label in types and types[label] not in LABELS]
+    plain = [label for label in job.collector.all_labels if label not in job.collector.statement_texts]
+    labels = [label for label in plain if label in types and types[label] not in LABELS]
     wrong += [f"{job.collector.name}.{label} is a label of type {types[label]}" for label in labels]
     values = {metric.column for metric in job.metrics if types.get(metric.column, "int8") not in NUMBERS}
     return wrong + [f"{job.collector.name}.{column} is a value of type {types[column]}" for column in values]

@@ -1,6 +1,7 @@
 """Lock waits and connections, on servers brought into the state that the metrics describe."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -8,8 +9,9 @@ import asyncpg
 import pytest
 from clients import client, waiting
 from module_database import page_when
-from pages import MONITOR, page, scraped, target
+from pages import MONITOR, catalog, named, page, scraped, target
 
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
 
@@ -112,6 +114,41 @@ async def test_a_prepared_transaction_at_the_root_is_named(server: Cluster, tabl
     assert (labels["usename"], labels["held_mode"]) == ("postgres", "AccessExclusiveLock")
     assert found.value("pg_lock_blocker_blocked_sessions") == 1
     assert found.value("pg_lock_blocker_transaction_seconds") >= 0
+
+
+@pytest.mark.parametrize("length", [160, 20, 0])
+async def test_the_statement_of_a_root_is_shown_without_literals(server: Cluster, table: str, length: int) -> None:
+    """The one that ran last in a session that is idle in its transaction."""
+    collectors = Catalog((named(catalog(), "lock_blockers").with_texts(length),))
+    async with client(server, "root") as root:
+        await root.execute("BEGIN")
+        await root.execute(f"UPDATE {table} SET id = 77 + id -- secret")
+        async with waiting(server, "waiter", f"UPDATE {table} SET id = 78"):
+            watched = target(server.dsn(user=MONITOR), collectors)
+            found = await scraped(watched)
+            await watched.close()
+    assert found.value("pg_lock_blocker_blocked_sessions", application_name="root") == 1
+    texts = [labels["query"] for labels, _ in found.series("pg_lock_blocker_statement_info", application_name="root")]
+    whole = f"UPDATE {table} SET id = ? + id"
+    assert texts == {160: [whole], 20: [f"{whole[:19]}…"], 0: []}[length]
+
+
+async def test_a_text_of_another_encoding_costs_only_its_own_bytes(server: Cluster, table: str) -> None:
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    server.execute("CREATE TABLE kasse (id int)", "latin")
+    try:
+        async with client(server, "root", "latin") as root:
+            await root.execute("SET client_encoding = 'UTF8'; BEGIN")
+            await root.execute("LOCK TABLE kasse; SELECT 1 AS gr\u00fc\u00dfe")
+            async with waiting(server, "waiter", "SELECT * FROM kasse", "latin"):
+                watched = target(server.dsn(user=MONITOR))
+                found, again = await scraped(watched), await scraped(watched)  # alone, and by a joint statement
+                await watched.close()
+    finally:
+        server.execute("DROP DATABASE latin")
+    for each in (found, again):
+        [(labels, _)] = each.series("pg_lock_blocker_statement_info", application_name="root")
+        assert re.fullmatch(r"LOCK TABLE kasse; SELECT \? AS gr.{1,2}e", labels["query"])
 
 
 async def test_two_roots_are_told_apart_worst_first(server: Cluster, table: str) -> None:
