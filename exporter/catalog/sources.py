@@ -6,12 +6,19 @@ from typing import Literal
 from exporter.catalog.by_version import ByVersion, Version, newest
 from exporter.sql import without_end
 
-SourceName = Literal["activity", "locks", "locked"]
+SourceName = Literal["activity", "texts", "locks", "locked"]
 
 _ACTIVITY = """\
 SELECT datid, pid, leader_pid, usesysid, application_name, client_addr, client_port, backend_type, state,
        wait_event_type, wait_event, backend_start, xact_start, query_start, state_change, backend_xid, backend_xmin{}
   FROM pg_catalog.pg_stat_get_activity(NULL)"""
+
+_TEXTS = """\
+SELECT pid,
+       substring(textsend(query) FOR 2000) AS query
+  FROM pg_catalog.pg_stat_get_activity(NULL)
+ WHERE query <> '<insufficient privilege>'"""
+"""The statements of sessions, as bytes: those of another database may be in another encoding."""
 
 _LOCKED = """\
 SELECT l.relation
@@ -23,10 +30,11 @@ SELECT l.relation
 
 SOURCES: Mapping[SourceName, ByVersion] = {
     "activity": {(0,): _ACTIVITY.format(""), (14,): _ACTIVITY.format(", query_id")},
+    "texts": {(0,): _TEXTS},
     "locks": {(0,): "SELECT *\n  FROM pg_catalog.pg_lock_status()"},
     "locked": {(0,): _LOCKED},
 }
-"""Name -> query, of what is beneath pg_stat_activity (less the texts of queries) and pg_locks, which join catalogs."""
+"""Name -> query, of what is beneath pg_stat_activity (texts of queries apart) and pg_locks, which join catalogs."""
 
 OF_LOCK_TABLE: frozenset[SourceName] = frozenset({"locks", "locked"})
 """Sources that read the lock table: while a thousand sessions look for deadlocks, a server keeps its readers waiting
