@@ -47,6 +47,13 @@ def dashboard() -> Dashboard:
     )
 
 
+def _of_root(metric: str) -> str:
+    """Give a metric of the roots with the statement of each as one more label, where it is known."""
+    found = f"max by ({ROOT}) ({metric}{{<database>}})"
+    statements = f"max by ({ROOT}, query) (pg_lock_blocker_statement_info{{<database>}})"
+    return f"({found}) * on ({ROOT}) group_left (query) {statements} or on ({ROOT}) ({found})"
+
+
 def _blocked() -> Row:
     return Row(
         "Who blocks whom, how badly, and since when?",
@@ -132,21 +139,21 @@ def _blocked() -> Row:
                 "transaction frees all that wait behind it, directly or through others. Who blocked before is below.",
                 Column(
                     "Waiting",
-                    f"max by ({ROOT}) (pg_lock_blocker_blocked_sessions{{<database>}})",
+                    _of_root("pg_lock_blocker_blocked_sessions"),
                     steps=SESSIONS,
                 ),
                 Column(
                     "Longest wait",
-                    f"max by ({ROOT}) (pg_lock_blocker_longest_wait_seconds{{<database>}})",
+                    _of_root("pg_lock_blocker_longest_wait_seconds"),
                     "s",
                     WAITED,
                 ),
                 Column(
                     "In transaction",
-                    f"max by ({ROOT}) (pg_lock_blocker_transaction_seconds{{<database>}})",
+                    _of_root("pg_lock_blocker_transaction_seconds"),
                     "s",
                 ),
-                labels=ROOT_LABELS,
+                labels=ROOT_LABELS | {"query": "Statement, the latest of an idle session"},
                 empty=f"{NOBODY} now",
                 ranked=True,
                 alerts=(
