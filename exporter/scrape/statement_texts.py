@@ -3,13 +3,15 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from exporter.backoff import SUSPENSION
 from exporter.catalog.model import Catalog, Metric
 from exporter.connections.discovery import TIMEOUT
-from exporter.errors import DatabaseError
+from exporter.connections.session import Session
+from exporter.errors import ConnectError, DatabaseError
 from exporter.literals import without_literals
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
@@ -244,8 +246,8 @@ class StatementReader:
                     self._note, self._failures = "", 0
 
     async def _read(self, sql: str, database: str, missing: Sequence[Key]) -> None:
-        """Read some texts by a login of their own, so that no scrape waits for them."""
-        async with self._parts.pool.borrowed(database, timeout=TIMEOUT) as session:
+        """Read some texts."""
+        async with self._session(database) as session:
             began = self._parts.clock()
             try:
                 rows = await session.rows(sql, TIMEOUT, sorted({queryid for *_, queryid in missing}))
@@ -259,6 +261,19 @@ class StatementReader:
             for key in itertools.product((database, ""), (user, ""), (row["queryid"],)):
                 found.setdefault(key, row["query"])
         self._texts.learn(found, missing, self._parts.clock())
+
+    @asynccontextmanager
+    async def _session(self, database: str) -> AsyncIterator[Session]:
+        """Log in, so that no scrape waits; where no connection is left, lend the one that is kept."""
+        pool, server = self._parts.pool, self._parts.discovery.server
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(pool.borrowed(database, timeout=TIMEOUT))
+            except ConnectError as error:
+                if error.reason != "too_many_connections" or not server or server.database != database:
+                    raise
+                session = await stack.enter_async_context(pool.main.used(TIMEOUT))
+            yield session
 
     def read_newcomers(self) -> None:
         """Begin to read the texts of statements that are new on the page; the next page has them."""

@@ -10,9 +10,9 @@ from pages import MONITOR, Page, catalog, named, scraped, target
 from patience import until
 from virtual_time import in_virtual_time
 
-from exporter.catalog.model import Catalog
+from exporter.catalog.model import Catalog, Collector
 from exporter.demo.cluster import Cluster
-from exporter.errors import QueryError
+from exporter.errors import ConnectError, QueryError
 from exporter.planning.server import Extension
 from exporter.scrape.statement_texts import GONE_SECONDS, NO_TEXT, READ_SECONDS, Texts
 from exporter.scrape.target import Target
@@ -159,24 +159,44 @@ async def test_tables_of_one_name_in_two_schemas_are_told_apart(server18: Cluste
     assert texts["tenant_b"] == "SELECT id FROM tenant_b.orders"
 
 
+def a_statement(server: FakeServer) -> Collector:
+    """A collector that lists one statement, on a server that has it."""
+    row = {"userid": 10, "dbid": 1, "queryid": 7, "toplevel": True, "generation": 0.0, "calls": 1}
+    row |= {"exec_seconds": 1.0, "plan_seconds": 0.0, "shared_blks_hit": 0, "shared_blks_read": 0, "rows": 1}
+    server.on("statements", rows=[row | {"datname": 1, "usename": 10}])
+    metric = {"name": "pg_statements_calls_total", "type": "counter", "help": "Calls.", "column": "calls"}
+    return collector(
+        "statements",
+        extension="pg_stat_statements",
+        statements=True,
+        limit=40,
+        labels=["datname", "usename", "queryid"],
+        names={"datname": "database", "usename": "role"},
+        ledger={"key": ["userid", "dbid", "queryid", "toplevel", "generation"], "rank": "calls"},
+        metrics=[metric],
+    )
+
+
+def test_at_a_server_without_a_free_connection_texts_are_read_on_the_one_that_is_kept() -> None:
+    async def scenario() -> None:
+        server = FakeServer(extensions={"pg_stat_statements": Extension((1, 12), "public")})
+        row = {"dbid": 1, "userid": 10, "queryid": "7", "query": "SELECT 1 FROM orders"}
+        server.on("statement_texts", rows=[row])
+        async with scraping(server, a_statement(server), statement_text_length=160) as watched:
+            await watched.scrape(10)
+            server.on_login(error=ConnectError("too_many_connections", "sorry, too many clients already"))
+            watched.texts.read_newcomers()
+            await asyncio.sleep(1)
+            assert set(watched.texts.listed().values()) == {"SELECT ? FROM orders"}
+            assert (await watched.scrape(10)).up
+
+    in_virtual_time(scenario())
+
+
 def test_a_read_that_hangs_is_not_joined_by_another_and_one_that_fails_backs_off() -> None:
     async def scenario() -> None:
         server = FakeServer(extensions={"pg_stat_statements": Extension((1, 12), "public")})
-        row = {"userid": 10, "dbid": 1, "queryid": 7, "toplevel": True, "generation": 0.0, "calls": 1}
-        row |= {"exec_seconds": 1.0, "plan_seconds": 0.0, "shared_blks_hit": 0, "shared_blks_read": 0, "rows": 1}
-        server.on("statements", rows=[row | {"datname": 1, "usename": 10}])
-        metric = {"name": "pg_statements_calls_total", "type": "counter", "help": "Calls.", "column": "calls"}
-        made = collector(
-            "statements",
-            extension="pg_stat_statements",
-            statements=True,
-            limit=40,
-            labels=["datname", "usename", "queryid"],
-            names={"datname": "database", "usename": "role"},
-            ledger={"key": ["userid", "dbid", "queryid", "toplevel", "generation"], "rank": "calls"},
-            metrics=[metric],
-        )
-        async with scraping(server, made, statement_text_length=160) as watched:
+        async with scraping(server, a_statement(server), statement_text_length=160) as watched:
             server.on("statement_texts", error=QueryError("timeout", "canceling statement due to statement timeout"))
             for _ in range(10):
                 report = await watched.scrape(10)
