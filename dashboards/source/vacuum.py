@@ -272,8 +272,25 @@ def _debt() -> Row:
                 empty="no primary answers",
                 width=10,
             ),
+            table(
+                "autovacuum-time",
+                "Tables that autovacuum spends its time on",
+                "In the time shown, counted when each vacuum or analyze ends. Sleep for autovacuum_vacuum_cost_delay is in it.",
+                Column("Vacuum", _spent("autovacuum"), "s"),
+                Column("Analyze", _spent("autoanalyze"), "s"),
+                Column("Vacuum by hand", _spent("vacuum"), "s"),
+                Column("Analyze by hand", _spent("analyze"), "s"),
+                labels=TABLE,
+                empty="no primary answers, or PostgreSQL 17 and older",
+                ranked=True,
+                label_links={"relname": HERE},
+            ),
         ),
     )
+
+
+def _spent(kind: str) -> str:
+    return f"max by ({BY_TABLE}) (increase(pg_table_{kind}_seconds_total{{<database>}}[$__range]))"
 
 
 def _ids() -> Row:

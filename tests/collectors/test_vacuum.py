@@ -147,6 +147,32 @@ def test_vacuum_and_analyze_leave_their_time_and_count(database: Cluster) -> Non
         assert began_at <= found.value(f"pg_table_last_{kind}_timestamp_seconds", relname="tended") <= time.time()
 
 
+SPENT = ("vacuum", "autovacuum", "analyze", "autoanalyze")
+
+
+async def test_the_seconds_that_vacuum_and_analyze_took_are_counted_from_18_on(database: Cluster, major: int) -> None:
+    run(database, "CREATE TABLE toiled (id int)", "INSERT INTO toiled SELECT generate_series(1, 5000)")
+    async with session(database) as client:
+        await client.execute("SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1")
+        began_at = time.monotonic()
+        await client.execute("VACUUM toiled")
+        elapsed = time.monotonic() - began_at
+        await client.execute("ANALYZE toiled")
+        in_all = time.monotonic() - began_at
+    found = page_with(database, toiled=("pg_table_vacuums_total", 1))
+    shown = {kind: [v for _, v in found.series(f"pg_table_{kind}_seconds_total", relname="toiled")] for kind in SPENT}
+    if major < 18:
+        assert shown == {kind: [] for kind in SPENT}
+        return
+    columns = ", ".join(f"total_{kind}_time / 1000" for kind in SPENT)
+    view = database.query(f"SELECT {columns} FROM pg_stat_user_tables WHERE relname = 'toiled'", database=DATABASE)
+    assert shown == {kind: [value] for kind, value in zip(SPENT, view[0], strict=True)}
+    [vacuum], [analyze] = shown["vacuum"], shown["analyze"]
+    assert 0.1 < elapsed * 0.5 < vacuum <= elapsed + 0.001  # PostgreSQL rounds up to milliseconds
+    assert 0 < analyze < in_all - elapsed + 0.001
+    assert shown["autovacuum"] == shown["autoanalyze"] == [0]
+
+
 def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: int) -> None:
     run(
         database,
@@ -160,6 +186,7 @@ def test_a_partitioned_parent_shows_only_its_analyze(database: Cluster, major: i
     ours = {metric.name for metric in named(catalog(), "table_vacuum").metrics}
     shown = {name for name in ours if found.series(name, relname="parent")}
     analyzed = {"pg_table_analyzes_total", "pg_table_last_analyze_timestamp_seconds", "pg_table_estimated_rows"}
+    analyzed |= {"pg_table_analyze_seconds_total"} if major >= 18 else set()
     assert shown == (analyzed if major >= 14 else set())
 
 
@@ -201,6 +228,11 @@ def test_autovacuum_comes_when_the_threshold_is_passed_and_not_when_it_is_met(
     after = page_with(server, "postgres", met=(counted, 0), passed=(counted, 1))
     assert not after.series("pg_table_last_autovacuum_timestamp_seconds", relname="met")
     assert after.series("pg_table_last_autovacuum_timestamp_seconds", relname="passed")
+    if major >= 18:
+        spent = {had["relname"]: value for had, value in after.series("pg_table_autovacuum_seconds_total")}
+        view = "SELECT total_autovacuum_time / 1000 FROM pg_stat_user_tables WHERE relname = 'passed'"
+        assert spent["passed"] == server.value(view) > 0
+        assert spent["met"] == 0
 
 
 async def test_a_locked_table_keeps_nothing_from_the_page(database: Cluster) -> None:
