@@ -16,6 +16,7 @@ SOON = falling(DAY, of("PostgreSQLReplicationSlotSoonLost", "hours") * HOUR)
 BY_SLOT = "instance, slot_name, slot_type"
 BY_SENDER = "instance, application_name, client_addr, slot_name"
 BY_SUBSCRIPTION = "instance, datname, subname"
+BY_PUBLICATION = "instance, datname, pubname"
 YES_NO = ((1, "yes", "text"), (0, "NO", CRITICAL))
 
 
@@ -488,6 +489,37 @@ def _subscriptions() -> Row:
                 ),
                 unit="Bps",
                 empty="no logical slot, or PostgreSQL 13",
+            ),
+            table(
+                "publications",
+                "Publications",
+                "What the chosen servers send to subscribers. An UPDATE or DELETE of a table without a replica identity fails.",
+                Column("Tables", f"max by ({BY_PUBLICATION}) (pg_publication_tables{{<server>}})"),
+                Column(
+                    "Without replica identity",
+                    f"max by ({BY_PUBLICATION}) (pg_publication_tables_without_identity{{<server>}})",
+                    "short",
+                    rising(1),
+                ),
+                Column(
+                    "All tables",
+                    f"""
+                    max by ({BY_PUBLICATION}, publish) (
+                      pg_publication_info{{<server>, all_tables="true"}}
+                        or 0 * pg_publication_info{{<server>, all_tables="false"}}
+                    )
+                    """,
+                    "none",
+                    mappings=((1, "yes", "text"), (0, "no", "text")),
+                ),
+                labels={
+                    "instance": "Instance",
+                    "datname": "Database",
+                    "pubname": "Publication",
+                    "publish": "Operations",
+                },
+                empty="no publication",
+                height=6,
             ),
         ),
         collapsed=True,

@@ -46,7 +46,7 @@ def written_costs(costs: Mapping[str, RunCost]) -> str:
 
 def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float, float]]]:
     """The server's milliseconds and the blocks it reads for a run in a database, by collector."""
-    cluster.execute("CREATE EXTENSION pg_buffercache", database)
+    cluster.execute(f"CREATE EXTENSION pg_buffercache; {_RIGHTS}", database)
     data.forget_statements(cluster)
     asyncio.run(_scrapes(cluster.dsn(database, MONITOR)))
     collectors = {each.name for each in load(BUILT_IN)}
@@ -54,6 +54,12 @@ def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float
         if row["collector"] in collectors:  # what is asked to know the server is not
             yield row["collector"], (row["milliseconds"], row["blocks"])
 
+
+_RIGHTS = f"""
+GRANT SELECT ON pg_replication_origin_status TO {MONITOR};
+GRANT EXECUTE ON FUNCTION pg_show_replication_origin_status() TO {MONITOR}
+"""
+"""What collectors that are off by default need beside pg_monitor."""
 
 _COSTS = """
 SELECT substring(query FROM '/\\* pgvigil:(\\w+) \\*/') AS collector,

@@ -117,9 +117,10 @@ PARTITIONED = """
     CREATE TABLE visits (id int PRIMARY KEY) PARTITION BY RANGE (id);
     CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (10000);
     INSERT INTO visits SELECT generate_series(1, 5000);
-    ANALYZE visits_1
+    ANALYZE visits_1;
+    CREATE PUBLICATION visits FOR TABLE visits
 """
-"""A table whose partition is analyzed and which is not itself, as autovacuum leaves it."""
+"""A published table whose partition is analyzed and which is not itself, as autovacuum leaves it."""
 
 
 def _furnish_before_14(shop: Shop) -> None:

@@ -169,6 +169,7 @@ TABLE_READERS = {
     "table_vacuum",
     "tables_without_primary_key",
 }
+CLASS_READERS = TABLE_READERS | {"publications"}
 SCHEMA_READERS = TABLE_READERS | {"functions"}
 DATABASE_READERS = {
     "database_activity",
@@ -193,8 +194,10 @@ OTHERS = frozenset(
 )
 
 LOCKED = {
-    "pg_statistic": Lost(set(), SCHEMA_READERS | DATABASE_READERS | ROLE_READERS | EXTENSIONS, perhaps=OTHERS),
-    "pg_class": Lost(TABLE_READERS, {"wait_sampler"}, "timeout"),
+    "pg_statistic": Lost(
+        set(), CLASS_READERS | SCHEMA_READERS | DATABASE_READERS | ROLE_READERS | EXTENSIONS, perhaps=OTHERS
+    ),
+    "pg_class": Lost(CLASS_READERS, {"wait_sampler"}, "timeout"),
     "pg_namespace": Lost(SCHEMA_READERS, {"wait_sampler"}, "timeout"),
     "pg_database": Lost(DATABASE_READERS, {"wait_sampler"}, "timeout"),
     "pg_authid": Lost(ROLE_READERS, {"wait_sampler"}, "timeout"),
