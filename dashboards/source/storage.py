@@ -13,6 +13,7 @@ TABLE = {"instance": "Instance", "datname": "Database", "schemaname": "Schema", 
 BY_TABLE = "instance, datname, schemaname, relname"
 INDEX = {**TABLE, "indexrelname": "Index"}
 BY_INDEX = f"{BY_TABLE}, indexrelname"
+BY_KEY_COLUMN = f"{BY_TABLE}, conname, attname, data_type, referenced_data_type"
 BY_SEQUENCE = "instance, datname, schemaname, sequencename, relname, attname, data_type"
 VACUUM = (to("pg-vacuum", "Its dead rows", instance="instance", datname="datname"),)
 
@@ -369,6 +370,26 @@ def _indexes() -> Row:
                 labels={**TABLE, "conname": "Foreign key"},
                 empty="none",
                 ranked=True,
+                width=12,
+            ),
+            table(
+                "mistyped-foreign-keys",
+                "Foreign keys of another type",
+                "Than the column they refer to. A smaller integer fails at values that the other table still takes.",
+                Column(
+                    "Mistyped",
+                    f"max by ({BY_KEY_COLUMN}) (pg_foreign_key_mistyped{{<database>}})",
+                    "none",
+                    mappings=((1, "yes", INFO),),
+                ),
+                labels={
+                    **TABLE,
+                    "conname": "Foreign key",
+                    "attname": "Column",
+                    "data_type": "Type",
+                    "referenced_data_type": "Type referred to",
+                },
+                empty="none",
                 width=12,
             ),
         ),

@@ -468,6 +468,37 @@ def test_a_foreign_key_that_brin_indexes_has_no_index_and_one_that_is_not_enforc
         database.execute("DROP TABLE child, parent", DATABASE)
 
 
+def test_foreign_keys_of_another_type_than_they_refer_to_are_named_by_column(database: Cluster) -> None:
+    database.execute(
+        """
+        CREATE SCHEMA typed; SET search_path = typed;
+        CREATE DOMAIN whole AS int; CREATE DOMAIN large AS bigint;
+        CREATE TABLE parent (id bigint PRIMARY KEY); CREATE TABLE named (name text PRIMARY KEY);
+        CREATE TABLE pair (a int, b numeric, PRIMARY KEY (a, b));
+        CREATE TABLE short (id int, v text, CONSTRAINT short_key FOREIGN KEY (id) REFERENCES parent);
+        CREATE TABLE same (id bigint REFERENCES parent, name varchar(9) REFERENCES named, n large REFERENCES parent);
+        CREATE TABLE of_domain (id whole, CONSTRAINT domain_key FOREIGN KEY (id) REFERENCES parent);
+        CREATE TABLE second (a int, b int, CONSTRAINT pair_key FOREIGN KEY (a, b) REFERENCES pair);
+        CREATE TABLE sliced (id int, CONSTRAINT sliced_key FOREIGN KEY (id) REFERENCES parent) PARTITION BY RANGE (id);
+        CREATE TABLE sliced_1 PARTITION OF sliced FOR VALUES FROM (0) TO (900000);
+        INSERT INTO parent SELECT generate_series(1, 40000);
+        INSERT INTO sliced SELECT generate_series(1, 40000)
+        """,
+        DATABASE,
+    )
+    database.execute("ANALYZE typed.sliced_1", DATABASE)
+    found = page_of(database).series("pg_foreign_key_mistyped", datname=DATABASE, schemaname="typed")
+    labels = ("relname", "conname", "attname", "data_type", "referenced_data_type")
+    assert [tuple(had[label] for label in labels) for had, _ in found] == [
+        ("sliced", "sliced_key", "id", "integer", "bigint"),
+        ("short", "short_key", "id", "integer", "bigint"),
+        ("of_domain", "domain_key", "id", "typed.whole", "bigint"),
+        ("second", "pair_key", "b", "integer", "numeric"),
+    ]
+    assert {value for _, value in found} == {1}
+    database.execute("DROP SCHEMA typed CASCADE", DATABASE)
+
+
 def test_no_size_is_negative_where_partitioned_tables_were_analyzed(database: Cluster) -> None:
     """PostgreSQL 14 and later keep -1 pages for them."""
     database.execute(
@@ -527,7 +558,7 @@ async def test_locked_tables_indexes_and_partitions_are_waited_for_by_nobody(dat
         DATABASE,
     )
     names = ["table_access", "table_sizes", "schemas", "indexes", "index_advice", "sequences"]
-    names += ["foreign_keys_without_index", "tables_without_primary_key", "partitioned_tables"]
+    names += ["foreign_keys_without_index", "foreign_keys_mistyped", "tables_without_primary_key", "partitioned_tables"]
     async with session(database) as client:
         await client.execute(
             "BEGIN; ALTER TABLE locked ADD COLUMN v text; TRUNCATE emptied RESTART IDENTITY; REINDEX TABLE locked_1;"

@@ -118,9 +118,10 @@ PARTITIONED = """
     CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (10000);
     INSERT INTO visits SELECT generate_series(1, 5000);
     ANALYZE visits_1;
-    CREATE PUBLICATION visits FOR TABLE visits
+    CREATE PUBLICATION visits FOR TABLE visits;
+    CREATE TABLE referrals (user_id bigint REFERENCES users)
 """
-"""A published table whose partition is analyzed and which is not itself, as autovacuum leaves it."""
+"""A published table whose partition is analyzed and which is not itself, as autovacuum leaves it. A mistyped key."""
 
 
 def _furnish_before_14(shop: Shop) -> None:

@@ -157,6 +157,7 @@ class Lost:
 
 
 TABLE_READERS = {
+    "foreign_keys_mistyped",
     "foreign_keys_without_index",
     "index_advice",
     "indexes",
