@@ -1,6 +1,6 @@
 """One server: whether it is up, what it does and how well, what its sessions do, and what runs out."""
 
-from dashboards.source import endings, variables
+from dashboards.source import activity, endings, variables
 from dashboards.source.alert_thresholds import (
     CRITICAL,
     DAY,
@@ -127,6 +127,9 @@ def _state() -> Row:
                 runbooks=("PostgreSQLLongTransaction",),
                 width=4,
             ),
+            activity.by_wait(),
+            activity.by_statement(),
+            activity.by_application(),
             state_timeline(
                 "up-timeline",
                 "Up and down",
@@ -246,25 +249,6 @@ def _sessions() -> Row:
         "What do its sessions do?",
         (
             timeseries(
-                "wait-events",
-                "Active sessions by what they wait for",
-                "Sessions at work on average, looked at between scrapes as well. CPU are those that wait for nothing.",
-                Query(
-                    """
-                    label_replace(
-                      sum by (wait_event_type) (
-                        rate(pg_session_sampled_seconds_total{<database>, state="active"}[$__rate_interval])
-                      ),
-                      "wait_event_type", "CPU", "wait_event_type", ""
-                    )
-                    """,
-                    "{{wait_event_type}}",
-                ),
-                unit="short",
-                empty="nobody is active",
-                stack="normal",
-            ),
-            timeseries(
                 "connections",
                 "Connections, and where they lead",
                 "Connections used, the slots of ordinary roles in red, and, dashed, where the last half hour leads in an hour.",
@@ -323,7 +307,6 @@ def _sessions() -> Row:
                 },
                 empty="nobody is connected",
                 ranked=True,
-                width=12,
             ),
         ),
     )

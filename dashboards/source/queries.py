@@ -1,10 +1,10 @@
 """Statements: which take the time, what runs now, what became slower, what else they take, and how far to trust it."""
 
-from dashboards.source import variables
+from dashboards.source import activity, variables
 from dashboards.source.alert_thresholds import of, rising
 from dashboards.source.expressions import leading
 from dashboards.source.layout import Dashboard, Row
-from dashboards.source.links import of_series
+from dashboards.source.links import of_series, to
 from dashboards.source.panels import Column, Panel, Query, stat, table, timeseries
 from dashboards.source.statements import (
     LABELS,
@@ -115,6 +115,9 @@ def _time() -> Row:
                 steps=QUERY_AGE,
                 runbooks=("PostgreSQLLongQuery",),
             ),
+            activity.by_wait((to("pg-instance", "This server"),)),
+            activity.by_statement(),
+            activity.by_application((to("pg-instance", "This server"),)),
             timeseries(
                 "time-shares",
                 "Share of statement time",

@@ -1,4 +1,4 @@
-"""One statement: how slow it is and since when, what a call does, who runs it, and who is at it now."""
+"""One statement: how slow it is and since when, what it waits for, what a call does, who runs it, and who is at it now."""
 
 from dashboards.source import variables
 from dashboards.source.alert_thresholds import of, rising
@@ -12,9 +12,12 @@ LEGEND = "{{usename}} in {{datname}} on {{instance}}"
 
 EXEC = "pg_statements_exec_seconds_total"
 CALLS = "pg_statements_calls_total"
+SAMPLED = "pg_statement_sampled_seconds_total"
+EVENT = "wait_event_type, wait_event"
 LAST_WEEK = " offset 1w"
 
 NEVER = "not called in the time shown, or without a series of its own"
+UNSEEN = "not seen running, without a series of its own, or PostgreSQL 13"
 IDLE = "nobody is at it"
 SERVER = (of_series("pg-instance", "This server", instance="instance"),)
 
@@ -24,10 +27,10 @@ def dashboard() -> Dashboard:
     return Dashboard(
         uid="pg-query-detail",
         title="PostgreSQL / Query detail",
-        description="One statement: how slow it is and since when, what a call does, who runs it, and who is at it now. "
-        "With several chosen they are added up.",
+        description="One statement: how slow it is and since when, what it waits for, what a call does, who runs it, and who "
+        "is at it now. With several chosen they are added up.",
         variables=variables.server(variables.datname(), variables.queryid(), variables.topk()),
-        rows=(_slow(), _now(), _call(), _runners()),
+        rows=(_slow(), _waits(), _now(), _call(), _runners()),
     )
 
 
@@ -153,6 +156,60 @@ def _slow() -> Row:
                 height=7,
             ),
         ),
+    )
+
+
+def _waits() -> Row:
+    return Row(
+        "What does it wait for, and what did it wait for last week?",
+        (
+            _waiting(
+                "detail-waits",
+                "Average active sessions on it by wait event",
+                "Sessions that execute it, on average, by wait event type and wait event, sampled between scrapes. CPU is every "
+                "session without a wait event.",
+                "",
+            ),
+            _waiting(
+                "detail-waits-last-week",
+                "Average active sessions on it last week",
+                "Average active sessions by wait event type and wait event, a week before the time range shown.",
+                LAST_WEEK,
+            ),
+            table(
+                "detail-wait-events",
+                "Wait events, and last week's",
+                "Time that sessions spent in each wait event of the statement, and its share of the statement's time, in the time "
+                "range shown and a week before it. A wait event that is new or has grown is the reason for the change.",
+                Column("Time", _waited(), "s"),
+                Column("Share", f"{_waited()} / on () group_left () ({_took(SAMPLED)} > 0)", "percentunit", bar=True),
+                Column("Time last week", _waited(LAST_WEEK), "s"),
+                Column(
+                    "Share last week",
+                    f"{_waited(LAST_WEEK)} / on () group_left () ({_took(SAMPLED, LAST_WEEK)} > 0)",
+                    "percentunit",
+                    bar=True,
+                ),
+                labels={"wait_event_type": "Wait event type", "wait_event": "Wait event"},
+                empty=UNSEEN,
+            ),
+        ),
+    )
+
+
+def _waiting(key: str, title: str, description: str, at: str) -> Panel:
+    return timeseries(
+        key,
+        title,
+        description,
+        Query(
+            f"sum by ({EVENT}) (rate({SAMPLED}{{<statement>}}[$__rate_interval]{at}))",
+            "{{wait_event_type}} {{wait_event}}",
+        ),
+        unit="short",
+        empty=UNSEEN,
+        stack="normal",
+        links=(to("pg-locks", "Who blocks whom"),),
     )
 
 
@@ -330,6 +387,10 @@ def _sum(metric: str) -> str:
 
 def _took(metric: str, at: str = "") -> str:
     return f"sum(increase({metric}{{<statement>}}[$__range]{at}))"
+
+
+def _waited(at: str = "") -> str:
+    return f"sum by ({EVENT}) (increase({SAMPLED}{{<statement>}}[$__range]{at}))"
 
 
 def _pace(metric: str, at: str = "") -> str:
