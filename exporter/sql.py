@@ -24,12 +24,17 @@ def quoted(identifier: str) -> str:
 
 
 def signed(sql: str, name: str) -> str:
-    """Say in a comment who asks, for operators of the server, and to know our own costs there.
+    """Say in a comment who asks, for operators of the server, and to know our own statements and their cost there.
 
     It stands at the end, since PostgreSQL 18 tells pg_stat_statements nothing of what stands before a statement. All
     targets share the text.
     """
-    return intern(f"{without_end(sql)}\n/* pgvigil:{name} */")
+    return intern(tagged(without_end(sql), name))
+
+
+def tagged(sql: str, name: str) -> str:
+    """Say in a comment who asks, as `signed` does, in a text that is not kept: one of many, as with a number in it."""
+    return f"{sql}\n/* pgvigil:{name} */"
 
 
 def without_end(sql: str) -> str:

@@ -8,6 +8,7 @@ import asyncpg
 from exporter.connections import text_codec
 from exporter.connections.session import APPLICATION_NAME
 from exporter.errors import ConnectError
+from exporter.sql import tagged
 
 PINNED = "pg_catalog"
 """The search_path of all but queries that ask for the role's own, so that they cannot be redirected."""
@@ -58,6 +59,9 @@ _FAREWELL = {
 }
 """So that a backend of ours ends soon after we are gone, also in the middle of a query; PostgreSQL 14 on Linux."""
 
+_NAME = "session"
+"""Name of the settings of a session in their comment, and so among the collectors in pg_stat_statements."""
+
 _POOLER = (
     "a connection pooler answered: what a session sets there stays behind for the applications that share its"
     " backends. Name PostgreSQL itself in the DSN; a target of kind pgbouncer monitors the pooler"
@@ -85,8 +89,8 @@ async def _refuse_pooler(connection: Any) -> None:
     would stay behind on a shared backend, and without a limit the question waits while pg_namespace is locked.
     """
     pid = connection.get_server_pid()
-    limit = f"SET LOCAL lock_timeout = {GUARD_RAILS['lock_timeout']}"
-    question = f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+    limit = tagged(f"SET LOCAL lock_timeout = {GUARD_RAILS['lock_timeout']}", _NAME)
+    question = tagged(f"SELECT WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}", _NAME)
     try:
         answer = await connection.execute(f"{limit}; {question}")
     except asyncpg.ProtocolViolationError:  # a console of PgBouncer knows its own commands only
@@ -96,5 +100,5 @@ async def _refuse_pooler(connection: Any) -> None:
 
 
 def assignments(values: Mapping[str, str]) -> str:
-    """Write the SQL that sets parameters of a session."""
-    return "; ".join(f"SET {name} = {value}" for name, value in values.items())
+    """Write the SQL that sets parameters of a session, each statement with our comment."""
+    return "; ".join(tagged(f"SET {name} = {value}", _NAME) for name, value in values.items())

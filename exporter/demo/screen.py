@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.samples.shared_series import OTHER, OWN
+
 Labels = Mapping[str, str]
 WRAPAROUND = 2**31
 PART_OF_CONNECTIONS = 0.8
@@ -116,7 +118,7 @@ def _statements(page: Page, _: Page | None) -> Line:
     total = sum(statement.value for statement in statements)
     if not total:
         return Line("statements", False, "none were executed yet")
-    worst = next((one for one in statements if one.labels["queryid"] != "other"), statements[0])
+    worst = next((one for one in statements if one.labels["queryid"] not in (OTHER, OWN)), statements[0])
     share, who = worst.value / total, worst.labels
     calls = page.value("pg_statements_calls_total", who)
     each = f", {1000 * worst.value / calls:.1f} ms a call" if calls else ""

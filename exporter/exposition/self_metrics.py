@@ -194,7 +194,8 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         "pgvigil_collector_server_seconds_total",
         "Server time of the collector's statements in seconds, from pg_stat_statements; no series without it. Its rate"
         " is the share of a core that the collector costs: if that is too much, lower its limit or disable it. joint is"
-        " one statement for several collectors, whose parts are in pgvigil_collector_seconds_total.",
+        " one statement for several collectors, whose parts are in pgvigil_collector_seconds_total; session sets the"
+        " limits of a session.",
         lambda cost: cost.seconds,
     ),
     _JOINED_COST.one(

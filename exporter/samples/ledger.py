@@ -13,6 +13,7 @@ from exporter.planning.plan import Job
 from exporter.samples.convert import columns, numbers
 from exporter.samples.label_escaping import escaped, label_values
 from exporter.samples.model import Columns, Family, Number, Rest, Samples
+from exporter.samples.shared_series import OTHER, OWN, SharedSeries
 
 HALF_LIFE_SECONDS = 900.0
 """In this time what a part once spent loses half of its weight in the choice of members."""
@@ -33,9 +34,10 @@ Row = tuple[Number | None, ...]
 
 @dataclass(frozen=True)
 class Account:
-    """The ledger at one moment: `sum(members) + other == total`, column by column, and none of them ever falls."""
+    """The ledger at one moment: `sum(members) + own + other == total` in each column, and none of them ever falls."""
 
     members: Mapping[Hashable, Counts]
+    own: Counts
     other: Counts
     total: Counts
 
@@ -46,7 +48,8 @@ class Ledger:
     A row whose counters fell was reset and counts from zero; a row that is gone was evicted and keeps what it had.
     A row that is there but cannot be read is not gone. So that nothing is counted twice, an absent row is remembered
     while it may be one of those: while an unreadable key agrees with its own in all that can be read.
-    Members are the parts that grew most in the last quarters of an hour: `rank` says in which column.
+    Members are the parts that grew most in the last quarters of an hour: `rank` says in which column. The parts OWN and
+    OTHER never become members.
     """
 
     def __init__(self, size: int, width: int, rank: int) -> None:
@@ -58,13 +61,26 @@ class Ledger:
         """Rows of before that may be among the unreadable."""
         self._weights: dict[Hashable, float] = {}
         self._members: dict[Hashable, Counts] = {}
-        self._other: Counts = (0,) * width
+        self._shared: dict[Hashable, Counts] = dict.fromkeys((OWN, OTHER), (0,) * width)
         self._total: Counts = (0,) * width
         self._looked_at: float | None = None
         self._source: Hashable = None
         self._is_busy = False
         self.left_out = 0
-        """Number of parts that were there at the last look and are no members."""
+        """Number of parts that were there at the last look and are no members, though they might be."""
+        self.shared = SharedSeries()
+        """The rows that belong to OWN or OTHER."""
+
+    @property
+    def rows(self) -> list[Key]:
+        """List the rows of the last look."""
+        return list(self._rows)
+
+    def move(self, rows: Mapping[Key, str]) -> None:
+        """Count rows of the last look for OWN or OTHER from now on."""
+        left = {self._rows[row][1]: place for row, place in rows.items()}
+        self._rows |= {row: (self._rows[row][0], place) for row, place in rows.items()}
+        self._release(left, {part for _, part in self._rows.values()})
 
     def reads_whole(self, source: Hashable) -> bool:
         """Return whether to read all rows whole: there was no look at this source, or many had changed by the last."""
@@ -90,6 +106,7 @@ class Ledger:
         unreadable: Collection[Key] = (),
         source: Hashable = None,
         stale: Iterable[Key] | None = None,
+        shared: Mapping[Key, str] | None = None,
     ) -> Account:
         """Count what has been added since the last call.
 
@@ -101,26 +118,35 @@ class Ledger:
             source: where the rows come from; those of another one than before say from where on to count.
             stale: the rows of the last look that are no longer as they were; None for all. The others may be left out
                 of `rows`.
+            shared: OWN or OTHER for the rows that belong there instead.
 
         """
+        shared = shared or {}
         parts: Mapping[Key, Hashable] = part_of or {row: row for row in rows}
-        seen = {row: (counts, parts[row]) for row, counts in rows.items()}
+        seen = {row: (counts, shared.get(row, parts[row])) for row, counts in rows.items()}
         if source != self._source and self._looked_at is not None:
             self._rows, self._hidden = dict(seen), {}
         self._source = source
         grown, changed = self._grown(seen)
-        gone = [row for row in (*(self._rows if stale is None else stale), *unreadable) if row not in rows]
-        self._hidden |= {row: self._rows.pop(row)[0] for row in gone if row in self._rows}
-        self._hidden = {row: self._hidden[row] for row in _hidden(self._hidden, unreadable) if row not in rows}
-        self._rows |= seen
+        self._replace(seen, self._rows if stale is None else stale, unreadable)
         self._is_busy = changed > BUSY_RATIO * len(self._rows)
         present = {part for _, part in self._rows.values()}
+        self._release({parts[row]: place for row, place in shared.items()}, present)
         self._weigh(grown, present, now)
         self._elect()
-        self.left_out = len(present - self._members.keys())
+        self.left_out = len(present - self._members.keys() - self._shared.keys())
         for part, growth in grown.items():
             self._add(part, growth)
-        return Account(dict(self._members), self._other, self._total)
+        return Account(dict(self._members), self._shared[OWN], self._shared[OTHER], self._total)
+
+    def _replace(
+        self, seen: Mapping[Key, tuple[Row, Hashable]], stale: Iterable[Key], unreadable: Collection[Key]
+    ) -> None:
+        """Take the rows that were read, drop those that are gone, and remember those that may be unreadable."""
+        gone = [row for row in (*stale, *unreadable) if row not in seen]
+        self._hidden |= {row: self._rows.pop(row)[0] for row in gone if row in self._rows}
+        self._hidden = {row: self._hidden[row] for row in _hidden(self._hidden, unreadable) if row not in seen}
+        self._rows |= seen
 
     def _grown(self, seen: Mapping[Key, tuple[Row, Hashable]]) -> tuple[dict[Hashable, Counts], int]:
         """Say by how much each part grew, and how many rows changed."""
@@ -136,7 +162,7 @@ class Ledger:
 
     def _weigh(self, grown: Mapping[Hashable, Counts], present: set[Hashable], now: float) -> None:
         """Let what was spent before fade, add what has been spent since, and forget the parts that are gone."""
-        spent = {part: float(growth[self._rank]) for part, growth in grown.items()}
+        spent = {part: float(growth[self._rank]) for part, growth in grown.items() if part not in self._shared}
         # What was spent before the first look is of unknown age: it orders the parts, and anything newer outweighs it.
         scale = 1.0 if self._looked_at is not None else 1.0 / (sum(spent.values()) or 1.0)
         fading = 0.5 ** ((now - (self._looked_at if self._looked_at is not None else now)) / HALF_LIFE_SECONDS)
@@ -153,20 +179,27 @@ class Ledger:
         candidates = (p for p, weight in weights.items() if weight > least and p not in self._members)
         outside = heapq.nlargest(self._size, candidates, key=weights.__getitem__)
         for part in outside[:free]:
-            self._members[part] = (0,) * len(self._other)
+            self._members[part] = (0,) * len(self._total)
         inside = sorted(self._members, key=lambda p: weights.get(p, 0.0))
         for newcomer, member in zip(outside[free:], inside, strict=False):
             if weights[newcomer] <= HYSTERESIS * weights.get(member, 0.0):
                 break
-            self._other = _add(self._other, self._members.pop(member))
-            self._members[newcomer] = (0,) * len(self._other)
+            self._shared[OTHER] = _add(self._shared[OTHER], self._members.pop(member))
+            self._members[newcomer] = (0,) * len(self._total)
+
+    def _release(self, parts: Mapping[Hashable, str], present: Collection[Hashable]) -> None:
+        """Add members whose rows have all moved to OWN or OTHER to what stands there."""
+        for part, place in parts.items():
+            if part in self._members and part not in present:
+                self._shared[place] = _add(self._shared[place], self._members.pop(part))
 
     def _add(self, part: Hashable, growth: Counts) -> None:
         self._total = _add(self._total, growth)
         if part in self._members:
             self._members[part] = _add(self._members[part], growth)
         else:
-            self._other = _add(self._other, growth)
+            place = OWN if part == OWN else OTHER
+            self._shared[place] = _add(self._shared[place], growth)
 
 
 def _hidden(absent: Iterable[Key], unreadable: Collection[Key]) -> list[Key]:
@@ -232,15 +265,29 @@ def key_columns(job: Job, rows: Sequence[Key]) -> Columns:
 
 
 def update_ledger(
-    job: Job, table: Columns, names: Names, ledger: Ledger, now: float, stale: Sequence[Key] | None = None
+    job: Job,
+    table: Columns,
+    names: Names,
+    ledger: Ledger,
+    now: float,
+    stale: Sequence[Key] | None = None,
+    shared: SharedSeries | None = None,
 ) -> Samples:
     """Count the rows of one job: all, or those of the last look that are stale, and new ones.
 
-    Return its members, the remainder (`other` in the last label) and the totals.
+    Return its members, the rows that share a series (`pgvigil` or `other` in the last label) and the totals.
     """
+    if shared and shared != ledger.shared:
+        ledger.move(_places(job, ledger.rows, shared))
+        ledger.shared = shared
     rows, parts, unreadable = _read(job, table) if table else ({}, {}, [])
-    account = ledger.update(rows, now, parts, unreadable, job.sql, stale)
+    account = ledger.update(rows, now, parts, unreadable, job.sql, stale, _places(job, list(rows), ledger.shared))
     return _samples(job, account, names, ledger.left_out, len(unreadable))
+
+
+def _places(job: Job, rows: Sequence[Key], shared: SharedSeries) -> dict[Key, str]:
+    """Map the rows that share a series to OWN or OTHER."""
+    return {rows[i]: place for i, place in shared.places(key_columns(job, rows)).items()}
 
 
 def _read(job: Job, table: Columns) -> tuple[dict[Key, Row], dict[Key, Hashable], list[Key]]:
@@ -268,10 +315,13 @@ def _rule(job: Job) -> tuple[LedgerKey, list[str]]:
 
 def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable: int) -> Samples:
     _, of_metrics = _rule(job)
-    shown = _label_values(job, list(account.members), names)
+    shared = {OWN: account.own} if job.collector.statements else {}
+    shared[OTHER] = account.other
+    shown = _label_values(job, list(account.members), list(shared), names)
     pairs = [[f'{label}="{text}"' for text in escaped(list(shown[label]))] for label in job.collector.labels]
     labels = [",".join(row) for row in zip(*pairs, strict=True)]
-    by_column = dict(zip(of_metrics, zip(*account.members.values(), account.other, strict=True), strict=True))
+    counts = zip(*account.members.values(), *shared.values(), strict=True)
+    by_column = dict(zip(of_metrics, counts, strict=True))
     totals = dict(zip(of_metrics, account.total, strict=True))
     others = dict(zip(of_metrics, account.other, strict=True))
     families = [Family(metric, labels, by_column[metric.column]) for metric in job.metrics]
@@ -281,12 +331,13 @@ def _samples(job: Job, account: Account, names: Names, left_out: int, unreadable
     return Samples(tuple(families), len(labels), left_out, tuple(rest), rejected, shown)
 
 
-def _label_values(job: Job, parts: Sequence[Any], names: Names) -> dict[str, Sequence[str]]:
-    """Write the labels of some parts, each a tuple of label values, and of the remainder after them."""
+def _label_values(job: Job, parts: Sequence[Any], shared: Sequence[str], names: Names) -> dict[str, Sequence[str]]:
+    """Write the labels of some parts, each a tuple of label values, and of the shared series after them."""
     table = dict(zip(job.collector.labels, zip(*parts, strict=True), strict=True)) if parts else {}
     known = label_values(job.collector, table, names)
     *_, last = job.collector.labels
-    return {label: [*known.get(label, ()), "other" if label == last else ""] for label in job.collector.labels}
+    blank = [""] * len(shared)
+    return {label: [*known.get(label, ()), *(shared if label == last else blank)] for label in job.collector.labels}
 
 
 def _rest(name: str, other: Number, total: Number) -> Rest:

@@ -10,7 +10,7 @@ from exporter.connections.session import Answer, Question, Session
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
-from exporter.samples.ledger import Comparison, Ledger, compared, key_columns, new_ledger, update_ledger
+from exporter.samples.ledger import Comparison, Ledger, compared, new_ledger, update_ledger
 from exporter.samples.model import Samples
 from exporter.samples.sums import Sums
 from exporter.schedule.job_record import Outcome
@@ -18,7 +18,7 @@ from exporter.scrape.ask import ask
 from exporter.scrape.ask_changed import Reading, ask_changed
 from exporter.scrape.known_answers import KnownAnswers
 from exporter.scrape.parts import Parts
-from exporter.scrape.server_cost import OUR_TEXTS
+from exporter.scrape.statement_sharing import StatementSharing
 
 _Result = TypeVar("_Result")
 
@@ -40,6 +40,7 @@ class JobRunner:
         self._max_samples = max_samples
         self._thread = ThreadPoolExecutor(1)
         self._clock = parts.clock
+        self._sharing = StatementSharing(parts)
         self._ledgers: dict[tuple[str, str], Ledger] = {}
         self._sums: dict[tuple[str, str], Sums] = {}
         self._lacking: dict[tuple[str, str], str] = {}
@@ -166,16 +167,14 @@ class JobRunner:
         names, version = self._parts.discovery.names, self._known.names_version
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
-            ledger = self._ledger(job), self._clock(), stale
+            is_about_statements = job.collector.statements
+            shared = await self._sharing.of(job, table, stale, session) if is_about_statements else None
+            ledger = self._ledger(job), self._clock(), stale, shared
             found = await self._worked(many, update_ledger, job, table, names, *ledger)
         else:
             found = await self._worked(many, samples, job, table, names)
             if any(metric.sum for metric in job.metrics):
                 found = self._sums.setdefault(job.key, Sums()).keep(found)
-        if job.collector.statements:
-            role = self._parts.discovery.role
-            self._parts.costs.see(table, role, None if stale is None else key_columns(job, stale))
-            await self._count_costs(job, session)
         self._known.remember(job, reading.answer, table, found, version)
         return replace(found, unread_rows=1) if reading.answer.is_cut else found
 
@@ -203,22 +202,6 @@ class JobRunner:
         if (found := self._ledgers.get(job.key)) is None:
             found = self._ledgers[job.key] = new_ledger(job)
         return found
-
-    async def _count_costs(self, job: Job, session: Session) -> None:
-        """Count what our own statements cost by the statements just collected."""
-        costs, discovery, now = self._parts.costs, self._parts.discovery, self._clock()
-        schema = discovery.schema(job)
-        if schema and (missing := costs.missing(now)):
-            sql = OUR_TEXTS.replace("{schema}", schema)
-            try:
-                answer = await session.fetch(sql, job.collector.timeout, discovery.role, [*map(str, missing)])
-            except DatabaseError as error:  # the statements themselves have been collected
-                extra = {"collector": job.collector.name, "reason": error.reason}
-                self._parts.log.warning("cost of our own statements is unknown: %s", error, extra=extra)
-                return
-            costs.learn({row["queryid"]: row["query"] for row in answer.rows})
-        per_database = {each.collector.name for each in self._parts.schedule.plan.jobs if each.datname}
-        costs.update(discovery.names, per_database, now)
 
     def _unexpected(self, job: Job, error: Exception) -> QueryError:
         extra = {"collector": job.collector.name, "datname": job.database}

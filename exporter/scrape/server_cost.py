@@ -8,14 +8,18 @@ from exporter.planning.oid_names import Names
 from exporter.report import ServerCost
 from exporter.samples.ledger import Key, Ledger, Row
 from exporter.samples.model import Columns
+from exporter.sql import signed
 
-OUR_TEXTS = """
+OUR_TEXTS = signed(
+    """
 SELECT queryid,
        right(query, 100) AS query
   FROM {schema}.pg_stat_statements(true)
  WHERE userid = $1::oid
    AND queryid = ANY ($2::text[]::bigint[])
-"""
+""",
+    "own_texts",
+)
 """Reads the file of texts, so it runs only when a statement of ours turns up that is not known yet.
 
 The ids come as texts: the driver knows what an array of text is, and would ask the server in the same transaction what
@@ -41,6 +45,8 @@ class ServerCosts:
         self._costs: Mapping[tuple[str, str], ServerCost] = {}
         self._rows: dict[_Statement, Row] = {}
         """What each statement of our role stands at."""
+        self.own: frozenset[int] = frozenset()
+        """Query identifiers of the statements that are known as ours."""
 
     def see(self, table: Columns, role: int, stale: Columns | None) -> None:
         """Note what the statements of our role stand at.
@@ -72,6 +78,7 @@ class ServerCosts:
         for queryid, text in texts.items():
             if found := re.search(r"/\* pgvigil:(\w+) \*/\s*$", text or ""):
                 self._collectors[queryid] = found[1]
+        self.own = frozenset(self._collectors)
 
     def update(self, names: Names, per_database: Collection[str], now: float) -> None:
         """Count what the statements of our role have cost since the last look."""

@@ -87,7 +87,7 @@ class StatementList:
 
 
 def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:
-    """List the statements of a ledger by execution time, with the texts that are known."""
+    """List the statements of a ledger and its shared series by execution time, with the texts that are known."""
     shown = samples.label_values
     rows = []
     for i, key in enumerate(keys(samples)):
@@ -99,7 +99,7 @@ def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:
 
 
 def keys(samples: Samples) -> list[Key]:
-    """Return the keys of a ledger's members, row by row; that of all others is among them."""
+    """Return the keys of a ledger's members, row by row, and of the series that other statements share."""
     shown = samples.label_values
     rows = len(shown.get("queryid", ()))
     database, user, queryid = (shown.get(label, [""] * rows) for label in INFO.labels[:-1])

@@ -1,7 +1,7 @@
 """Statements that add up: whatever happens to the rows, sums are right and no series falls."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
 from exporter.samples.ledger import HALF_LIFE_SECONDS, HIDDEN_ROWS, Account, Key, Ledger, new_ledger, update_ledger
 from exporter.samples.model import Samples
+from exporter.samples.shared_series import SharedSeries
 
 Statement = tuple[int, str]
 """Its user and its query."""
@@ -27,7 +28,8 @@ def job(size: int) -> Job:
     made = collector(
         labels=["userid", "queryid"],
         limit=size,
-        ledger={"key": ["userid", "queryid"], "rank": "seconds"},
+        statements=True,
+        ledger={"key": ["userid", "dbid", "queryid", "toplevel", "generation"], "rank": "seconds"},
         metrics=[
             {
                 "name": f"{column}_total",
@@ -47,7 +49,9 @@ def account_of(samples: Samples) -> Account:
     calls, seconds, *totals = samples.families
     counts: list[Any] = list(zip(calls.values, seconds.values, strict=True))
     total: Any = tuple(family.values[0] for family in totals)
-    return Account(dict(zip(calls.labels[:-1], counts[:-1], strict=True)), counts[-1], total)
+    assert list(calls.labels[-2:]) == ['userid="",queryid="pgvigil"', 'userid="",queryid="other"']
+    *members, own, other = counts
+    return Account(dict(zip(calls.labels[:-2], members, strict=True)), own, other, total)
 
 
 class Statements(RuleBasedStateMachine):
@@ -63,6 +67,8 @@ class Statements(RuleBasedStateMachine):
         self.done = Counter[int]()
         self.true_total = Counter[int]()
         self.now = 0.0
+        self.own = NOTHING
+        self.own_rows: list[Statement] = []
         self.account: Account | None = None
         self.before: Account | None = None
 
@@ -80,6 +86,11 @@ class Statements(RuleBasedStateMachine):
     def reset(self) -> None:
         self.rows.clear()
 
+    @rule(statement=st.sampled_from(STATEMENTS))
+    def learn(self, statement: Statement) -> None:
+        """Know a statement of role 1 as the exporter's own; role 2 may run the same one."""
+        self.own |= {statement[1]}
+
     @rule(
         seconds=st.floats(0, 10 * HALF_LIFE_SECONDS),
         hidden=st.just(NOTHING) | st.frozensets(st.sampled_from([1, 2])),
@@ -94,14 +105,17 @@ class Statements(RuleBasedStateMachine):
         self.seen = {
             s: c for s, c in self.seen.items() if s[0] in users or s in malformed & self.rows.keys()
         } | readable
+        self.own_rows = [(user, query) for user, query in readable if user == 1 and query in self.own]
         self.before = self.account
-        table: dict[str, list[Any]] = {
+        table: dict[str, Sequence[Any]] = dict.fromkeys(("dbid", "toplevel", "generation"), [1] * len(self.rows))
+        table |= {
             "userid": [user for user, _ in self.rows],
             "queryid": [query if user not in hidden else None for user, query in self.rows],
             "calls": [calls if s not in malformed else "many" for s, (calls, _) in self.rows.items()],
             "seconds": [cost for _, cost in self.rows.values()],
         }
-        self.account = account_of(update_ledger(self.job, table if self.rows else {}, Names(), self.ledger, self.now))
+        ledger = self.ledger, self.now, None, SharedSeries(1, self.own)
+        self.account = account_of(update_ledger(self.job, table if self.rows else {}, Names(), *ledger))
 
     def count(self, readable: Mapping[Statement, tuple[int, int]]) -> None:
         for statement, counts in readable.items():
@@ -114,7 +128,8 @@ class Statements(RuleBasedStateMachine):
     def the_parts_add_up_to_the_total(self) -> None:
         if self.account:
             for column in range(2):
-                parts = sum(counts[column] for counts in self.account.members.values()) + self.account.other[column]
+                members = sum(counts[column] for counts in self.account.members.values())
+                parts = members + self.account.own[column] + self.account.other[column]
                 assert parts == self.account.total[column] == self.true_total[column]
 
     @invariant()
@@ -126,10 +141,17 @@ class Statements(RuleBasedStateMachine):
     def nothing_falls(self) -> None:
         if self.account and self.before:
             for column in range(2):
+                assert self.account.own[column] >= self.before.own[column]
                 assert self.account.other[column] >= self.before.other[column]
                 assert self.account.total[column] >= self.before.total[column]
                 for part, counts in self.account.members.items():
                     assert counts[column] >= self.before.members.get(part, (0, 0))[column]
+
+    @invariant()
+    def what_is_our_own_is_no_member(self) -> None:
+        """A member that went or hid before it was known stays until its row can be read again."""
+        members = self.account.members if self.account else {}
+        assert [query for user, query in self.own_rows if f'userid="{user}",queryid="{query}"' in members] == []
 
     @invariant()
     def the_set_is_bounded(self) -> None:

@@ -16,7 +16,6 @@ from exporter.errors import QueryError
 from exporter.planning.server import Extension
 from exporter.report import Report
 from exporter.samples.model import Samples
-from exporter.scrape.server_cost import OUR_TEXTS
 from exporter.scrape.target import Target
 
 COLUMNS = ("calls", "plans", "exec_seconds", "rows")
@@ -61,6 +60,7 @@ class Table:
     done: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
     twins: set[tuple[int, int]] = field(default_factory=set)
     malformed: set[tuple[int, int]] = field(default_factory=set)
+    has_texts: bool = True
     clock: int = 0
     asked: list[bool] = field(default_factory=list)
     """Of every statement so far whether it asked for certain rows."""
@@ -106,6 +106,15 @@ class Table:
         self.malformed ^= {key}
         self.call(key)
 
+    def lose(self) -> None:
+        """Lose the file of texts, or have it again."""
+        self.has_texts = not self.has_texts
+
+    def texts(self, _: int, wanted: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the texts of queries of our role's."""
+        text = "/* pgvigil:statements */" if self.has_texts else None
+        return [{"queryid": int(queryid), "query": text} for queryid in wanted]
+
     def answer(self, *wanted: Sequence[str]) -> list[Mapping[str, Any]]:
         """Return the rows, or those with certain numbers and those that have none."""
         self.asked.append(bool(wanted))
@@ -131,8 +140,7 @@ def server_of(table: Table) -> FakeServer:
     """A server with this table; every query of our role's is a run of the collector `statements`."""
     server = FakeServer(extensions={"pg_stat_statements": Extension((1, 11), "public")})
     server.on("statements", rows=table.answer)
-    texts = OUR_TEXTS.replace("{schema}", '"public"').rstrip()
-    server.on(texts, rows=lambda _, ids: [{"queryid": int(i), "query": "/* pgvigil:statements */"} for i in ids])
+    server.on("own_texts", rows=table.texts)
     return server
 
 
@@ -140,9 +148,11 @@ def seen(report: Report) -> dict[str, Any]:
     """What the page says of statements; how many rows were read, and how long that took, is another matter."""
     status = job(report, "statements")
     found = status.samples or Samples()
-    families = {f.metric.name: dict(zip(f.labels, f.values, strict=True)) for f in found.families}
+    values = ([round(value or 0, 9) for value in family.values] for family in found.families)  # added in any order
+    families = {f.metric.name: dict(zip(f.labels, v, strict=True)) for f, v in zip(found.families, values, strict=True)}
     rest = (found.rows, found.truncated_rows, found.rejected, found.label_values)
-    return {"families": families, "rest": rest, "reason": status.reason, "costs": dict(report.costs)}
+    costs = {name: (round(cost.seconds, 9), cost.blocks) for name, cost in report.costs.items()}
+    return {"families": families, "rest": rest, "reason": status.reason, "costs": costs}
 
 
 async def settled(*targets: Target) -> None:
@@ -159,6 +169,7 @@ plan, evict, replace = (st.tuples(st.just(what), keys) for what in ("plan", "evi
 reset = st.just(("reset",))
 odd = st.one_of(
     st.tuples(st.just("hide"), st.sampled_from([ROLE, 11])),
+    st.just(("lose",)),
     st.tuples(st.just("repeat"), keys),
     st.tuples(st.just("spoil"), st.sampled_from(KEYS[10:])),  # our own are counted as costs too, and are numbers
 )
@@ -176,12 +187,16 @@ def played(table: Table, steps: Sequence[tuple[Any, ...]]) -> None:
     history=st.lists(st.tuples(st.floats(15, 2000), few), max_size=12),
     has_generation=st.booleans(),
     counts_hidden=st.booleans(),
+    has_texts=st.booleans(),
 )
 @settings(max_examples=250, deadline=None)
 def test_the_page_is_that_of_reading_all_rows_whole(
-    history: Sequence[tuple[float, Sequence[tuple[Any, ...]]]], has_generation: bool, counts_hidden: bool
+    history: Sequence[tuple[float, Sequence[tuple[Any, ...]]]],
+    has_generation: bool,
+    counts_hidden: bool,
+    has_texts: bool,
 ) -> None:
-    table = Table(has_generation, counts_hidden)
+    table = Table(has_generation, counts_hidden, has_texts=has_texts)
     played(table, [("call", key) for key in KEYS])  # so that a few that change are not many
 
     async def scenario() -> None:

@@ -28,7 +28,7 @@ def statements(limit: int = 40) -> Catalog:
 
 def members(found: Page) -> set[tuple[str, str, str]]:
     """Database, user and query identifier of the statements with series of their own."""
-    shown = (labels for labels, _ in found.series(CALLS) if labels["queryid"] != "other")
+    shown = (labels for labels, _ in found.series(CALLS) if labels["queryid"] not in ("pgvigil", "other"))
     return {(labels["datname"], labels["usename"], labels["queryid"]) for labels in shown}
 
 

@@ -196,6 +196,7 @@ def test_labels_reach_the_list_of_statements_as_they_are() -> None:
             found = (await target.statements(10)).statements
         assert [(row.queryid, row.labels["datname"], row.labels["usename"]) for row in found] == [
             ("42", 'd"b', 'o"bri\\en'),
+            ("pgvigil", "", ""),
             ("other", "", ""),
         ]
         assert found[0].counts == {"exec_seconds": 2.5}
