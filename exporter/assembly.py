@@ -8,6 +8,7 @@ from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
+from exporter.planning.statement_filter import StatementFilter
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.settings import Connection, Settings
@@ -47,6 +48,14 @@ def database_filter_of(connection: Connection, settings: Settings) -> DatabaseFi
     )
 
 
+def statement_filter_of(connection: Connection, settings: Settings) -> StatementFilter:
+    """Exclude the statements that a target's own patterns choose, else those of all targets."""
+    return StatementFilter(
+        connection.statements_exclude_users or settings.statements_exclude_users,
+        connection.statements_exclude_databases or settings.statements_exclude_databases,
+    )
+
+
 def options_of(connection: Connection, settings: Settings, own_load: OwnLoad) -> Options:
     """Treat a target as the settings say; PgBouncer gets two connections and no looks between scrapes."""
     kind = connection.kind
@@ -63,6 +72,7 @@ def options_of(connection: Connection, settings: Settings, own_load: OwnLoad) ->
         last_good=settings.last_good,
         max_samples=settings.max_samples,
         databases=database_filter_of(connection, settings) if kind == "postgresql" else DatabaseFilter(),
+        excluded_statements=statement_filter_of(connection, settings),
         cost_budget=settings.cost_budget,
         statement_text_length=settings.statement_text_length,
         watch=watch if settings.sample_interval and kind == "postgresql" else None,

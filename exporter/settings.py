@@ -88,6 +88,16 @@ class Connection(BaseModel):
     exclude_databases: Patterns = Field(
         (), description="Databases not to look into, likewise. What counts for the whole server is not affected."
     )
+    statements_exclude_users: Patterns = Field(
+        (),
+        description="Users whose statements get no series of their own, as shell patterns (`batch_*`) separated by"
+        ' commas. They count in `queryid="other"` and in the totals.',
+    )
+    statements_exclude_databases: Patterns = Field(
+        (),
+        description="Databases whose statements get no series of their own, as shell patterns separated by commas. They"
+        ' count in `queryid="other"` and in the totals.',
+    )
 
     @model_validator(mode="after")
     def _one_dsn(self) -> Self:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from pages import catalog, named
 
-from exporter.assembly import database_filter_of
+from exporter.assembly import database_filter_of, statement_filter_of
 from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
+from exporter.planning.statement_filter import StatementFilter
 from exporter.settings import Settings, leftovers, load_settings
 
 
@@ -67,6 +68,17 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
     assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
 
 
+def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text(
+        "statements_exclude_users: 'batch_*, loader'\nstatements_exclude_databases: [queue]\ntargets:\n"
+        "  - {name: all, dsn: host=a}\n  - {name: shops, dsn: host=b, statements_exclude_users: [etl]}\n"
+    )
+    settings = loaded(environ, {}, file)
+    filters = [statement_filter_of(target, settings) for target in settings.targets or ()]
+    assert filters == [StatementFilter(("batch_*", "loader"), ("queue",)), StatementFilter(("etl",), ("queue",))]
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -75,6 +87,15 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
             "PGVIGIL_INCLUDE_DATABASES: 1: 'shop_[12' is no pattern: a [ has no ]",
         ),
         ({"PGVIGIL_EXCLUDE_DATABASES": "a[]"}, "PGVIGIL_EXCLUDE_DATABASES: 0: 'a[]' is no pattern"),
+        (
+            {"PGVIGIL_STATEMENTS_EXCLUDE_USERS": "a,b["},
+            "PGVIGIL_STATEMENTS_EXCLUDE_USERS: 1: 'b[' is no pattern: a [ has no ]; shell patterns have *, ? and [abc]",
+        ),
+        ({"PGVIGIL_STATEMENTS_EXCLUDE_DATABASES": "[]"}, "PGVIGIL_STATEMENTS_EXCLUDE_DATABASES: 0: '[]' is no pattern"),
+        (
+            {"PGVIGIL_STATEMENTS_EXCLUDE_USER": "a"},
+            "PGVIGIL_STATEMENTS_EXCLUDE_USER: no such setting; did you mean PGVIGIL_STATEMENTS_EXCLUDE_USERS?",
+        ),
         ({"PGVIGIL_LISTNE": "x"}, "PGVIGIL_LISTNE: no such setting; did you mean PGVIGIL_LISTEN?"),
         ({"PGVIGIL_FLUX": "x"}, "PGVIGIL_FLUX: no such setting"),
         ({"PGVIGIL_LISTEN": "9187"}, "PGVIGIL_LISTEN: '9187' is no address: write host:port"),

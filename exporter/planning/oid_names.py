@@ -1,6 +1,7 @@
 """The names of databases, roles and relations by oid, so that the vital few need no catalog that may be locked."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from exporter.catalog.model import NameKind
@@ -38,6 +39,11 @@ class Names:
     def database(self, oid: int) -> str | None:
         """Name one database; None when it is not known."""
         return self._databases.get(oid)
+
+    def matching(self, kind: NameKind, pattern: str) -> frozenset[int]:
+        """Return the OIDs of the databases or roles whose name matches a shell pattern."""
+        known: Mapping[int, str] = self._known(kind)
+        return frozenset(oid for oid, name in known.items() if fnmatchcase(name, pattern))
 
     def unknown(self, kind: NameKind, values: Iterable[Any]) -> set[Any]:
         """Select the oids, or pairs of oids, whose name has yet to be asked for."""

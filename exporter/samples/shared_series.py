@@ -20,10 +20,20 @@ class SharedSeries:
     """OID of the exporter's role."""
     own: frozenset[int] = frozenset()
     """Query identifiers of the exporter's statements; another role's statements may have the same ones."""
+    users: frozenset[int] = frozenset()
+    """OIDs of the roles whose statements are excluded."""
+    databases: frozenset[int] = frozenset()
+    """OIDs of the databases whose statements are excluded."""
 
     def places(self, table: Columns) -> Mapping[int, str]:
         """Map the place of each row that shares a series to the name of that series."""
-        if not self.own or not table:
+        if not (self.own or self.users or self.databases) or not table:
             return {}
-        statements = enumerate(zip(table["userid"], table["queryid"], strict=True))
-        return {i: OWN for i, (userid, queryid) in statements if userid == self.role and queryid in self.own}
+        places = {}
+        rows = zip(table["userid"], table["dbid"], table["queryid"], strict=True)
+        for i, (userid, dbid, queryid) in enumerate(rows):
+            if userid == self.role and queryid in self.own:
+                places[i] = OWN
+            elif userid in self.users or dbid in self.databases:
+                places[i] = OTHER
+        return places

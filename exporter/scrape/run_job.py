@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from exporter.connections.session import Answer, Question, Session
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
+from exporter.planning.statement_filter import StatementFilter
 from exporter.samples.convert import columns, missing_columns, samples, transformed
 from exporter.samples.ledger import Comparison, Ledger, compared, new_ledger, update_ledger
 from exporter.samples.model import Samples
@@ -35,12 +36,12 @@ _LEAST_ROWS = 10_000
 class JobRunner:
     """Runs jobs of one target, and keeps the ledgers and sums that outlive their runs."""
 
-    def __init__(self, parts: Parts, max_samples: int) -> None:
+    def __init__(self, parts: Parts, max_samples: int, excluded: StatementFilter) -> None:
         self._parts = parts
         self._max_samples = max_samples
         self._thread = ThreadPoolExecutor(1)
         self._clock = parts.clock
-        self._sharing = StatementSharing(parts)
+        self._sharing = StatementSharing(parts, excluded)
         self._ledgers: dict[tuple[str, str], Ledger] = {}
         self._sums: dict[tuple[str, str], Sums] = {}
         self._lacking: dict[tuple[str, str], str] = {}
@@ -167,8 +168,7 @@ class JobRunner:
         names, version = self._parts.discovery.names, self._known.names_version
         await self._parts.discovery.look_up_names(job, table, session)
         if job.collector.ledger:
-            is_about_statements = job.collector.statements
-            shared = await self._sharing.of(job, table, stale, session) if is_about_statements else None
+            shared = await self._sharing.of(job, table, stale, session)
             ledger = self._ledger(job), self._clock(), stale, shared
             found = await self._worked(many, update_ledger, job, table, names, *ledger)
         else:

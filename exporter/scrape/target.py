@@ -17,6 +17,7 @@ from exporter.kinds import PRODUCTS
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
+from exporter.planning.statement_filter import StatementFilter
 from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
 from exporter.scrape.database_visitor import DatabaseVisitor
@@ -52,6 +53,8 @@ class Options:
     """Samples that fit on a page: a query with more rows than that is not read to its end."""
     databases: DatabaseFilter = field(default_factory=DatabaseFilter)
     """Databases to look into."""
+    excluded_statements: StatementFilter = field(default_factory=StatementFilter)
+    """Users and databases whose statements get no series of their own."""
     watch: WatchOptions | None = None
     """Looks between scrapes; None for no looks."""
     statement_text_length: int = 0
@@ -88,7 +91,7 @@ class Target:
         self._clock = clock
         self._login_probe = LoginProbe(connector, pool.budget, log)
         self._ping = Ping(parts)
-        self._runner = JobRunner(parts, options.max_samples)
+        self._runner = JobRunner(parts, options.max_samples, options.excluded_statements)
         self._vital = KeptWorker(pool.vital, parts, self._runner)
         self._main = KeptWorker(pool.main, parts, self._runner)
         self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]

@@ -5,7 +5,13 @@ from typing import Any
 Values = dict[str, Any]
 
 SHOP: Values = {"name": "shop", "host": "shop-db", "passwordSecret": {"name": "shop"}}
-BLOG: Values = {"name": "blog", "dsnSecret": {"name": "blog"}, "excludeDatabases": ["old_*", "test"]}
+BLOG: Values = {
+    "name": "blog",
+    "dsnSecret": {"name": "blog"},
+    "excludeDatabases": ["old_*", "test"],
+    "statementsExcludeUsers": ["batch_*"],
+    "statementsExcludeDatabases": ["queue"],
+}
 POOL: Values = {"name": "pool", "kind": "pgbouncer", "host": "pool", "passwordSecret": {"name": "pool"}}
 FULL: Values = {
     "name": "Full.1",

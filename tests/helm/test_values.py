@@ -99,6 +99,7 @@ REFUSED: list[tuple[Values, str]] = [
     ({"targets": [SHOP | {"kind": "pgcat"}]}, "must be one of 'postgresql'"),
     ({"targets": [SHOP | {"includeDatabases": "shop"}]}, "want array"),
     ({"targets": [SHOP | {"excludeDatabases": [""]}]}, "minLength"),
+    ({"targets": [SHOP | {"statementsExcludeUsers": [""]}]}, "minLength"),
     ({"targets": [SHOP | {"sslmode": "verify"}]}, "must be one of 'disable'"),
     ({"targets": [SHOP | {"ca": {}}]}, "oneOf"),
     ({"targets": [SHOP | {"ca": {"secretName": "a", "configMapName": "b"}}]}, "oneOf"),

@@ -201,6 +201,26 @@ def test_an_idle_member_makes_room_for_a_busy_newcomer() -> None:
     assert account.other == (1, 100.0)
 
 
+def test_what_is_excluded_later_moves_to_the_rest_with_what_it_had() -> None:
+    """A role was renamed to a name that is excluded; its statement does not run again."""
+    made = job(5)
+    ledger = new_ledger(made)
+    same: dict[str, Sequence[Any]] = {
+        "dbid": [7, 7, 8],
+        "toplevel": [True] * 3,
+        "generation": [0] * 3,
+        "seconds": [1.0] * 3,
+    }
+    table = {"userid": [1, 2, 2], "queryid": [5, 5, 6], "calls": [1, 2, 4], **same}
+    before = account_of(update_ledger(made, table, Names(), ledger, 0))
+    assert {counts[0] for counts in before.members.values()} == {1, 2, 4}
+    excluded = SharedSeries(1, frozenset({6}), users=frozenset({1}), databases=frozenset({8}))
+    after = account_of(update_ledger(made, {}, Names(), ledger, 1, (), excluded))
+    assert (after.members, after.own, after.total) == ({'userid="2",queryid="5"': (2, 1.0)}, (0, 0), before.total)
+    assert after.other == (5, 2.0)
+    assert ledger.left_out == 0
+
+
 def test_rows_of_one_part_are_added_up() -> None:
     """The same statement at top level and inside a function: two rows, one series."""
     ledger = Ledger(5, 2, 1)

@@ -1,18 +1,22 @@
-"""Statements that share a series: the exporter's own are one part of the whole, and no member."""
+"""Statements that share a series: the exporter's own and excluded ones are parts of the whole, and no members."""
 
 import asyncio
 import re
 from collections.abc import Mapping
 from itertools import pairwise
 
+import pytest
 from fake_session import ROLE, FakeServer, collector, job, scraping
-from pages import MONITOR, Page, adds_up, scraped, target, uncached
+from pages import MONITOR, Page, adds_up, named, scraped, target, uncached
 from patience import until
 from virtual_time import in_virtual_time
 
+from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 from exporter.errors import QueryError
 from exporter.planning.server import Extension
+from exporter.planning.statement_filter import StatementFilter
 from exporter.report import Report
 from exporter.scrape.server_cost import LOOK_EVERY_SECONDS
 
@@ -59,6 +63,39 @@ async def test_our_own_statements_are_one_part_from_a_cold_start_on(server: Clus
             assert all(now[key] >= value for key, value in parts(before, count).items() if key in now)
         assert parts(after)["", "", "pgvigil"] > parts(before)["", "", "pgvigil"]
     assert not any("pgvigil:" in labels["query"] for labels, _ in found[-1].series("pg_statement_info"))
+
+
+async def test_excluded_statements_count_in_the_rest_and_the_totals(
+    server: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    excluded = StatementFilter(("batch_[a-z]*", "nobody_*"), ("queue", "nowhere"))
+    collectors = (named(load(BUILT_IN, COMPATIBILITY), name) for name in ("statements", "stat_statements"))
+    both = Catalog(tuple(each.model_copy(update={"cache": 0}) for each in collectors))
+    server.execute("CREATE ROLE batch_load LOGIN; CREATE ROLE web LOGIN")
+    server.execute("CREATE DATABASE queue")
+    watched = target(server.dsn(user=MONITOR), both, excluded_statements=excluded)
+    try:
+        before = await scraped(watched)
+        for user, database in (("batch_load", "postgres"), ("web", "queue"), ("web", "postgres")):
+            for _ in range(5):
+                server.execute("SELECT pg_sleep(0.02) AS slow", database=database, user=user)
+        after = await scraped(watched)
+    finally:
+        await watched.close()
+        server.execute("DROP DATABASE queue WITH (FORCE)")
+        server.execute("DROP ROLE batch_load; DROP ROLE web")
+    [(web, ran)] = after.series(CALLS, usename="web")
+    assert (web["datname"], ran) == ("postgres", 5)
+    assert after.series(CALLS, usename="batch_load") == after.series(CALLS, datname="queue") == []
+    assert {had["user"] for had, _ in after.series("pg_stat_statements_calls_total")} >= {"web", "postgres"}
+    assert after.series("pg_stat_statements_calls_total", user="batch_load") == []
+    assert after.value(CALLS, queryid="other") >= before.value(CALLS, queryid="other") + 10
+    assert sum(parts(after).values()) == after.value("pg_statements_all_calls_total")
+    assert adds_up(after)
+    assert [record.message for record in caplog.records if "matches nothing" in record.message] == [
+        "statements_exclude_users matches nothing: nobody_*",
+        "statements_exclude_databases matches nothing: nowhere",
+    ]
 
 
 def calls(report: Report) -> dict[str, float]:
