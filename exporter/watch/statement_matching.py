@@ -14,8 +14,8 @@ Statement = tuple[str, str, str]
 OTHER: Statement = ("", "", "other")
 """Stands for all statements without series of their own."""
 
-MOST_CHARACTERS = 1000
-"""Characters of a text that are read of a session; a longer text matches none."""
+MOST_BYTES = 1000
+"""Bytes of a text that are read of a session, whatever their encoding; a longer text matches none."""
 
 _MOST_NEW_TEXTS = 100
 """Upper bound on the texts compared for the first time in one look; each costs tens of microseconds."""
@@ -43,7 +43,7 @@ class StatementMatcher:
     def __init__(self) -> None:
         self._listed: Mapping[Statement, str] = {}
         self._by_text: dict[tuple[str, str, str], Statement] = {}
-        self._known: dict[tuple[str, str, str], Statement] = {}
+        self._known: dict[tuple[str, str, bytes], Statement] = {}
         self._new_texts = 0
 
     def begin(self, listed: Mapping[Statement, str]) -> None:
@@ -55,9 +55,9 @@ class StatementMatcher:
             texts = [(statement, comparable(text)) for statement, text in listed.items() if text]
             self._by_text = {(database, user, text): (database, user, key) for (database, user, key), text in texts}
 
-    def statement(self, database: str, user: str, text: str) -> Statement:
+    def statement(self, database: str, user: str, text: bytes) -> Statement:
         """Return the listed statement of a database and user with this text, or that of all others."""
-        if not self._by_text or not text or len(text) >= MOST_CHARACTERS:
+        if not self._by_text or not text or len(text) >= MOST_BYTES:
             return OTHER
         key = database, user, text
         if key not in self._known:
@@ -66,5 +66,5 @@ class StatementMatcher:
                 return OTHER
             if len(self._known) >= _REMEMBERED:
                 self._known = {}
-            self._known[key] = self._by_text.get((database, user, comparable(text)), OTHER)
+            self._known[key] = self._by_text.get((database, user, comparable(text.decode(errors="replace"))), OTHER)
         return self._known[key]

@@ -17,7 +17,7 @@ from exporter.watch.active_sessions import (
     ApplicationSeconds,
     StatementSeconds,
 )
-from exporter.watch.statement_matching import MOST_CHARACTERS, Statement, StatementMatcher
+from exporter.watch.statement_matching import MOST_BYTES, Statement, StatementMatcher
 
 COLLECTOR = "wait_sampler"
 """Its name among the collectors."""
@@ -30,7 +30,7 @@ SELECT datid,
        CASE state WHEN 'active' THEN usesysid END AS usesysid,
        CASE state WHEN 'active' THEN application_name END AS application_name,
        CASE state WHEN 'active' THEN {query_id} END AS queryid,
-       CASE WHEN state = 'active' AND {query_id} IS NULL THEN left(query, {characters}) END AS query,
+       CASE WHEN state = 'active' AND {query_id} IS NULL THEN substring(textsend(query) FOR {bytes}) END AS query,
        count(*) FILTER (WHERE type = 'client backend') AS sessions,
        array_agg(session) FILTER (WHERE waits AND type IN ('client backend', 'parallel worker')) AS lock_sessions,
        array_agg(session) FILTER (WHERE waits) AS lock_waiters,
@@ -54,9 +54,9 @@ that wait for a lock are one session, that of their leader; replay on a standby 
 are the same session is left to us: for DISTINCT the server would sort all sessions. Who runs which statement is read of
 active sessions only: an idle one shows its last. The subquery of settings runs once, not for each group."""
 
-SAMPLE = _SAMPLE.format(query_id="query_id", characters=MOST_CHARACTERS)
+SAMPLE = _SAMPLE.format(query_id="query_id", bytes=MOST_BYTES)
 
-SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint", characters=MOST_CHARACTERS)
+SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint", bytes=MOST_BYTES)
 """The same where sessions show no query identifier: before PostgreSQL 14."""
 
 MOST_SERIES = 500
@@ -184,7 +184,7 @@ class Sampler:
             if row["queryid"] is not None:
                 statement = database, user, str(row["queryid"])
             else:
-                statement = self._matcher.statement(database, user, row["query"] or "")
+                statement = self._matcher.statement(database, user, row["query"] or b"")
             kind, event = row["wait_event_type"] or CPU, row["wait_event"] or ""
             activity = Activity(statement, row["application_name"] or "", kind, event)
             self._statements.add(activity, passed * row["sessions"])

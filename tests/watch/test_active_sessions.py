@@ -142,7 +142,7 @@ def test_the_sums_are_exactly_the_time_of_active_sessions() -> None:
                 "wait_event": event,
                 "usesysid": 10,
                 "application_name": f"app {chance.randrange(60)}",
-                "query": "SELECT 1",
+                "query": b"SELECT 1",
                 "queryid": chance.choice([None, *range(40)]),
                 "sessions": chance.randrange(4),
                 "lock_sessions": None,

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.watch import statement_matching
-from exporter.watch.statement_matching import MOST_CHARACTERS, OTHER, Statement, StatementMatcher, comparable
+from exporter.watch.statement_matching import MOST_BYTES, OTHER, Statement, StatementMatcher, comparable
 
 PAY: Statement = ("shop", "app", "11")
 
@@ -41,24 +41,24 @@ def test_it_is_another_statement(listed: str, running: str) -> None:
 def test_a_text_belongs_to_its_database_and_user() -> None:
     matcher = StatementMatcher()
     matcher.begin({PAY: "SELECT $1", ("shop", "app", "12"): ""})
-    assert matcher.statement("shop", "app", "SELECT 8") == PAY
-    assert matcher.statement("shop", "root", "SELECT 8") == OTHER
-    assert matcher.statement("mall", "app", "SELECT 8") == OTHER
-    assert matcher.statement("shop", "app", "") == OTHER
+    assert matcher.statement("shop", "app", b"SELECT 8") == PAY
+    assert matcher.statement("shop", "root", b"SELECT 8") == OTHER
+    assert matcher.statement("mall", "app", b"SELECT 8") == OTHER
+    assert matcher.statement("shop", "app", b"") == OTHER
 
 
 def test_what_is_listed_from_now_on_counts() -> None:
     matcher = StatementMatcher()
     matcher.begin({})
-    assert matcher.statement("shop", "app", "SELECT 8") == OTHER
+    assert matcher.statement("shop", "app", b"SELECT 8") == OTHER
     matcher.begin({PAY: "SELECT $1"})
-    assert matcher.statement("shop", "app", "SELECT 8") == PAY
+    assert matcher.statement("shop", "app", b"SELECT 8") == PAY
 
 
 def test_a_text_that_may_be_cut_matches_none() -> None:
     matcher = StatementMatcher()
-    matcher.begin({PAY: f"SELECT {'a' * MOST_CHARACTERS}"})
-    assert matcher.statement("shop", "app", f"SELECT {'a' * MOST_CHARACTERS}"[:MOST_CHARACTERS]) == OTHER
+    matcher.begin({PAY: f"SELECT {'a' * MOST_BYTES}"})
+    assert matcher.statement("shop", "app", f"SELECT {'a' * MOST_BYTES}".encode()[:MOST_BYTES]) == OTHER
 
 
 def test_the_work_of_a_look_and_what_is_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_the_work_of_a_look_and_what_is_remembered_are_bounded(monkeypatch: pyte
     listed = {PAY: "SELECT $1"}
     for look in range(5):
         matcher.begin(listed)
-        found = [matcher.statement("shop", "app", f"SELECT {look * 500 + number}") for number in range(500)]
+        found = [matcher.statement("shop", "app", b"SELECT %d" % (look * 500 + number)) for number in range(500)]
         assert found.count(PAY) == 100
     assert len(compared) == 1 + 5 * 100
     assert len(matcher._known) <= 150

@@ -18,7 +18,7 @@ NAMES.replace({1: "shop"}, {})
 def row(sessions: int, event: tuple[str, str] | None = None, pids: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
     kind, name = event or (None, None)
     found = {"datid": 1, "state": "active", "wait_event_type": kind, "wait_event": name, "sessions": sessions}
-    found |= {"usesysid": 10, "application_name": "app", "queryid": None, "query": "SELECT 1"}
+    found |= {"usesysid": 10, "application_name": "app", "queryid": None, "query": b"SELECT 1"}
     found |= {"lock_waiters": list(pids) or None, "lock_sessions": list(pids) or None}
     return {**found, "slots": 100, "seconds": 0.001, **more}
 
