@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from clients import client
+from alerts.runbook import RUNBOOKS, blocks
+from clients import client, waiting
 from module_database import DATABASE, page_of, session
 from pages import MONITOR, Page, named, page
 from patience import until
@@ -278,6 +279,67 @@ async def test_a_running_vacuum_is_no_holder(database: Cluster) -> None:
             await running
     age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": DATABASE})
     assert (age or 0) < 100  # the exporter's other connection may be there, but the vacuum is not
+
+
+LISTED = {block.sql for file in RUNBOOKS.glob("*.md") for block in blocks(file) if "AS holder" in block.sql}
+"""What runbooks ask for all holders."""
+
+TRUNCATED = "SELECT pg_relation_size('emptied') = 0"
+"""PostgreSQL's own answer to whether VACUUM may remove what has just been deleted."""
+
+
+@pytest.mark.parametrize(
+    ("statement", "mode", "holds"),
+    [
+        ("VACUUM disputed", "SHARE UPDATE EXCLUSIVE", False),
+        ("/* every\nnight */ -- at two\n vacuum (analyze) disputed", "SHARE UPDATE EXCLUSIVE", False),
+        ("ANALYZE disputed", "SHARE UPDATE EXCLUSIVE", True),
+        ("VACUUM FULL disputed", "ROW EXCLUSIVE", True),
+        ("CREATE INDEX CONCURRENTLY ON disputed (id)", "SHARE UPDATE EXCLUSIVE", True),
+    ],
+)
+async def test_a_vacuum_that_waits_for_its_table_is_no_holder_and_what_else_waits_is_one(
+    database: Cluster, statement: str, mode: str, holds: bool
+) -> None:
+    database.execute(
+        "CREATE TABLE disputed (id int); CREATE TABLE emptied AS SELECT generate_series(1, 1000) AS id", DATABASE
+    )
+    try:
+        async with client(database, "holder", DATABASE) as holder, session(database) as writer:
+            await holder.execute(f"BEGIN; LOCK TABLE disputed IN {mode} MODE")
+            async with waiting(database, "waiter", statement, DATABASE) as pid:
+                await use_up(200, writer)
+                await writer.execute("DELETE FROM emptied")
+                await writer.execute("VACUUM emptied")
+                held_back = not await writer.fetchval(TRUNCATED)
+                found = page_of(database)
+                listed = [{row["name"] for row in await writer.fetch(sql)} for sql in LISTED]
+    finally:
+        database.execute("DROP TABLE disputed, emptied", DATABASE)
+    assert held_back == holds
+    age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": DATABASE})
+    assert ((age or 0) >= 200) == holds
+    assert [str(pid) in names for names in listed] == [holds] * len(LISTED)
+
+
+async def test_an_autovacuum_that_waits_for_its_table_is_no_holder(major: int, cluster: Callable[..., Cluster]) -> None:
+    """Only one that prevents wraparound waits."""
+    server = cluster(major, {"autovacuum_naptime": "1s"})
+    server.execute("CREATE TABLE old (id int) WITH (autovacuum_freeze_max_age = 100000)")
+    server.execute("CREATE TABLE emptied AS SELECT generate_series(1, 1000) AS id")
+    waits = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND wait_event = 'relation'"
+    async with session(server, "postgres") as holder, session(server, "postgres") as writer:
+        await holder.execute("BEGIN; LOCK TABLE old IN SHARE UPDATE EXCLUSIVE MODE")
+        await use_up(101_000, writer)
+        await until(lambda: server.query(waits))
+        await use_up(200, writer)
+        await writer.execute("DELETE FROM emptied")
+        await writer.execute("VACUUM emptied")
+        assert await writer.fetchval(TRUNCATED)
+        found = page_of(server, "postgres")
+        assert server.query(waits)
+    age = held(found, "pg_xmin_horizon_age", {"holder": "backend", "datname": "postgres"})
+    assert (age or 0) < 200
 
 
 async def test_whoever_imports_a_snapshot_holds_the_horizon_after_its_exporter_is_gone(
