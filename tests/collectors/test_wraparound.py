@@ -375,6 +375,33 @@ def holders(found: Page) -> dict[str, str]:
     return {labels["application_name"]: labels["pid"] for labels, value in series if value >= 100}
 
 
+WORKERS = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'parallel worker'"
+
+
+async def test_a_parallel_query_is_one_holder_its_leader(servers: Callable[[int], Cluster]) -> None:
+    majors, found, pids = (13, 18), {}, {}
+    async with AsyncExitStack() as stack:
+        for major in majors:
+            leader = await stack.enter_async_context(client(servers(major), "report"))
+            await leader.execute(f"SET {'force_parallel_mode' if major < 16 else 'debug_parallel_query'} = on")
+            running = asyncio.create_task(leader.execute("SELECT pg_sleep(60)"))
+            stack.push_async_callback(asyncio.gather, running, return_exceptions=True)
+            stack.callback(leader.terminate)
+            await until(lambda major=major: servers(major).query(WORKERS))
+            async with session(servers(major), "postgres") as writer:
+                await use_up(100, writer)
+            pids[major] = str(leader.get_server_pid())
+        await asyncio.sleep(10.5)
+        for major in majors:
+            found[major] = page(servers(major).dsn(user=MONITOR))
+            listed = {row["name"] for sql in LISTED for row in servers(major).query(sql)}
+            [(worker,)] = servers(major).query(WORKERS)
+            assert (pids[major] in listed, worker in listed) == (True, False)
+    for major in majors:
+        series = found[major].series("pg_xmin_horizon_age", holder="backend", application_name="report")
+        assert [(labels["pid"], labels["name"]) for labels, _ in series] == [(pids[major], "client backend")]
+
+
 SLOWLY = """
     CREATE TABLE copied (id int);
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END';
