@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -210,6 +211,25 @@ async def test_connections_are_counted_against_their_limits(cluster: Callable[..
     assert found.value("pg_database_connections", datname="postgres") >= 3
     assert found.value("pg_sessions", application_name="web 1", state="idle in transaction") == 1
     assert found.value("pg_sessions_oldest_transaction_seconds", application_name="web 1") >= 0.2
+
+
+async def test_a_superuser_has_no_connection_limit(cluster: Callable[..., Cluster], major: int) -> None:
+    """Neither that of its role nor that of its database, where it uses up the connections of others all the same."""
+    server = cluster(major)
+    server.execute("CREATE ROLE admin LOGIN SUPERUSER CONNECTION LIMIT 1; CREATE ROLE web LOGIN CONNECTION LIMIT 1")
+    server.execute("CREATE DATABASE few CONNECTION LIMIT 1")
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            admin = await asyncpg.connect(server.dsn("few", "admin"))
+            stack.callback(admin.terminate)
+        with pytest.raises(asyncpg.TooManyConnectionsError, match="for database"):
+            await asyncpg.connect(server.dsn("few", "web"))
+        found = page(server.dsn(user=MONITOR))
+    assert found.value("pg_roles_connections", rolname="admin") == 3
+    assert found.series("pg_roles_connection_limit", rolname="admin") == []
+    assert found.value("pg_roles_connection_limit", rolname="web") == 1
+    assert found.value("pg_database_connections", datname="few") >= 3
+    assert found.value("pg_database_connection_limit", datname="few") == 1
 
 
 async def test_a_deadlock_is_counted(server: Cluster, table: str) -> None:
