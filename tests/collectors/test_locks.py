@@ -78,8 +78,8 @@ async def test_who_waits_with_track_activities_off_is_counted(server: Cluster) -
     assert found.value("pg_lock_queue_waiters", relation="public.hushed") == 1
 
 
-async def test_logins_that_wait_are_counted(server: Cluster) -> None:
-    """Before 18 such a backend is in pg_locks, and not in pg_stat_activity yet."""
+async def test_logins_that_wait_are_counted(server: Cluster, major: int) -> None:
+    """Before 18 such a backend is in pg_locks, and not in pg_stat_activity yet; 13 does not say since when it waits."""
     async with client(server, "holder") as holder:
         watched = target(server.dsn(user=MONITOR))
         await scraped(watched)
@@ -94,6 +94,8 @@ async def test_logins_that_wait_are_counted(server: Cluster) -> None:
             connection.terminate()
     assert found.value("pg_lock_waiters") >= 3
     assert found.value("pg_lock_blocker_blocked_sessions", application_name="holder") >= 3
+    waits = [value for _, value in found.series("pg_lock_longest_wait_seconds")]
+    assert [value > 0 for value in waits] == ([] if major == 13 else [True])
 
 
 async def test_nobody_waits_reads_as_zero(server: Cluster) -> None:
