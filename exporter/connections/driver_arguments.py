@@ -27,12 +27,23 @@ _IN_URI = {
 NO_FILE = Path("/nonexistent/.pgpass")
 """Given to the driver, so that it reads no password file itself."""
 
+_DEFAULT_SOCKETS = "/var/run/postgresql"
+"""Folder of sockets that libpq looks up as `localhost`, as Debian and Red Hat build it; any other goes by its path."""
+
 _VERIFYING = ("require", "verify-ca", "verify-full")
 """Values of sslmode with which the driver reads the certificates of CAs."""
 
 
+def each_server(known: Mapping[str, str]) -> list[dict[str, str]]:
+    """Split the parameters of several hosts into those of each, in the order to try them."""
+    hosts, ports = known.get("host", "").split(","), known.get("port", "").split(",")
+    places = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=True)
+    rest = {name: value for name, value in known.items() if name not in ("host", "port")}
+    return [rest | ({"host": host} if host else {}) | ({"port": port} if port else {}) for host, port in places]
+
+
 def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments of `asyncpg.connect`; SettingsError names a file that cannot be read.
+    """Return the arguments of `asyncpg.connect` for one server; SettingsError names a file that cannot be read.
 
     May block, as it reads all files that the driver is going to read on the event loop.
     """
@@ -46,9 +57,9 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
     in_uri = {name: value for name, value in known.items() if name in _IN_URI}
     arguments["dsn"] = "postgresql://?" + urlencode(in_uri, quote_via=quote) if in_uri else "postgresql://"
     if host := known.get("host"):
-        arguments["host"] = host.split(",")
+        arguments["host"] = host
     if port := known.get("port"):
-        arguments["port"] = [int(each or 5432) for each in port.split(",")]
+        arguments["port"] = int(port)
     if options := known.get("options"):
         arguments["server_settings"] = {"options": options}
     names = {"dbname": "database"} | {
@@ -62,12 +73,11 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _password(known: Mapping[str, str]) -> str | None:
-    """Look the password up in the password file; a socket counts as localhost."""
-    hosts = ["localhost" if host.startswith("/") else host for host in known.get("host", "localhost").split(",")]
-    ports = [port or "5432" for port in known.get("port", "5432").split(",")]
-    servers = zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True)
+    """Look the password of a server up in the password file, by the host that libpq would look for."""
+    host = known.get("host", _DEFAULT_SOCKETS)
+    server = ("localhost" if host == _DEFAULT_SOCKETS else host, known.get("port", "5432"))
     file = Path(known["passfile"]) if "passfile" in known else home() / ".pgpass"
-    return password_in(file, servers, known.get("dbname") or known["user"], known["user"])
+    return password_in(file, server, known.get("dbname") or known["user"], known["user"])
 
 
 def _check_files(known: Mapping[str, str]) -> None:

@@ -201,6 +201,8 @@ class BoundedLoop:
     def __init__(self, require_auth: str, on_answer: Callable[[], None], loop: Any) -> None:
         self.inbound: Inbound | None = None
         """The bounds of the latest connection."""
+        self.place = ""
+        """Server of the latest connection: `host:port`, or the path of a socket."""
         self._require_auth = require_auth
         self._on_answer = on_answer
         self._loop = loop
@@ -210,11 +212,13 @@ class BoundedLoop:
 
     async def create_connection(self, factory: Callable[[], Any], *place: Any, **options: Any) -> tuple[Any, Any]:
         """Open a connection over TCP."""
+        self.place = ":".join(map(str, place))
         return await self._opened(self._loop.create_connection, factory, *place, **options)
 
     async def create_unix_connection(self, factory: Callable[[], Any], *place: Any, **options: Any) -> tuple[Any, Any]:
         """Open a connection over a Unix socket: its other end is on this machine, so it is known when that is gone."""
         self._on_answer()
+        self.place = str(*place)
         return await self._opened(self._loop.create_unix_connection, factory, *place, **options)
 
     async def _opened(

@@ -38,20 +38,25 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "host",
         "PGHOST",
-        "Honoured: a name, an address or a folder of sockets; of several the driver tries one after another.",
+        "Honoured: a name, an address or a folder of sockets; several are tried in order, each with its own password.",
     ),
     Parameter("hostaddr", "PGHOSTADDR", "Honoured without `host`. With both, TLS would check the wrong name: refused."),
     Parameter("port", "PGPORT", "Honoured: one for all hosts, or one for each."),
     Parameter("dbname", "PGDATABASE", "Honoured; the user's name by default."),
     Parameter("user", "PGUSER", "Honoured; the operating system's user by default."),
     Parameter("password", "PGPASSWORD", "Honoured; the setting `password_file` wins."),
-    Parameter("passfile", "PGPASSFILE", "Honoured; `~/.pgpass` by default."),
+    Parameter(
+        "passfile",
+        "PGPASSFILE",
+        "Honoured; `~/.pgpass` by default. As in libpq, a folder of sockets is looked up by its path, and only without"
+        " a host, or with `/var/run/postgresql`, as `localhost`.",
+    ),
     Parameter("service", "PGSERVICE", "Honoured: from `PGSERVICEFILE`, `~/.pg_service.conf`, or `PGSYSCONFDIR`."),
     Parameter("options", "PGOPTIONS", "Honoured; the exporter's guard rails win."),
     Parameter(
         "target_session_attrs",
         "PGTARGETSESSIONATTRS",
-        _BY_DRIVER,
+        "Honoured.",
         ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
     ),
     Parameter(

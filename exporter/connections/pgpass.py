@@ -5,7 +5,6 @@ The driver's own reader fails at a line that is none of libpq's, and takes no ba
 
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 _FIELD = re.compile(r"((?:\\.|[^:\\])*)(:|\\?$)", re.DOTALL)
@@ -20,22 +19,21 @@ def is_open(file: Path) -> bool:
     return bool(stat.S_IMODE(file.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO))
 
 
-def password_in(file: Path, servers: Iterable[tuple[str, str]], database: str, user: str) -> str | None:
-    """Return the password for the first server, host and port, that a line is for; None without one.
+def password_in(file: Path, server: tuple[str, str], database: str, user: str) -> str | None:
+    """Return the password of the first line for a server, host and port; None without one.
 
     Like libpq, go without a file that cannot be read.
     """
     try:
         if not file.is_file() or is_open(file):
             return None
-        lines = list(map(_fields, file.read_bytes().decode("utf-8", "replace").split("\n")))
+        lines = file.read_bytes().decode("utf-8", "replace").split("\n")
     except OSError:
         return None
-    for server in servers:
-        wanted = (*server, database, user)
-        for fields in lines:
-            if len(fields) == _FIELDS and all(map(_matches, fields, wanted)):
-                return _unescaped(fields[-1])
+    wanted = (*server, database, user)
+    for fields in map(_fields, lines):
+        if len(fields) == _FIELDS and all(map(_matches, fields, wanted)):
+            return _unescaped(fields[-1])
     return None
 
 

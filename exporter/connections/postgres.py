@@ -4,15 +4,16 @@ import asyncio
 import ssl
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 from pydantic import SecretStr
 
-from exporter.connections.driver_arguments import driver_arguments
+from exporter.connections.driver_arguments import driver_arguments, each_server
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.failure_reasons import (
     DRIVER_ERRORS,
@@ -29,7 +30,7 @@ from exporter.connections.secret_file import secret_in
 from exporter.connections.session import (
     LONGEST_SILENCE_SECONDS,
 )
-from exporter.errors import ConnectError, SettingsError
+from exporter.errors import ConnectError, ConnectReason, SettingsError
 from exporter.kinds import Kind
 
 T = TypeVar("T")
@@ -86,22 +87,19 @@ class Postgres:
         names = ResolvingLoop(self._addresses, self._patience)
         loop = BoundedLoop(known.get("require_auth", ""), on_answer, names)
         which, wanted = (f" for {database}", {"dbname": database}) if database else ("", {})
+        files = f"passfile, or a file of TLS{which}"
+        servers: list[dict[str, Any]] = []
         try:
-            files = f"passfile, or a file of TLS{which}"
-            arguments = await self._from_file(files, lambda: driver_arguments(known | wanted))
+            servers = await self._from_file(files, lambda: list(map(driver_arguments, each_server(known | wanted))))
             async with limit:
-                connection = await _protected(arguments, loop)
-        except ssl.SSLError as error:
-            raise ConnectError("authentication", _without_secret(sentence(error), known)) from error
-        except (asyncpg.ClientConfigurationError, ValueError) as error:
-            raise SettingsError(f"dsn: {_without_secret(str(error), known)}") from None
-        except DRIVER_ERRORS as error:
-            if loop.inbound and loop.inbound.refusal:
-                raise ConnectError(loop.inbound.reason, loop.inbound.refusal) from error
-            message = _without_secret(sentence(error), known)
-            if getattr(error, "sqlstate", "") == "28P01" and "password" not in known:
-                message = f"{message}; {_no_password(known)}"
-            raise ConnectError(connect_reason(error), message) from error
+                connection = await _first_that_fits(servers, loop)
+        except (ValueError, *DRIVER_ERRORS) as error:
+            secrets = [known.get("sslpassword"), known.get("password"), *(one.get("password") for one in servers)]
+            if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+                raise SettingsError(f"dsn: {_without(secrets, str(error))}") from None
+            place = f"{loop.place}: " if len(servers) > 1 and loop.place else ""
+            reason, why = _failure(error, known, loop)
+            raise ConnectError(reason, place + _without(secrets, why)) from error
         assert loop.inbound  # noqa: S101  # connected
         return PostgresSession(connection, loop.inbound, time.monotonic() - started)
 
@@ -142,6 +140,24 @@ class Postgres:
             return False
 
 
+async def _first_that_fits(servers: Sequence[Mapping[str, Any]], loop: BoundedLoop) -> Any:
+    """Log in to the first of several servers that answers and is what is asked for; each gets its own password only.
+
+    As in libpq, one that rejects the login ends the search, and `prefer-standby` takes two rounds.
+    """
+    demands: tuple[Mapping[str, str], ...] = ({},)
+    if len(servers) > 1 and servers[0].get("target_session_attrs") == "prefer-standby":
+        demands = ({"target_session_attrs": "standby"}, {"target_session_attrs": "any"})
+    failure: Exception | None = None
+    for demand, server in product(demands, servers):
+        try:
+            return await _protected({**server, **demand}, loop)
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
+            failure = error
+    assert failure  # noqa: S101  # there is a server
+    raise failure
+
+
 async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
     """Log in and set the guard rails.
 
@@ -169,6 +185,17 @@ async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
     return connection
 
 
+def _failure(error: Exception, known: Mapping[str, str], loop: BoundedLoop) -> tuple[ConnectReason, str]:
+    """Say why a login failed: the reason, and a message."""
+    if isinstance(error, ssl.SSLError):
+        return "authentication", sentence(error)
+    if loop.inbound and loop.inbound.refusal:
+        return loop.inbound.reason, loop.inbound.refusal
+    if getattr(error, "sqlstate", "") == "28P01" and "password" not in known:
+        return connect_reason(error), f"{sentence(error)}; {_no_password(known)}"
+    return connect_reason(error), sentence(error)
+
+
 def _no_password(known: Mapping[str, str]) -> str:
     """Say that no password was given, or where one may have come from."""
     where = "no password was given"
@@ -183,8 +210,8 @@ def _no_password(known: Mapping[str, str]) -> str:
     return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"
 
 
-def _without_secret(message: str, known: Mapping[str, str]) -> str:
-    """Take any password out of a driver's message."""
-    for secret in filter(None, (known.get("password"), known.get("sslpassword"))):
+def _without(secrets: Iterable[str | None], message: str) -> str:
+    """Take passwords out of a driver's message."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
         message = message.replace(secret, "***")
     return message

@@ -18,9 +18,9 @@ from exporter.demo.cluster import Cluster
 from exporter.errors import ConnectError, SettingsError
 
 HONOURED: dict[str, tuple[str, dict[str, Any]]] = {
-    "host": ("/run/a,b", {"host": ["/run/a", "b"]}),
-    "hostaddr": ("192.0.2.1", {"host": ["192.0.2.1"]}),
-    "port": ("5433", {"port": [5433]}),
+    "host": ("/run/a", {"host": "/run/a"}),
+    "hostaddr": ("192.0.2.1", {"host": "192.0.2.1"}),
+    "port": ("5433", {"port": 5433}),
     "dbname": ("d d", {"database": "d d"}),
     "user": ("u", {"user": "u"}),
     "password": ("a+b c", {"password": "a+b c"}),
