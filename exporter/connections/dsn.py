@@ -115,6 +115,8 @@ def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
 def _named(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
     """Refuse a name that libpq does not know; it is not repeated, since a password may have been torn apart."""
     for number, (name, value) in enumerate(pairs, 1):
+        if name == "requiressl":  # deprecated, and taken by libpq all the same
+            name, value = "sslmode", "require" if value.startswith("1") else "prefer"
         if name not in BY_NAME:
             hint = nearest(name, BY_NAME) or "; a setting of the server goes into options=-c name=value"
             raise SettingsError(f"dsn: parameter {number} has a name that libpq does not know{hint}")

@@ -29,6 +29,9 @@ class Parameter:
 
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
+_REQUIRE_TLS = "PGREQUIRESSL"
+"""Deprecated variable: a value that begins with 1 stands for sslmode=require; PGSSLMODE wins."""
+
 _BY_DRIVER = "Honoured, by the driver."
 _REFUSED_KEYS = "Refused: the driver authenticates with the password. Leave it out."
 _REFUSED_OAUTH = "Refused: the driver has no OAuth. Leave it out; log in with a password or a certificate."
@@ -209,6 +212,8 @@ def _remedy(parameter: Parameter) -> str:
 
 def variables(environment: Mapping[str, str]) -> Iterator[tuple[Parameter, str]]:
     """Yield the parameters that the environment sets, with their values."""
+    if environment.get(_REQUIRE_TLS, "").startswith("1"):
+        environment = {"PGSSLMODE": "require"} | {name: value for name, value in environment.items() if value}
     for parameter in PARAMETERS:
         if parameter.variable and (value := environment.get(parameter.variable)):
             yield parameter, value
@@ -223,7 +228,8 @@ For a target of kind `postgresql`. PgBouncer's console is reached with libpq its
 A parameter comes from `PGVIGIL_DSN`, else from its service in a service file, else from its variable, as in libpq 18.
 What the exporter cannot keep it refuses at the start, with the parameter's name: no demand is dropped silently. A name
 that libpq does not know is refused as well; a setting of the server goes into `options=-c name=value`. `ssl=true` in
-a URI stands for `sslmode=require`. `PGDATESTYLE`, `PGTZ` and `PGGEQO` have no effect: nothing depends on them.
+a URI stands for `sslmode=require`, as do the deprecated `requiressl=1` and, without `PGSSLMODE`, `PGREQUIRESSL=1`.
+`PGDATESTYLE`, `PGTZ` and `PGGEQO` have no effect: nothing depends on them.
 
 The driver is asyncpg; what it honours is handed on to it as it is.
 

@@ -142,6 +142,42 @@ def test_a_variable_that_the_string_overrides_demands_nothing() -> None:
     assert parameters("channel_binding=prefer", {"PGCHANNELBINDING": "require"}) == {}
 
 
+REQUIRING = [
+    ("", {"PGREQUIRESSL": "1"}),
+    ("", {"PGREQUIRESSL": "1yes", "PGSSLMODE": ""}),
+    ("", {"PGREQUIRESSL": "0"}),
+    ("", {"PGREQUIRESSL": ""}),
+    ("", {"PGREQUIRESSL": "1", "PGSSLMODE": "allow"}),
+    ("", {"PGREQUIRESSL": "1", "PGSERVICE": "mine"}),
+    ("sslmode=disable", {"PGREQUIRESSL": "1"}),
+    ("requiressl=1", {"PGSSLMODE": "disable"}),
+]
+"""Strings and variables, the deprecated ones among them."""
+
+
+@pytest.mark.parametrize(("dsn", "environment"), REQUIRING)
+def test_deprecated_demands_for_tls_are_kept_as_libpq_keeps_them(
+    dsn: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "services").write_text("[mine]\nsslmode=verify-ca\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    for name, value in environment.items():
+        if value or name != "PGSSLMODE":  # libpq refuses an empty one
+            monkeypatch.setenv(name, value)
+    theirs = {each.keyword: (each.val or b"").decode() for each in pq.Conninfo.get_defaults()}
+    theirs |= {each.keyword: each.val.decode() for each in pq.Conninfo.parse(dsn.encode()) if each.val}
+    assert parameters(dsn).get("sslmode", "prefer") == theirs[b"sslmode"]
+
+
+async def test_no_session_goes_unencrypted_where_the_environment_asks_for_tls(
+    server18: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build of 18 knows no TLS."""
+    monkeypatch.setenv("PGREQUIRESSL", "1")
+    with pytest.raises(ConnectError, match="rejected SSL upgrade"):
+        await Postgres(SecretStr(server18.dsn())).connect()
+
+
 def test_the_page_is_what_the_table_says() -> None:
     assert (Path(libpq.__file__).parents[1] / "LIBPQ.md").read_text("utf-8") == libpq.table()
 
