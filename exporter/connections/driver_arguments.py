@@ -3,6 +3,7 @@
 import os
 import pwd
 import ssl
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ _VERIFYING = ("require", "verify-ca", "verify-full")
 """Values of sslmode with which the driver reads the certificates of CAs."""
 
 
+_PRIVATE = b"PRIVATE KEY-----"
+"""End of a line in each file of a private key."""
+
+_OPEN = stat.S_IRWXG | stat.S_IRWXO
+"""Permissions that a private key must not give."""
+
+_OPEN_OF_ROOT = _OPEN & ~stat.S_IRGRP
+"""The same of a file that root owns: a group may be let in, as for a key of the whole system."""
+
+
 def each_server(known: Mapping[str, str]) -> list[dict[str, str]]:
     """Split the parameters of several hosts into those of each, in the order to try them."""
     hosts, ports = known.get("host", "").split(","), known.get("port", "").split(",")
@@ -49,6 +60,7 @@ def driver_arguments(known: Mapping[str, str]) -> dict[str, Any]:
     """
     known = dict(known)
     arguments: dict[str, Any] = {}
+    _refuse_open_key(known)
     if known.get("sslrootcert") == "system":
         arguments["ssl"] = _system_cas(known)
         del known["sslrootcert"]
@@ -92,13 +104,30 @@ def _check_files(known: Mapping[str, str]) -> None:
             raise SettingsError(f"dsn: {name}: {path}: no file that can be read. Correct the path or its permissions.")
 
 
+def _refuse_open_key(known: Mapping[str, str]) -> None:
+    """Refuse a private key that others may read, as libpq does; the file of the certificate may hold it as well."""
+    folder = home() / ".postgresql"
+    cert, key = known.get("sslcert", folder / "postgresql.crt"), known.get("sslkey", folder / "postgresql.key")
+    if known.get("sslmode") == "disable" or known.get("host", "").startswith("/") or not os.access(cert, os.R_OK):
+        return
+    name, file = ("sslkey", Path(key)) if Path(key).is_file() else ("sslcert", Path(cert))
+    if not file.is_file() or (name == "sslcert" and _PRIVATE not in file.read_bytes()):
+        return
+    found = file.stat()
+    if found.st_mode & (_OPEN_OF_ROOT if found.st_uid == 0 else _OPEN):
+        raise SettingsError(
+            f"dsn: {name}: {file}: others than its owner may use the private key. Give it mode 0600, or 0640 if root"
+            " owns it."
+        )
+
+
 def _read_ahead(known: Mapping[str, str]) -> None:
     """Read the files that the driver reads, those too that it looks for where nothing names them: a mount may hang.
 
     The driver would wait on the event loop, for a pipe without end.
     """
     usual: dict[str, str] = {}
-    if known.get("sslmode") != "disable" and not known.get("host", "/").startswith("/"):
+    if known.get("sslmode") != "disable" and not known.get("host", "").startswith("/"):
         usual |= {"sslcert": ".postgresql/postgresql.crt", "sslkey": ".postgresql/postgresql.key"}
         if known.get("sslmode") in _VERIFYING:
             usual |= {"sslrootcert": ".postgresql/root.crt", "sslcrl": ".postgresql/root.crl"}

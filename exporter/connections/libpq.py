@@ -71,7 +71,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("sslnegotiation", "PGSSLNEGOTIATION", _BY_DRIVER, ("postgres", "direct")),
     Parameter("sslrootcert", "PGSSLROOTCERT", "Honoured; `system` stands for the CAs of the system."),
     Parameter("sslcert", "PGSSLCERT", "Honoured."),
-    Parameter("sslkey", "PGSSLKEY", "Honoured."),
+    Parameter(
+        "sslkey",
+        "PGSSLKEY",
+        "Honoured. As in libpq, refused if others than its owner may use it: mode 0600, or 0640 if root owns it.",
+    ),
     Parameter("sslpassword", "", "Honoured."),
     Parameter("sslcrl", "PGSSLCRL", "Honoured."),
     Parameter("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "Honoured.", _TLS_VERSIONS),

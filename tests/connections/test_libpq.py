@@ -1,10 +1,12 @@
 """Every parameter of libpq is honoured, replaced or refused by name: one test for each row of LIBPQ.md."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import pq
 from pydantic import SecretStr
@@ -186,6 +188,83 @@ def test_the_page_is_what_the_table_says() -> None:
 async def test_a_file_that_is_missing_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match=f"dsn: {name}: /nowhere/file: no file that can be read"):
         await Postgres(SecretStr(f"host=127.0.0.1 sslmode=require {name}=/nowhere/file")).connect()
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose certificate and key are its owner's only."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".postgresql"
+    folder.mkdir()
+    for name, text in {"postgresql.crt": "certificate", "postgresql.key": KEY}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "is_refused"),
+    [
+        (0o600, 0, False),
+        (0o400, 1, False),
+        (0o640, 0, False),
+        (0o440, 0, False),
+        (0o640, 1, True),
+        (0o440, 1, True),
+        (0o620, 0, True),
+        (0o644, 0, True),
+        (0o604, 1, True),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "usual"])
+def test_a_private_key_that_others_may_use_is_refused_as_libpq_does(
+    certificate: Path, mode: int, owner: int, is_refused: bool, named: bool
+) -> None:
+    key = certificate / "postgresql.key"
+    if os.geteuid() and owner == 0:
+        pytest.skip("a file that root owns takes root")
+    key.chmod(mode)
+    if not os.geteuid():
+        os.chown(key, owner, -1)
+    known = {"host": "db", "user": "u"} | ({"sslkey": str(key)} if named else {})
+    if not is_refused:
+        driver_arguments(known)
+        return
+    with pytest.raises(SettingsError, match=f"^dsn: sslkey: {key}: others than its owner .*Give it mode 0600"):
+        driver_arguments(known)
+    with pytest.raises(SettingsError, match=r"^dsn: sslkey: "):
+        driver_arguments(known | {"sslrootcert": "system"})
+    for unused in ({"sslmode": "disable"}, {"host": "/run"}):
+        driver_arguments(known | unused)
+
+
+def test_a_private_key_in_the_file_of_the_certificate_is_refused_too(certificate: Path) -> None:
+    (certificate / "postgresql.key").unlink()
+    file = certificate / "postgresql.crt"
+    file.chmod(0o644)
+    driver_arguments({"host": "db", "user": "u"})
+    file.write_text(KEY)
+    with pytest.raises(SettingsError, match=f"^dsn: sslcert: {file}: others than its owner"):
+        driver_arguments({"host": "db", "user": "u"})
+
+
+async def test_libpq_and_we_refuse_the_same_key(encrypted: Cluster, tmp_path: Path) -> None:
+    cert, key = tmp_path / "client.crt", tmp_path / "client.key"
+    cert.write_bytes((encrypted.data / "server.crt").read_bytes())
+    key.write_bytes((encrypted.data / "server.key").read_bytes())
+    dsn = f"host=localhost port={encrypted.port} user=pgvigil dbname=postgres sslmode=require"
+    dsn += f" sslcert={cert} sslkey={key}"
+    key.chmod(0o600)
+    psycopg.connect(dsn).close()
+    assert await tls(dsn)
+    key.chmod(0o644)
+    with pytest.raises(psycopg.OperationalError, match="has group or world access"):
+        psycopg.connect(dsn)
+    with pytest.raises(SettingsError, match="others than its owner may use the private key"):
+        await tls(dsn)
 
 
 def test_the_cas_of_the_system_take_full_verification_only() -> None:
