@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -387,7 +388,7 @@ async def test_a_parallel_query_is_one_holder_its_leader(servers: Callable[[int]
             running = asyncio.create_task(leader.execute("SELECT pg_sleep(60)"))
             stack.push_async_callback(asyncio.gather, running, return_exceptions=True)
             stack.callback(leader.terminate)
-            await until(lambda major=major: servers(major).query(WORKERS))
+            await until(partial(servers(major).query, WORKERS))
             async with session(servers(major), "postgres") as writer:
                 await use_up(100, writer)
             pids[major] = str(leader.get_server_pid())
