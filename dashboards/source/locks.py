@@ -135,7 +135,7 @@ def _blocked() -> Row:
             table(
                 "roots",
                 "Who blocks whom now",
-                "Each session, or prepared transaction, that others wait for and that itself waits for nobody. Ending its "
+                "Each session, or prepared transaction, that others wait for and that itself waits for no lock. Ending its "
                 "transaction frees all that wait behind it, directly or through others. Who blocked before is below.",
                 Column(
                     "Waiting",

@@ -220,6 +220,35 @@ async def test_replay_that_waits_for_a_pinned_page_is_the_root_and_says_so(pair:
     assert found.value(SESSIONS) == 1
 
 
+@pytest.mark.parametrize("major", [13, 18], ids="pg{}".format)
+async def test_a_root_that_waits_for_a_standby_or_for_a_page_says_so(
+    major: int, cluster: Callable[..., Cluster]
+) -> None:
+    """Neither wait is for a lock, so each is a root: of a commit, and of a VACUUM whose page a cursor keeps."""
+    server = cluster(major)
+    server.execute("CREATE TABLE orders AS SELECT 1 AS id; CREATE TABLE pinned AS SELECT 1 AS id")
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+    server.execute("SELECT pg_reload_conf()")
+    async with client(server, "web") as web, client(server, "cursor") as cursor, client(server, "cleaner") as cleaner:
+        await cursor.execute("BEGIN; DECLARE c CURSOR FOR SELECT FROM pinned; FETCH c")
+        tasks = [
+            asyncio.create_task(web.execute("SET synchronous_commit = on; UPDATE orders SET id = 2")),
+            asyncio.create_task(cleaner.execute("VACUUM (FREEZE) pinned")),
+        ]
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event IN ('SyncRep', 'BufferPin')"
+        await until(lambda: server.value(waits) == 2)
+        async with (
+            waiting(server, "next", "UPDATE orders SET id = 3"),
+            waiting(server, "maintenance", "ANALYZE pinned"),
+        ):
+            found = page_of(server)
+        for session in (web, cursor, cleaner):
+            session.terminate()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    states = {labels["application_name"]: labels["state"] for labels, _ in found.series(SESSIONS)}
+    assert states == {"web": "active, SyncRep", "cleaner": "active, BufferPin"}
+
+
 async def test_the_lock_table_is_as_full_as_it_has_objects(shop: Cluster) -> None:
     """Twelve sessions that read the same forty partitions take fifty places, not hundreds."""
     shop.execute(
