@@ -68,7 +68,44 @@ CASES: list[tuple[str, str, int, str, float]] = [
     ("CREATE SEQUENCE alone MAXVALUE 1000", "alone", 400, "", 0.4),
     ("CREATE SEQUENCE down INCREMENT -1 MINVALUE -100", "down", -30, "", 0.3),
     ("CREATE SEQUENCE signed MINVALUE -100 START -100 MAXVALUE 100", "signed", 50, "", 0.75),
-    ("CREATE SEQUENCE tens INCREMENT 10 MAXVALUE 1000", "tens", 501, "", 0.5),
+    ("CREATE SEQUENCE tens INCREMENT 10 MAXVALUE 1000", "tens", 501, "", 501 / 991),
+    ("CREATE SEQUENCE strides INCREMENT 60 MAXVALUE 100", "strides", 61, "", 1),
+    ("CREATE SEQUENCE back INCREMENT -60 MINVALUE -100", "back", -61, "", 1),
+    (
+        "CREATE SEQUENCE beyond; CREATE TABLE over (id int DEFAULT nextval('beyond'))",
+        "beyond",
+        3_000_000_000,
+        "integer",
+        1,
+    ),
+    (
+        "CREATE SEQUENCE padded; CREATE TABLE p (id char(3) DEFAULT nextval('padded'))",
+        "padded",
+        990,
+        "character(3)",
+        990 / 999,
+    ),
+    (
+        "CREATE DOMAIN code AS char(2); CREATE SEQUENCE codes; CREATE TABLE q (id code DEFAULT nextval('codes'))",
+        "codes",
+        33,
+        "character(2)",
+        33 / 99,
+    ),
+    (
+        "CREATE SEQUENCE parts; CREATE TABLE fractions (id numeric(2, 2) DEFAULT nextval('parts'))",
+        "parts",
+        1,
+        "numeric(2,2)",
+        1,
+    ),
+    (
+        "CREATE SEQUENCE unbound; CREATE TABLE t (id bpchar DEFAULT nextval('unbound'))",
+        "unbound",
+        BIGINT // 2,
+        "bpchar",
+        0.5,
+    ),
 ]
 
 
@@ -95,14 +132,19 @@ def test_a_sequence_is_measured_against_the_type_of_its_column(database: Cluster
         "attname": "id",
         "data_type": "integer",
     }
-    remaining = {"owned_id_seq": INTEGER - INTEGER // 2, "short_id_seq": 0, "down": 70, "tens": 49}
+    remaining = {"owned_id_seq": INTEGER - INTEGER // 2, "short_id_seq": 0, "down": 70, "tens": 49, "strides": 0}
+    remaining |= {"back": 0, "beyond": 0, "padded": 9}
     for name, left in remaining.items():
         assert found.value("pg_sequence_remaining_values", sequencename=name) == left
-    assert found.samples["pg_sequence_used_ratio"][0][0]["sequencename"] == "short_id_seq"
+    assert [value for _, value in found.samples["pg_sequence_used_ratio"]] == sorted(
+        (value for _, value in found.samples["pg_sequence_used_ratio"]), reverse=True
+    )
+    assert max(value for _, value in found.samples["pg_sequence_used_ratio"]) == 1
 
 
 def test_an_unused_sequence_has_everything_left_and_one_that_cycles_never_ends(database: Cluster) -> None:
     database.execute(
+        "CREATE SEQUENCE wide_steps INCREMENT 60 MAXVALUE 100;"
         "CREATE SEQUENCE fresh MAXVALUE 50; CREATE SEQUENCE round MAXVALUE 50 CYCLE; CREATE SEQUENCE far CYCLE;"
         "CREATE TABLE too_narrow (id int DEFAULT nextval('far'));"
         f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {MONITOR}",
@@ -111,6 +153,8 @@ def test_an_unused_sequence_has_everything_left_and_one_that_cycles_never_ends(d
     found = page_of(database)
     assert found.value("pg_sequence_used_ratio", sequencename="fresh") == 0
     assert found.value("pg_sequence_remaining_values", sequencename="fresh") == 50
+    assert found.value("pg_sequence_used_ratio", sequencename="wide_steps") == 0
+    assert found.value("pg_sequence_remaining_values", sequencename="wide_steps") == 2
     assert not found.series("pg_sequence_used_ratio", sequencename="round")
     assert found.value("pg_sequence_used_ratio", sequencename="far") == 0
 
