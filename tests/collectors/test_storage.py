@@ -29,6 +29,26 @@ def test_a_tablespace_tells_its_size_and_place(database: Cluster) -> None:
         database.execute("DROP TABLESPACE space")
 
 
+def test_a_tablespace_whose_link_is_gone_costs_only_its_own_series(database: Cluster) -> None:
+    places = {name: database.folder / name for name in ("kept", "gone")}
+    for name, place in places.items():
+        place.mkdir()
+        hand_over(place)
+        database.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+    link = database.data / "pg_tblspc" / str(database.value("SELECT oid FROM pg_tablespace WHERE spcname = 'gone'"))
+    target = link.readlink()
+    link.unlink()
+    try:
+        found = page_of(database)
+    finally:
+        link.symlink_to(target)
+        for name in places:
+            database.execute(f"DROP TABLESPACE {name}")
+    assert found.value("pgvigil_collector_success", collector="tablespaces") == 1
+    for metric in ("pg_tablespace_size_bytes", "pg_tablespace_info"):
+        assert {labels["spcname"] for labels, _ in found.series(metric)} == {"pg_default", "pg_global", "kept"}
+
+
 def test_the_summary_of_shared_buffers_adds_up(server: Cluster, major: int) -> None:
     found = page(server.dsn(user=MONITOR))
     if major < 16:
