@@ -20,6 +20,7 @@ from exporter.connections.session import (
     Stuck,
     Vitals,
 )
+from exporter.connections.text_codec import decoder
 from exporter.errors import (
     DatabaseError,
     ExcessError,
@@ -193,7 +194,7 @@ def _shown(result: pq.abc.PGresult) -> Shown:
 def _value(found: bytes | None, number: bool) -> Value:
     if found is None:
         return None
-    return int(found) if number else bytes(found).decode(errors="replace")
+    return int(found) if number else decoder()(bytes(found))
 
 
 def said(error: Exception) -> str:

@@ -16,6 +16,7 @@ from asyncpg.protocol import Protocol
 
 from exporter.connections.authentication import Exchange
 from exporter.connections.session import MOST_ROWS
+from exporter.connections.text_codec import startup
 from exporter.errors import ConnectReason
 
 ANSWER_BYTES = 64 * 2**20
@@ -50,6 +51,8 @@ class Inbound(asyncio.Protocol):
         """Reason for dropping the connection; empty until then."""
         self.reason: ConnectReason = "other"
         """The same in one word, of a login."""
+        self.is_logging_in = True
+        """False once the server takes queries."""
         self.rows = MOST_ROWS
         """The most rows that the answer to the question at hand may have."""
         self.transport: BoundedTransport
@@ -59,7 +62,6 @@ class Inbound(asyncio.Protocol):
         self._exchange = exchange
         self._on_answer = on_answer
         self._is_answering = False
-        self._is_logging_in = True
         self._bytes = self._rows = self._others = 0
         self._head = b""
         """The beginning of a message that is not whole yet; after the login, of its header only."""
@@ -110,7 +112,7 @@ class Inbound(asyncio.Protocol):
         if self._is_asking_for_tls:
             ready = data
         else:
-            ready = self._of_login(data) if self._is_logging_in else self._of_answer(data)
+            ready = self._of_login(data) if self.is_logging_in else self._of_answer(data)
         if ready and not self.refusal:
             self._driver.data_received(ready)
 
@@ -123,7 +125,7 @@ class Inbound(asyncio.Protocol):
     def _of_login(self, data: bytes) -> bytes:
         """Return the messages that are whole, each looked at; with the end of the login what follows it."""
         data, at = self._head + data, 0
-        while self._is_logging_in and len(data) - at >= _HEADER_BYTES:
+        while self.is_logging_in and len(data) - at >= _HEADER_BYTES:
             kind, length = _header(data, at)
             if length < _LEAST_LENGTH or length + at > LOGIN_BYTES or self._bytes > LOGIN_BYTES:
                 self._refuse(f"the server sends more than {LOGIN_BYTES} bytes at the login, or {_NO_POSTGRES}")
@@ -135,9 +137,9 @@ class Inbound(asyncio.Protocol):
             if why or (kind == b"Z" and not self._exchange.is_over):
                 self._refuse(why or "the server skips the authentication", "authentication")
                 return b""
-            self._is_logging_in, at = kind != b"Z", end
+            self.is_logging_in, at = kind != b"Z", end
         self._head = b""
-        if self._is_logging_in:
+        if self.is_logging_in:
             self._head = data[at:]
             return data[:at]
         return data[:at] + self._of_answer(data[at:])
@@ -179,7 +181,7 @@ class BoundedTransport:
     def write(self, data: Any) -> None:
         """Send a message of the driver."""
         self.inbound.asked()
-        self.inner.write(data)
+        self.inner.write(startup(bytes(data)) if self.inbound.is_logging_in else data)
 
     def writelines(self, pieces: Any) -> None:
         """Send messages of the driver."""

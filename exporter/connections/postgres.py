@@ -53,6 +53,8 @@ class Postgres:
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
         self._known = self._read()
+        self._spelled: dict[str, str] = {}
+        """Database as sessions name it -> how a login has to spell it: its bytes, read as UTF-8."""
 
     def _read(self) -> dict[str, str]:
         """Read the DSN, and what service files and variables add to it."""
@@ -86,7 +88,8 @@ class Postgres:
         known = await self._known_now()
         names = ResolvingLoop(self._addresses, self._patience)
         loop = BoundedLoop(known.get("require_auth", ""), on_answer, names)
-        which, wanted = (f" for {database}", {"dbname": database}) if database else ("", {})
+        which = f" for {database}" if database else ""
+        wanted = {"dbname": self._spelled.get(database, database)} if database else {}
         files = f"passfile, or a file of TLS{which}"
         servers: list[dict[str, Any]] = []
         try:
@@ -101,7 +104,7 @@ class Postgres:
             reason, why = _failure(error, known, loop)
             raise ConnectError(reason, place + _without(secrets, why)) from error
         assert loop.inbound  # noqa: S101  # connected
-        return PostgresSession(connection, loop.inbound, time.monotonic() - started)
+        return PostgresSession(connection, loop.inbound, time.monotonic() - started, spelled=self._spelled)
 
     @property
     def _patience(self) -> float:
@@ -177,6 +180,9 @@ async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
         connection = await asyncpg.connect(**options | {"server_settings": settings | AT_LOGIN})
     except asyncpg.ProtocolViolationError:
         connection = await asyncpg.connect(**options)
+    except asyncpg.FeatureNotSupportedError:  # the server cannot convert from MULE_INTERNAL to UTF-8
+        settings = {**settings, **AT_LOGIN, "client_encoding": "SQL_ASCII"}
+        connection = await asyncpg.connect(**options | {"server_settings": settings})
     try:
         await protect(connection)
     except BaseException:

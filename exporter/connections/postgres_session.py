@@ -26,6 +26,7 @@ from exporter.connections.session import (
     Session,
     Vitals,
 )
+from exporter.connections.text_codec import decoder
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
@@ -43,6 +44,23 @@ _PATIENCE_WITH_VITALS_SECONDS = 3.0
 _MOST_NAMES = 500_000
 """Upper bound on the databases and roles that are known by name, databases first."""
 
+_BYTES = (
+    "CASE getdatabaseencoding() WHEN 'LATIN1' THEN convert_to({0}::text, 'LATIN1') ELSE textsend({0}::text) END"
+    " AS bytes"
+)
+"""Column with the bytes of a name, which of all encodings the server would convert from LATIN1 only."""
+
+_DIRECTORY = f"""
+SELECT oid, datname::text AS name, {_BYTES.format("datname")}, true AS is_database,
+       datallowconn AND NOT datistemplate AND datconnlimit <> -2
+       AND has_database_privilege(oid, 'CONNECT') AS connectable
+  FROM pg_catalog.pg_database
+ UNION ALL
+SELECT oid, rolname::text, {_BYTES.format("rolname")}, false, false
+  FROM pg_catalog.pg_roles
+ ORDER BY is_database DESC, bytes
+/* pgvigil:directory */"""  # noqa: S608  # both columns are our own
+
 _EARLIEST_TIMEOUT = 0.9
 """Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
 
@@ -58,8 +76,11 @@ class PostgresSession(Session):
         inbound: Inbound,
         login_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        spelled: dict[str, str] | None = None,
     ) -> None:
         super().__init__(clock)
+        self._spelled = {} if spelled is None else spelled
+        """Database -> how a login has to spell it."""
         self._connection = connection
         self._inbound = inbound
         self.login_seconds = login_seconds
@@ -145,21 +166,14 @@ class PostgresSession(Session):
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
-        answer = await self.fetch(
-            "SELECT oid, textsend(datname::text) AS name, true AS is_database,"
-            " datallowconn AND NOT datistemplate AND datconnlimit <> -2"
-            " AND has_database_privilege(oid, 'CONNECT') AS connectable"
-            " FROM pg_catalog.pg_database"
-            " UNION ALL SELECT oid, textsend(rolname::text), false, false FROM pg_catalog.pg_roles"
-            " ORDER BY is_database DESC, name /* pgvigil:directory */",
-            timeout,
-            most_rows=_MOST_NAMES,
-        )
+        answer = await self.fetch(_DIRECTORY, timeout, most_rows=_MOST_NAMES)
         names: dict[bool, dict[int, str]] = {True: {}, False: {}}
+        self._spelled.clear()
         for row in answer.rows:
-            names[row["is_database"]][row["oid"]] = row["name"].decode(errors="replace")
-        connectable = (_utf8(row["name"]) for row in answer.rows if row["connectable"])
-        return Directory(names[True], names[False], tuple(name for name in connectable if name))
+            names[row["is_database"]][row["oid"]] = row["name"]
+            if row["is_database"]:
+                self._spelled[row["name"]] = decoder()(row["bytes"])
+        return Directory(names[True], names[False], tuple(row["name"] for row in answer.rows if row["connectable"]))
 
     async def contents(self, timeout: float) -> Contents:
         """Read which extensions this database has, and whether it has tables."""
@@ -231,10 +245,3 @@ class PostgresSession(Session):
         if reason == "timeout" and self._clock() < self._times_out_at:
             reason = "query"  # cancelled by a user, with the SQLSTATE of a timeout
         return QueryError(reason, query_sentence(error))
-
-
-def _utf8(name: bytes) -> str | None:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return None  # made in a database of another encoding: no client of ours can ask for it

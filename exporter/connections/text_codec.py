@@ -1,10 +1,13 @@
 """Reads text of any encoding: an unreadable byte costs itself, never the answer or the connection.
 
-Names, gids, paths and query texts of other databases arrive in the encodings of those databases.
+Names, gids, paths and query texts of other databases arrive in the encodings of those databases. An unreadable byte
+becomes `�` and its two hexadecimal digits, and so does each byte of a `�` that was there before: no two texts become
+one, and the bytes can be told from the text. A backslash would not do, since texts and JSON have `\\x` of their own.
 """
 
 import asyncio
 import codecs
+import re
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,11 +28,17 @@ _TEXT_TYPES = {
 _CONVERTED = {"UTF8", "LATIN1"}
 """Server encodings from which PostgreSQL turns any bytes into UTF-8: as they are, or one by one."""
 
-_utf8 = partial(str, encoding="utf-8", errors="replace")
+_UNREADABLE = re.compile("[\udc80-\udcff\ufffd]")
+"""A byte as `surrogateescape` leaves it, or the mark of one in a text that was damaged before."""
+
+_MARKED = re.compile("\ufffd([0-9a-f]{2})".encode())
 
 _header = struct.Struct("!BI").unpack_from
 
 _HEADER_BYTES = 5
+
+_PROTOCOL = struct.pack("!HH", 3, 0)
+"""Version of the protocol, with which a startup message begins behind its length."""
 
 _MESSAGES = frozenset(b"EN")
 """Types of ErrorResponse and NoticeResponse."""
@@ -44,7 +53,7 @@ def install(connection: Any) -> Mapping[str, str]:
     codec = _codec_of(settings.server_encoding)
     for name, oid in _TEXT_TYPES.items():
         encode = partial(str.encode, encoding=codec, errors="replace")
-        settings.add_python_codec(oid, name, "pg_catalog", (), "scalar", encode, _decoder(codec), "binary")
+        settings.add_python_codec(oid, name, "pg_catalog", (), "scalar", encode, decoder(codec), "binary")
     if settings.server_encoding in _CONVERTED:
         return {}
     transport = connection._transport  # noqa: SLF001  # the driver has no other way to its protocol
@@ -68,16 +77,41 @@ def reads_utf8(encoding: str) -> bool:
     return _codec_of(encoding) == "utf-8"
 
 
-def _decoder(codec: str) -> Callable[[bytes], str]:
-    """Return a decoder for the server's encoding: what is not in it may be UTF-8 from another database."""
+def decoder(codec: str = "utf-8") -> Callable[[bytes], str]:
+    """Return a decoder of text in the server's encoding: what is not in it may be UTF-8 from another database."""
 
     def decode(raw: bytes) -> str:
         try:
-            return raw.decode(codec)
+            text = raw.decode(codec)
         except UnicodeDecodeError:
-            return _utf8(raw)
+            text = _of_another(raw, codec)
+        return text if text.isascii() else _UNREADABLE.sub(_mark, text)
 
-    return _utf8 if codec == "utf-8" else decode
+    return decode
+
+
+def _of_another(raw: bytes, codec: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode(codec, "surrogateescape")
+
+
+def _mark(unreadable: re.Match[str]) -> str:
+    """Write what cannot be read byte by byte."""
+    return "".join(f"\ufffd{byte:02x}" for byte in unreadable[0].encode("utf-8", "surrogateescape"))
+
+
+def unmarked(text: bytes) -> bytes:
+    """Return the bytes that a text stands for, given in UTF-8."""
+    return _MARKED.sub(lambda found: bytes.fromhex(found[1].decode()), text)
+
+
+def startup(message: bytes) -> bytes:
+    """Write the bytes that its names stand for into a startup message: the driver knows UTF-8 only."""
+    body = unmarked(message[4:])
+    is_startup = message[:2] == b"\0\0" and message[4:8] == _PROTOCOL
+    return struct.pack("!I", len(body) + 4) + body if is_startup else message
 
 
 class _Readable(asyncio.Protocol):

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
+import psycopg
 import pytest
 from clients import client, waiting
 from hypothesis import given
@@ -24,11 +25,14 @@ DATABASES = {"postgres": "UTF8", "latin": "LATIN1", "bytes": "SQL_ASCII", "japan
 NAMES = {
     "postgres": {"café日本"},
     "latin": {"café"},
-    "bytes": {"caf\ufffd", "日本", "plain"},
+    "bytes": {"caf\ufffde9", "caf\ufffde8", "caf\ufffdef\ufffdbf\ufffdbde9", "日本", "plain"},
     "japan": {"日本"},
     "windows": {"café€"},
 }
-"""The tables of each: as they are called, with a replacement character for a byte that belongs to no encoding."""
+"""The tables of each: as they are called, with a mark and two digits for a byte that belongs to no encoding."""
+
+BYTES = {"caf\ufffde9": b"caf\xe9", "caf\ufffde8": b"caf\xe8", "caf\ufffdef\ufffdbf\ufffdbde9": "caf\ufffde9".encode()}
+"""Names, and their bytes: the last one has such a mark itself."""
 
 
 def of_bytes(sql: bytes) -> str:
@@ -44,9 +48,10 @@ def babel(request: pytest.FixtureRequest, servers: Callable[[int], Cluster]) -> 
     for database in others:
         server.execute(f"CREATE DATABASE {database} ENCODING '{DATABASES[database]}' LOCALE 'C' TEMPLATE template0")
     for database, names in NAMES.items():
-        for name in names - {"caf\ufffd"}:
+        for name in names - {*BYTES}:
             server.execute(f'CREATE TABLE "{name}" (id int PRIMARY KEY)', database)
-    server.execute(of_bytes(b'CREATE TABLE "caf\xe9" (id int PRIMARY KEY)'), "bytes")
+    for odd in BYTES.values():
+        server.execute(of_bytes(b'CREATE TABLE "%b" (id int PRIMARY KEY)' % odd), "bytes")
     server.execute(of_bytes(b"COMMENT ON TABLE plain IS '\xe9'"), "bytes")
     server.execute("BEGIN; PREPARE TRANSACTION 'é'", "latin")
     yield server
@@ -131,6 +136,86 @@ async def test_an_error_message_of_any_bytes_costs_its_query_only(babel: Cluster
         [row] = await session.rows("SELECT repeat($1, 1000000) AS text", 5, "é")
     assert row["text"] == "é" * 1_000_000
     babel.execute("DROP FUNCTION odd", database)
+
+
+@pytest.fixture(scope="module")
+def odd_names(babel: Cluster) -> Iterator[Cluster]:
+    """Databases and roles of any bytes, two of which differ in one byte that is no UTF-8; one table in each."""
+    for number, name in enumerate(BYTES.values()):
+        babel.execute(f"CREATE DATABASE odd{number} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        babel.execute(f"CREATE TABLE of_{number} (id int)", f"odd{number}")
+        babel.execute(of_bytes(b'ALTER DATABASE odd%d RENAME TO "%b"' % (number, name)), "bytes")
+        babel.execute(of_bytes(b'CREATE ROLE "%b" LOGIN CONNECTION LIMIT %d' % (name, number + 1)), "bytes")
+    yield babel
+    for number, name in enumerate(BYTES.values()):
+        babel.execute(of_bytes(b'ALTER DATABASE "%b" RENAME TO odd%d' % (name, number)), "bytes")
+        babel.execute(f"DROP DATABASE odd{number} WITH (FORCE)")
+        babel.execute(of_bytes(b'DROP ROLE "%b"' % name), "bytes")
+
+
+SHOWN = {"latin": ["café", "cafè", "cafï¿½e9"], "windows": ["café", "cafè", "cafï¿½e9"]}
+"""Those names as sessions in databases of other encodings read them."""
+
+
+@pytest.mark.parametrize("database", DATABASES)
+async def test_names_that_differ_in_a_byte_have_series_of_their_own_and_their_databases_are_visited(
+    odd_names: Cluster, database: str
+) -> None:
+    found = page(odd_names.dsn(database, MONITOR))
+    for number, name in enumerate(SHOWN.get(database, BYTES)):
+        tables = {labels["relname"] for labels, _ in found.series("pg_table_size_bytes", datname=name)}
+        assert f"of_{number}" in tables, name
+        assert found.value("pg_database_size_bytes", datname=name) > 0
+        assert found.value("pg_roles_connection_limit", rolname=name) == number + 1
+
+
+async def test_a_database_of_any_bytes_can_be_the_dsns(odd_names: Cluster) -> None:
+    async with await Postgres(SecretStr(odd_names.dsn("caf\ufffde8", MONITOR))).connect() as session:
+        [row] = await session.rows("SELECT current_database()::text AS name", 5)
+    assert row["name"] == "cafè"
+
+
+@pytest.mark.parametrize(("encoding", "lead"), [("EUC_TW", b"\xc5"), ("MULE_INTERNAL", b"\x81")])
+async def test_names_of_an_encoding_that_python_lacks_stay_apart(babel: Cluster, encoding: str, lead: bytes) -> None:
+    babel.execute(f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        with psycopg.connect(babel.dsn("other"), autocommit=True) as client:
+            client.pgconn.exec_(b"SET client_encoding = 'SQL_ASCII'")
+            for last in (b"\xe8", b"\xe9"):
+                client.pgconn.exec_(b'CREATE TABLE "%b" (id int)' % (lead + last))
+        for database in ("postgres", "other"):
+            found = page(babel.dsn(database, MONITOR))
+            shown = {labels["relname"] for labels, _ in found.series("pg_table_size_bytes", datname="other")}
+            assert shown == {f"\ufffd{lead.hex()}\ufffd{last}" for last in ("e8", "e9")}
+            assert [labels for labels, value in found.series("pgvigil_collector_success") if not value] == []
+    finally:
+        babel.execute("DROP DATABASE other WITH (FORCE)")
+
+
+@given(
+    st.one_of(
+        st.binary(),
+        st.lists(st.sampled_from([b"\xe9", b"e9", "\ufffd".encode(), b"\xef", b"\xbf\xbd", b"\\xe9"])).map(b"".join),
+    )
+)
+def test_any_bytes_are_told_apart_and_can_be_told_from_their_text(raw: bytes) -> None:
+    text = text_codec.decoder()(raw)
+    assert text_codec.unmarked(text.encode()) == raw
+    if "\ufffd" not in text:
+        assert text.encode() == raw
+
+
+@pytest.mark.parametrize(
+    ("codec", "raw", "text"),
+    [
+        ("euc_jp", "日本".encode("euc_jp"), "日本"),
+        ("euc_jp", "日本".encode("euc_jp") + b"\xff", "日本\ufffdff"),
+        ("euc_jp", "é日".encode(), "é日"),
+        ("cp1252", b"caf\xe9\x81", "café\ufffd81"),
+    ],
+)
+def test_a_byte_that_is_not_in_the_encoding_costs_only_itself(codec: str, raw: bytes, text: str) -> None:
+    assert text_codec.decoder(codec)(raw) == text
 
 
 class Driver(asyncio.Protocol):
