@@ -373,6 +373,22 @@ def _indexes() -> Row:
                 width=12,
             ),
             table(
+                "bloated-indexes",
+                "Bloated indexes",
+                "By estimate, where the collector index_bloat is switched on. Up to 30 % is normal; REINDEX CONCURRENTLY gives back the rest.",
+                Column("Bloat", f"max by ({BY_INDEX}) (pg_index_bloat_estimate_bytes{{<database>}})", "bytes"),
+                Column(
+                    "Of the index",
+                    f"max by ({BY_INDEX}) (pg_index_bloat_estimate_ratio{{<database>}})",
+                    "percentunit",
+                    rising(0.5),
+                ),
+                labels=INDEX,
+                empty="none, or index_bloat is off",
+                ranked=True,
+                width=12,
+            ),
+            table(
                 "mistyped-foreign-keys",
                 "Foreign keys of another type",
                 "Than the column they refer to. A smaller integer fails at values that the other table still takes.",

@@ -56,6 +56,7 @@ def measured(cluster: Cluster, database: str) -> Iterator[tuple[str, tuple[float
 
 
 _RIGHTS = f"""
+GRANT pg_read_all_data TO {MONITOR};
 GRANT SELECT ON pg_replication_origin_status TO {MONITOR};
 GRANT EXECUTE ON FUNCTION pg_show_replication_origin_status() TO {MONITOR}
 """

@@ -119,7 +119,7 @@ PARTITIONED = """
     INSERT INTO visits SELECT generate_series(1, 5000);
     ANALYZE visits_1;
     CREATE PUBLICATION visits FOR TABLE visits;
-    CREATE TABLE referrals (user_id bigint REFERENCES users)
+    CREATE TABLE referrals (user_id bigint PRIMARY KEY REFERENCES users)
 """
 """A published table whose partition is analyzed and which is not itself, as autovacuum leaves it. A mistyped key."""
 
@@ -182,6 +182,11 @@ NEVER_SEEN: Mapping[str, float] = {
     'pg_database_checksum_last_failure_timestamp_seconds{job="postgresql",instance="db1:9187",datname="shop"}': 1e9,
     'pg_table_bloat_estimate_ratio{job="postgresql",instance="db1:9187",'
     'datname="shop",schemaname="public",relname="events"}': 0.6,
+    **{
+        f'pg_index_bloat_estimate_{what}{{job="postgresql",instance="db1:9187",'
+        'datname="shop",schemaname="public",relname="events",indexrelname="events_pkey"}': value
+        for what, value in (("bytes", 1e9), ("ratio", 0.6))
+    },
     'pg_progress_total_tuples{job="postgresql",instance="db1:9187",datname="shop",relname="public.events",'
     'indexrelname="public.events_slowly_idx",command="CREATE INDEX CONCURRENTLY"}': 1000,
 }
