@@ -20,7 +20,7 @@ TransformName = Literal["wait_roots"]
 
 TRANSFORMS: Mapping[TransformName, Transform] = {
     "wait_roots": Transform(
-        needs=("owner", "object", "mode", "granted", "waited_seconds"),
-        adds=("held_mode", "blocked_sessions", "longest_wait_seconds"),
+        needs=("owner", "object", "locktype", "mode", "granted", "waited_seconds"),
+        adds=("held_mode", "blocked_sessions", "longest_wait_seconds", "longest_data_wait_seconds"),
     )
 }

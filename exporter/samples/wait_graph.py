@@ -1,15 +1,15 @@
 """Lock entries -> the roots of their wait-for graph. Pure, and linear in the number of entries."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
 from operator import or_
 from typing import Any, NamedTuple
 
-from exporter.catalog.transforms import TRANSFORMS
 from exporter.samples.components import Graph, components
 from exporter.samples.model import Columns
+from exporter.samples.wait_tallies import counted, longest_waits
 
 CYCLE = "deadlock cycle"
 """State of a root that is no session, but sessions that wait for each other."""
@@ -40,9 +40,11 @@ CONFLICTS: Mapping[str, frozenset[str]] = {
 }
 """Lock mode -> the modes that another session cannot hold at the same time."""
 
-
 MOST_BLOCKERS = 10
 """Upper bound on the owners that one waiter is shown to wait for."""
+
+_ASIDE = ("virtualxid", "advisory")
+"""Lock types of waits that are not for data: of concurrent index builds, and of what an application agrees on."""
 
 
 class _Entry(NamedTuple):
@@ -92,15 +94,17 @@ def wait_roots(table: Columns) -> Columns:
             identifies what is locked; all other columns describe the owner or the object.
 
     Returns:
-        The columns of the entries, and `held_mode`, `blocked_sessions`, `longest_wait_seconds`. `mode` is the one that
-        the longest direct waiter wants.
+        The columns of the entries, and `held_mode`, `blocked_sessions`, `longest_wait_seconds` and
+        `longest_data_wait_seconds`. `mode` is the one that the longest direct waiter wants.
 
     """
     objects, waited = _objects(table)
     if not waited:
         return {}
     roots = _roots(objects, waited)
-    counts, longest = _tallies(roots, waited)
+    counts = counted(roots.masks.values(), len(roots.owners))
+    longest = longest_waits(roots.masks, waited, len(roots.owners))
+    longest_data = longest_waits(roots.masks, _data_waits(objects, table["locktype"]), len(roots.owners))
     direct = _direct(objects)
     blocking = [root for root, count in enumerate(counts) if count]
     worst_first = sorted(blocking, key=lambda root: (-counts[root], -longest[root], roots.owners[root]))
@@ -114,7 +118,8 @@ def wait_roots(table: Columns) -> Columns:
         "mode": [waiter.mode for _, waiter in entries],
         "held_mode": [None if held is waiter else held.mode for held, waiter in entries],
         "blocked_sessions": [counts[root] for root in worst_first],
-        "longest_wait_seconds": [longest[root] if longest[root] >= 0 else None for root in worst_first],
+        "longest_wait_seconds": _known(longest, worst_first),
+        "longest_data_wait_seconds": _known(longest_data, worst_first),
     }
 
 
@@ -166,7 +171,8 @@ def _objects(table: Columns) -> tuple[list[_Object], dict[int, float]]:
 
 
 def _entries(table: Columns) -> Iterable[tuple[Any, ...]]:
-    return zip(*(table[name] for name in TRANSFORMS["wait_roots"].needs), strict=True)
+    needed = ("owner", "object", "mode", "granted", "waited_seconds")
+    return zip(*(table[name] for name in needed), strict=True)
 
 
 def _in_order(contested: _Object) -> list[_Entry]:
@@ -284,35 +290,18 @@ def _roots(objects: Iterable[_Object], waited: Mapping[int, float]) -> _Roots:
     return _Roots(numbering.owners, numbering.cycles, by_owner)  # type: ignore[arg-type]  # None never waits
 
 
-def _tallies(roots: _Roots, waited: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    """Count the sessions behind each root, and find the longest wait among them.
-
-    Masks are added as columns of binary digits, since a session may wait for as many roots as there are sessions.
-    """
-    digits: list[int] = []  # by significance: the roots whose count has this digit
-    longest = [-1.0] * len(roots.owners)
-    seen = 0
-    for owner, mask in sorted(roots.masks.items(), key=lambda item: -waited[item[0]]):
-        for root in _bits(mask & ~seen):
-            longest[root] = waited[owner]
-        seen |= mask
-        place, carry = 0, mask
-        while carry:
-            if place == len(digits):
-                digits.append(0)
-            digits[place], carry = digits[place] ^ carry, digits[place] & carry
-            place += 1
-    counts = [sum((digit >> root & 1) << place for place, digit in enumerate(digits)) for root in range(len(longest))]
-    return counts, longest
+def _data_waits(objects: Iterable[_Object], locktypes: Sequence[str]) -> dict[int, float]:
+    """Find how long each owner has waited for data: not for maintenance, nor for an application's own locks."""
+    waited: dict[int, float] = {}
+    for each in objects:
+        for entry in each.queue:
+            if entry.mode != "ShareUpdateExclusiveLock" and locktypes[entry.row] not in _ASIDE:
+                waited[entry.owner] = max(waited.get(entry.owner, -1.0), entry.waited)
+    return waited
 
 
-def _bits(mask: int) -> Iterator[int]:
-    """List the numbers of the bits that are set."""
-    text = bin(mask)[:1:-1]
-    place = text.find("1")
-    while place >= 0:
-        yield place
-        place = text.find("1", place + 1)
+def _known(waits: Sequence[float], roots: Iterable[int]) -> list[float | None]:
+    return [waits[root] if waits[root] >= 0 else None for root in roots]
 
 
 def _direct(objects: Iterable[_Object]) -> dict[int, tuple[_Entry, _Entry]]:

@@ -179,6 +179,23 @@ async def test_a_row_lock_names_the_one_who_changed_the_row(server: Cluster, tab
     assert (labels["application_name"], labels["locktype"]) == ("writer", "transactionid")
 
 
+async def test_writers_behind_a_vacuum_that_waits_are_seen_to_wait_for_data(server: Cluster, table: str) -> None:
+    """The longest direct waiter is a vacuum, which alone harms no query; no writer waits for a relation."""
+    async with client(server, "migration") as root:
+        await root.execute(f"BEGIN; ALTER TABLE {table} ALTER id SET STATISTICS 500; UPDATE {table} SET id = 2")
+        async with waiting(server, "vacuum", f"VACUUM {table}"):
+            alone = page(server.dsn(user=MONITOR))
+            async with waiting(server, "one", f"DELETE FROM {table}"), waiting(server, "two", f"DELETE FROM {table}"):
+                found = page(server.dsn(user=MONITOR))
+    for each, blocked in ((alone, 1), (found, 3)):
+        labels = each.labels("pg_lock_blocker_blocked_sessions")
+        assert (labels["mode"], labels["held_mode"]) == ("ShareUpdateExclusiveLock",) * 2
+        assert each.value("pg_lock_blocker_blocked_sessions") == blocked
+    assert alone.series("pg_lock_blocker_longest_data_wait_seconds") == []
+    waited = found.value("pg_lock_blocker_longest_data_wait_seconds")
+    assert 0 < waited < found.value("pg_lock_blocker_longest_wait_seconds")
+
+
 async def test_relations_of_other_databases_are_named_too(cluster: Callable[..., Cluster]) -> None:
     server = cluster()
     server.execute("CREATE DATABASE shop")

@@ -189,10 +189,11 @@ def test_a_limit_cuts_the_rows_of_a_transform_as_it_cuts_those_of_a_query() -> N
     held = {"owner": (1, 2, 3), "object": ("a", "b", "c"), "mode": ("ShareLock",) * 3, "granted": (True,) * 3}
     waiting = {"owner": (4, 5, 6), "object": ("a", "b", "c"), "mode": ("ExclusiveLock",) * 3, "granted": (False,) * 3}
     table = {name: held[name] + waiting[name] for name in held} | {"waited_seconds": (None, None, None, 1.0, 3.0, 2.0)}
+    table["locktype"] = ("relation",) * 6
     found = samples(made, transformed(made, table), Names())
     assert found.families[0].labels == ['owner="2",mode="ExclusiveLock",held_mode="ShareLock"']
     assert (found.rows, found.truncated_rows, found.rest) == (1, 2, (Rest("blocked", 2.0, 3.0),))
-    assert missing_columns(made, ["owner", "mode", "object", "granted"]) == ["waited_seconds"]
+    assert missing_columns(made, ["owner", "mode", "object", "locktype", "granted"]) == ["waited_seconds"]
 
 
 def test_columns_that_the_query_lacks_are_named() -> None:

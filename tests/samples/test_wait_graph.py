@@ -32,6 +32,7 @@ class Entry(NamedTuple):
     mode: str
     waited: float | None = None
     """None for a lock that is held."""
+    locktype: str = "relation"
 
 
 def table(entries: Iterable[Entry]) -> Mapping[str, Sequence[Any]]:
@@ -40,6 +41,7 @@ def table(entries: Iterable[Entry]) -> Mapping[str, Sequence[Any]]:
     return {
         "owner": [row.owner for row in rows],
         "object": [row.object for row in rows],
+        "locktype": [row.locktype for row in rows],
         "mode": [row.mode for row in rows],
         "granted": [row.waited is None for row in rows],
         "waited_seconds": [row.waited for row in rows],
@@ -178,6 +180,31 @@ def test_a_wait_of_unknown_length_counts_and_has_no_length() -> None:
     entries = table([Entry(1, "t", READ), Entry(2, "t", ALTER, 0.0)])
     roots = wait_roots({**entries, "waited_seconds": [None, None]})
     assert (roots["blocked_sessions"], roots["longest_wait_seconds"]) == ([1], [None])
+
+
+MAINTENANCE = "ShareUpdateExclusiveLock"
+
+
+@pytest.mark.parametrize(
+    ("behind", "seconds"),
+    [
+        ([Entry(2, "t", MAINTENANCE, 9.0)], None),
+        ([Entry(2, "v", SHARE, 9.0, "virtualxid")], None),
+        ([Entry(2, "a", EXCLUSIVE, 9.0, "advisory")], None),
+        ([Entry(2, "t", MAINTENANCE, 9.0), Entry(3, "x", SHARE, 2.0, "transactionid")], 2.0),
+        ([Entry(2, "v", SHARE, 9.0, "virtualxid"), Entry(2, "t", MAINTENANCE), Entry(3, "t", ALTER, 3.0)], 3.0),
+        ([Entry(2, "a", SHARE, 9.0, "advisory"), Entry(2, "y", EXCLUSIVE), Entry(3, "y", SHARE, 4.0, "tuple")], 4.0),
+        ([Entry(2, "t", MAINTENANCE, 9.0), Entry(2, "x", SHARE, 5.0, "transactionid")], 5.0),  # one parallel query
+    ],
+)
+def test_the_longest_wait_for_data_is_told_apart_from_that_of_maintenance(
+    behind: list[Entry], seconds: float | None
+) -> None:
+    """Direct or through others, whatever the longest waiter wants."""
+    held = [Entry(1, "t", MAINTENANCE), *(Entry(1, name, EXCLUSIVE) for name in "vax")]
+    roots = wait_roots(table([*held, *behind]))
+    assert roots["longest_data_wait_seconds"] == [seconds]
+    assert roots["longest_wait_seconds"] == [9.0]
 
 
 def test_nobody_waits() -> None:
