@@ -28,16 +28,32 @@ _QUERIES = frozenset(
 NAME = r'(?:"(?:[^"]|"")*"|[^\x00-#%-/:->@[-^`{-\x7f]+)'
 """A name: between quotes, or of `[\\w$?\\x80-\\U0010ffff]`, which takes 5 ms to compile where case is ignored."""
 
+_EXECUTE = rf"\b EXECUTE\s+(?:(?:FUNCTION|PROCEDURE)\s+)?+{NAME}(?:\s*\.\s*{NAME})* \s* \("
+"""Arguments of a prepared statement or a trigger's function are no columns, so they may all go."""
+
+_NAMES = rf"(?:U&)?+(?>{NAME}(?:\s*\.\s*{NAME})*)(?:\s+UESCAPE\s*\?)?+"
+
+_SET = r"""\b SET (?:\s+|(?=")) (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+"""
+"""Up to the name of a setting. No blank has to stand before one in quotes."""
+
 _BARE_VALUES = re.compile(
     rf"""
-    (?P<setting> \b SET \s+ (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+ {NAME} (?:\s*\.\s*{NAME})* \s* (?:=|TO\b) ) \s* \S.*
-    | (?P<malformed>
-          ^ \s* SET \s+ (?:(?:SESSION|LOCAL)\s+(?!=|TO\b))?+ (?!(?:ROLE|SESSION|TRANSACTION|CONSTRAINTS)\b)
-          {NAME} (?:\s*\.\s*{NAME})*
-      ) \s+ (?!=|TO\b) \S.*
-    | (?P<program> \b PROGRAM ) \s+ \S.*
-    | (?P<password> \b (?:\w*PASSW(?:OR)?D|IDENTIFIED\s+BY)\b \s* (?:=|TO\b)? ) \s* [^\s,;)]+
-    | (?P<options> \b OPTIONS \s* \( ) [^)]*
+    (?P<malformed>
+          ^ \s* (?:ALTER\s+(?:SYSTEM|ROLE|USER|DATABASE|FUNCTION|PROCEDURE|ROUTINE)\b .*?)? {_SET}
+          (?!(?:ROLE|SESSION|TRANSACTION|CONSTRAINTS|SCHEMA|TABLESPACE)\b) {_NAMES}
+      ) (?!\s*(?:=|TO\b)) \s* \S.*
+    | (?P<setting> {_SET} {_NAMES} \s* (?:=|TO\b) ) \s* \S.*
+    | (?P<program> \b PROGRAM \b ) \s* \S.*
+    | (?P<role>
+          ^ \s* (?:CREATE|ALTER)\s+(?:ROLE|USER(?!\s+MAPPING\b)|GROUP)\b .*? \b (?:PASSW(?:OR)?D|IDENTIFIED\s+BY)\b
+          \s*+ (?:(?:=|TO\b)\s*+)?+
+      ) (?!\?(?:[\s;]|$)) \S.*
+    | (?P<password> \b (?:\w*PASSW(?:OR)?D|IDENTIFIED\s+BY)\b \s* (?:=|TO\b)? ) \s* (?:"(?:[^"]|"")*(?:"|$)|[^\s,;)"])+
+    | (?P<subscription> ^ \s* (?:CREATE|ALTER)\s+SUBSCRIPTION\b .*? \b CONNECTION\b \s*+ ) (?!\?(?:\s|$)) \S.*
+    | (?P<label> ^ \s* (?:COMMENT\s+ON|SECURITY\s+LABEL)\b .*? \b IS\b ) \s* \S.*
+    | (?P<payload> ^ \s* NOTIFY\s+{NAME} (?:\s*,)? ) \s* \S.*
+    | (?P<options> \b OPTIONS \s* \( ) (?P<inside> .* )
+    | (?P<call> ^ \s* CALL\s+{_NAMES} \s* \( | {_EXECUTE} ) (?P<arguments> .* )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
@@ -46,30 +62,59 @@ _BARE_VALUES = re.compile(
 pg_stat_activity shows a statement that failed to parse like any other.
 """
 
-_OPTION = re.compile(rf"\s*(?:(?:ADD|SET|DROP)\s+)?{NAME}", re.IGNORECASE)
+_EXPLAINED = re.compile(rf"(?P<call> {_EXECUTE} ) (?P<arguments> .* )", re.VERBOSE | re.DOTALL | re.IGNORECASE)
+
+_OPTION = re.compile(
+    rf"\s*(?:(?:ADD|SET)\s+)?{NAME}\s*\?\s*(?:,|\)|$) | \s*DROP\s+{NAME}\s*(?:,|\)|$)", re.VERBOSE | re.IGNORECASE
+)
+"""One option that is well formed, with what ends it."""
+
+_OPTION_NAME = re.compile(rf"\s*(?:(?:ADD|SET)\s+)?{NAME}(?=\s+\S)", re.IGNORECASE)
+
+_ALL_LITERALS = re.compile(r"(?:\s*(?:\?|\$\d+)\s*,?)*+\s*(?:\)|$)")
 
 
 def without_literals(text: str) -> str:
     """Replace every literal by `?`: pg_stat_statements leaves them in utility statements, passwords among them."""
-    bare = _LITERAL.sub(lambda found: found[0] if found["name"] else "" if found["comment"] else "?", text).strip()
+    bare = _LITERAL.sub(_without_literal, text).strip()
     return _STATEMENT.sub(lambda found: _without_bare_values(found[0]), bare)
+
+
+def _without_literal(found: re.Match[str]) -> str:
+    """Write a blank for a comment: it may be all that stands between two words."""
+    return found[0] if found["name"] else " " if found["comment"] else "?"
 
 
 def _without_bare_values(statement: str) -> str:
     """Replace the values of a utility statement that stand there without quotes."""
     first = re.search(r"\w+", statement)
-    if first and first[0].upper() in _QUERIES:
-        return statement
-    return _BARE_VALUES.sub(_masked, statement)
+    word = first[0].upper() if first else ""
+    if word == "EXPLAIN":
+        return _EXPLAINED.sub(_masked_call, statement)
+    return statement if word in _QUERIES else _BARE_VALUES.sub(_masked, statement)
 
 
 def _masked(found: re.Match[str]) -> str:
     if found["options"]:
-        inner = found[0][len(found["options"]) :]
-        return found["options"] + ",".join(_masked_option(option) for option in inner.split(","))
+        return found["options"] + _masked_options(found["inside"])
+    if found["call"]:
+        return _masked_call(found)
     return f"{found[found.lastgroup or 0].rstrip()} ?"
 
 
-def _masked_option(option: str) -> str:
-    name = _OPTION.match(option)
-    return f"{name[0]} ?" if name and option[name.end() :].strip() else name[0] if name else "?"
+def _masked_call(found: re.Match[str]) -> str:
+    is_plain = _ALL_LITERALS.match(found["arguments"])
+    return found["call"] + (is_plain[0] if is_plain else "?)")
+
+
+def _masked_options(inside: str) -> str:
+    """Keep the options that are well formed; from the first one that is not only its name is kept."""
+    end = 0
+    while option := _OPTION.match(inside, end):
+        end = option.end()
+        if option[0].endswith(")"):
+            return inside[:end] + _BARE_VALUES.sub(_masked, inside[end:])
+    if end == len(inside):
+        return inside
+    name = _OPTION_NAME.match(inside, end)
+    return f"{inside[:end]}{name[0]} ?" if name else f"{inside[:end]}?"
