@@ -129,7 +129,7 @@ def _state() -> Row:
             ),
             activity.by_wait(),
             activity.by_statement(),
-            activity.by_application(),
+            activity.by_application(alerts=("PostgreSQLApplicationCrowdsOut",)),
             state_timeline(
                 "up-timeline",
                 "Up and down",

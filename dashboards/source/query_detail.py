@@ -1,5 +1,7 @@
 """One statement: how slow it is and since when, what it waits for, what a call does, who runs it, and who is at it now."""
 
+from collections.abc import Sequence
+
 from dashboards.source import variables
 from dashboards.source.alert_thresholds import of, rising
 from dashboards.source.layout import Dashboard, Row
@@ -142,6 +144,7 @@ def _slow() -> Row:
                 unit="ops",
                 empty=NEVER,
                 links=SERVER,
+                alerts=("PostgreSQLStatementCalledPerRow",),
                 height=7,
             ),
             timeseries(
@@ -169,6 +172,7 @@ def _waits() -> Row:
                 "Sessions that execute it, on average, by wait event type and wait event, sampled between scrapes. CPU is every "
                 "session without a wait event.",
                 "",
+                alerts=("PostgreSQLStatementWaitsForLocks", "PostgreSQLStatementWaitsForIo"),
             ),
             _waiting(
                 "detail-waits-last-week",
@@ -197,7 +201,7 @@ def _waits() -> Row:
     )
 
 
-def _waiting(key: str, title: str, description: str, at: str) -> Panel:
+def _waiting(key: str, title: str, description: str, at: str, alerts: Sequence[str] = ()) -> Panel:
     return timeseries(
         key,
         title,
@@ -210,6 +214,7 @@ def _waiting(key: str, title: str, description: str, at: str) -> Panel:
         empty=UNSEEN,
         stack="normal",
         links=(to("pg-locks", "Who blocks whom"),),
+        alerts=alerts,
     )
 
 
