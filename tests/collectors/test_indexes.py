@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
-from pages import Page
+from pages import Page, page
 from patience import until
 
 from exporter.demo.cluster import Cluster
@@ -84,6 +85,42 @@ async def test_an_index_that_a_failed_build_left_behind_is_told_from_one_being_b
     assert during.value("pg_progress_done_lockers", relname="public.orders") == 0
     database.execute("DROP INDEX nightly", DATABASE)
     assert not page_of(database).series("pg_index_invalid", **labels)
+
+
+async def test_a_role_that_may_not_see_a_build_is_told_so(database: Cluster) -> None:
+    """It does not see which index is built, only by the locks that it is none of another table."""
+    database.execute(
+        "CREATE TABLE watched AS SELECT 1 AS id; CREATE TABLE doubled AS SELECT 1 AS id FROM generate_series(1, 2);"
+        "CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS"
+        " 'BEGIN PERFORM pg_sleep(60); RETURN 1; END'; CREATE ROLE stranger LOGIN",
+        DATABASE,
+    )
+    with suppress(asyncpg.UniqueViolationError):
+        database.execute("CREATE UNIQUE INDEX CONCURRENTLY left_behind ON doubled (id)", DATABASE)
+    builds = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE $1"
+    pages = []
+    try:
+        async with session(database) as writer, session(database) as builder, session(database) as watch:
+            await writer.execute("BEGIN; INSERT INTO watched VALUES (1)")
+            for what, phase in (
+                ("CONCURRENTLY in_work ON watched (id)", "waiting%"),
+                ("ON watched (slow(id))", "build%"),
+            ):
+                building = asyncio.create_task(builder.execute(f"CREATE INDEX {what}"))
+                await until(partial(watch.fetchval, builds, phase))
+                pages.append(page(database.dsn(DATABASE, "stranger")))
+                await writer.execute("ROLLBACK")
+                await watch.execute(f"SELECT pg_cancel_backend({builder.get_server_pid()})")
+                await asyncio.gather(building, return_exceptions=True)
+                await watch.execute("DROP INDEX IF EXISTS in_work")
+    finally:
+        database.execute("DROP TABLE watched, doubled; DROP FUNCTION slow; DROP ROLE stranger", DATABASE)
+    concurrent, plain = pages
+    of = {"collector": "indexes", "datname": DATABASE}
+    assert concurrent.value("pgvigil_collector_errors_total", **of, reason="permission") == 1
+    assert not concurrent.series("pg_index_invalid")
+    assert plain.value("pgvigil_collector_success", **of) == 1
+    assert plain.value("pg_index_invalid", datname=DATABASE) == 1
 
 
 async def test_an_index_left_behind_stays_so_while_somebody_comments_on_it(database: Cluster) -> None:
