@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from exporter import strict_yaml
 from exporter.catalog.model import COMPUTED
+from exporter.catalog.version_ranges import by_first_version, checked
 from exporter.errors import CatalogError
+from exporter.literals import without_literals
 from exporter.sql import literal, quoted, without_end
 
 Document = dict[str, Any]
@@ -63,19 +65,6 @@ class _Column(_Theirs):
     metric_mapping: dict[str, float] = {}
 
 
-_Bound = tuple[str, tuple[int, ...]]
-"""A comparison, and the parts of a version that it is with; parts left out or x may be anything."""
-
-_TERM = r"(>=|<=|==|!=|[<>=!])?\s*(\d+|x)(?:\.(\d+|x))?(?:\.(\d+|x))?"
-
-
-def _range(text: str) -> str:
-    for alternative in text.split("||"):
-        if not re.fullmatch(rf"\s*({_TERM}(\s+|$))+", alternative):
-            raise ValueError(f'{text!r} is no range of versions: write, for example, ">=13.0.0 <17.0.0 || 18.x"')
-    return text
-
-
 class _Query(_Theirs):
     """One namespace: a query, and what its columns are for."""
 
@@ -83,7 +72,7 @@ class _Query(_Theirs):
     metrics: tuple[dict[str, _Column], ...] = ()
     master: bool | None = None
     cache_seconds: int = Field(0, ge=0)
-    runonserver: Annotated[str, AfterValidator(_range)] = ""
+    runonserver: Annotated[str, AfterValidator(checked)] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +89,21 @@ class _Query(_Theirs):
                 raise ValueError(f"metrics: {column!r} cannot be a {given.usage}: it must match {pattern}")
         return self
 
+    @field_validator("query")
+    @classmethod
+    def _is_one_select(cls, query: str) -> str:
+        """Take a query that can stand in FROM, since the label `server` and what is computed are added around it."""
+        query = without_end(query)
+        if shown := re.fullmatch(r"\s*SHOW\s+(?!ALL\s*$)([a-z_][\w.]*)\s*", query, re.IGNORECASE):
+            return f"SELECT current_setting({literal(shown[1])}) AS {quoted(shown[1].lower())}"
+        words = without_literals(query)
+        first = re.match(r"[\s(]*(\w*)", words)
+        if first and first[1] and first[1].upper() not in _SELECTS:
+            raise ValueError(f"it begins with {first[1]}, and has to run as a subquery: {_REMEDY}")
+        if ";" in re.sub(r'"(?:[^"]|"")*"', "", words):
+            raise ValueError(f"it has several statements, and has to run as a subquery: {_REMEDY}")
+        return query
+
     @property
     def columns(self) -> dict[str, _Column]:
         """The columns by name; of two with one name the last counts."""
@@ -110,6 +114,14 @@ class _Query(_Theirs):
         parts = {f"{name}_{part}" for name, c in self.columns.items() if c.usage == "HISTOGRAM" for part in _PARTS}
         return {name: c for name, c in self.columns.items() if c.usage in usages and name not in parts}
 
+
+_SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")
+"""First words of a query that can stand in FROM."""
+
+_REMEDY = (
+    "write one SELECT. Settings that it needs belong to the role (ALTER ROLE ... SET ...), the value of one is"
+    " current_setting('name')"
+)
 
 _PLAIN = ("GAUGE", "COUNTER", "MAPPEDMETRIC", "DURATION")
 """The uses of a column whose value is one number."""
@@ -162,7 +174,7 @@ def _collector(file: str, name: str, query: _Query, metrics: list[Document], sql
     return {
         "name": re.sub(r"[^a-z0-9_]", "_", name.lower()).lstrip("_0123456789"),
         "help": f"A custom query of postgres_exporter, {name} of {file}.",
-        "sql": _versions(query.runonserver, sql) if query.runonserver else sql,
+        "sql": by_first_version(query.runonserver, sql) if query.runonserver else sql,
         "labels": list(dict.fromkeys([*labels, "server"])),
         "scope": "database" if query.master is False else "server",
         "cache": query.cache_seconds,
@@ -227,13 +239,9 @@ def _around(query: _Query) -> str:
 
 
 def _given(columns: Iterable[str]) -> str:
-    """Name the columns once more, as v: one that the query lacks is found a level further out, where it is NULL."""
-    names = [quoted(name) for name in columns]
-    if not names:
-        return ""
-    found = ", ".join(f"(SELECT {name} FROM (SELECT q.*) AS there) AS {name}" for name in names)  # noqa: S608
-    nothing = ", ".join(f"NULL::text AS {name}" for name in names)
-    return f"\n CROSS JOIN LATERAL (SELECT {found} FROM (SELECT {nothing}) AS nothing) AS v"  # noqa: S608  # quoted
+    """Read the texts of columns once more, as v: NULL for one that the query lacks, of two with one name the last."""
+    texts = ", ".join(f"to_json(q.*) ->> {literal(name)} AS {quoted(name)}" for name in columns)
+    return f"\n CROSS JOIN LATERAL (SELECT {texts}) AS v" if texts else ""
 
 
 def _server(query: _Query) -> str:
@@ -242,20 +250,21 @@ def _server(query: _Query) -> str:
 
 def _mapped(column: str, given: _Column) -> str:
     cases = "".join(f" WHEN {literal(text)} THEN '{value!r}'::float8" for text, value in given.metric_mapping.items())
-    return f"CASE v.{quoted(column)}::text{cases} END"
+    return f"CASE v.{quoted(column)}{cases} END"
 
 
 _AMOUNT = r"(\d+\.?\d*|\.\d+)"
 _UNIT = r"(h|m|s|ms|ns|[^0-9.]s)"  # the last for microseconds, whose letter not every encoding has
+_INTERVAL = r"(?=.)([-+]?\d+ (year|mon|day)s? ?)*([-+]?\d+:\d\d:\d\d(\.\d+)?)?"
 
 
 def _duration(column: str) -> str:
     """Read a duration as Go writes it (1h2m3.5s), an interval, or plain milliseconds; -1 stands for none."""
-    value, text = f"v.{quoted(column)}", f"v.{quoted(column)}::text"
+    text = f"v.{quoted(column)}"
     milliseconds = "CASE part[2] WHEN 'h' THEN 3600000 WHEN 'm' THEN 60000 WHEN 's' THEN 1000 WHEN 'ms' THEN 1"
     milliseconds += " WHEN 'ns' THEN 0.000001 ELSE 0.001 END"
     return f"""CASE WHEN {text} = '-1' THEN NULL
-            WHEN pg_typeof({value}) = 'interval'::regtype THEN extract(epoch FROM {text}::interval)::float8 * 1000
+            WHEN {text} ~ '^{_INTERVAL}$' THEN extract(epoch FROM {text}::interval)::float8 * 1000
             WHEN {text} ~ '^[-+]?{_AMOUNT}$' THEN {text}::float8
             WHEN {text} ~ '^[-+]?({_AMOUNT}{_UNIT})+$'
             THEN (SELECT trunc(round(sum(part[1]::numeric * {milliseconds}), 6))::float8
@@ -278,51 +287,6 @@ def _buckets(query: _Query, column: str) -> str:
         f"   UNION ALL SELECT '+Inf', q.{count}::float8\n"
         f" ) AS b"
     )
-
-
-def _versions(text: str, sql: str) -> Document:
-    """Write a range of versions as our map: first version -> query, or null from where it does not run."""
-    alternatives = [[_bound(found) for found in re.finditer(_TERM, part)] for part in text.split("||")]
-    limits = {limit for terms in alternatives for _, parts in terms for limit in _limits(parts)}
-    runs = {
-        limit: any(all(_holds(term, limit) for term in terms) for terms in alternatives)
-        for limit in sorted({(0,), *limits})
-    }
-    return {".".join(map(str, first)): sql if there else None for first, there in runs.items()}
-
-
-def _bound(term: re.Match[str]) -> _Bound:
-    parts = []
-    for part in term.groups()[1:]:
-        if part is None or part == "x":
-            break
-        parts.append(int(part))
-    return term[1] or "=", tuple(parts)
-
-
-def _limits(parts: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Name the first version that begins with these parts, and the first after the last of them."""
-    first = parts
-    while len(first) > 1 and first[-1] == 0:
-        first = first[:-1]
-    return first or (0,), (*parts[:-1], parts[-1] + 1) if parts else (10**6,)
-
-
-def _holds(bound: _Bound, version: tuple[int, ...]) -> bool:
-    comparison, parts = bound
-    first, after = _limits(parts)
-    match comparison:
-        case "<":
-            return version < first
-        case "<=":
-            return version < after
-        case ">":
-            return version >= after
-        case ">=":
-            return version >= first
-        case "!=" | "!":
-            return not first <= version < after
-    return first <= version < after
 
 
 def _notes(place: str, namespace: str, query: _Query) -> Iterator[str]:

@@ -148,6 +148,9 @@ WRONG = [
     (ONE + "  min_version: 130000\n", "queries.yaml: pg_a: min_version: a key of pgsty's pg_exporter"),
     (ONE + "other: 5\n", "queries.yaml: other: expected a mapping"),
     (ONE.replace("pg_a", "pg-a"), "queries.yaml: pg-a.[key]: 'pg-a' cannot begin the name of a metric"),
+    (ONE.replace("SELECT 1", "SHOW ALL"), "queries.yaml: pg_a.query: it begins with SHOW, and has"),
+    (ONE.replace("SELECT 1", "SET x = 1; SELECT 1"), "queries.yaml: pg_a.query: it begins with SET, and has"),
+    (ONE.replace("1 AS b", "2; SELECT 1 AS b"), "queries.yaml: pg_a.query: it has several statements, and has"),
     (ONE + ONE, "queries.yaml: line 9: key 'pg_a' is written twice"),
     (ONE.replace("pg_a", "pg") + "    - a_b: {usage: GAUGE}\n" + ONE, "queries.yaml: pg_a: pg_a_b: queries.yaml: pg "),
     (ONE + "    - b_total: {usage: COUNTER}\n", "queries.yaml: pg_a: pg_a_b_total: queries.yaml: pg_a has that name"),
@@ -159,6 +162,23 @@ def test_what_is_wrong_is_said_with_its_place(text: str, message: str, tmp_path:
     with pytest.raises(CatalogError) as caught:
         loaded(tmp_path, text)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 1 AS b",
+        "(SELECT 1 AS b)",
+        "/* SHOW; */ select ';' AS \"a;\", 1 AS b; -- SET; x",
+        "VALUES (1)",
+        "TABLE t",
+        "WITH x AS (SELECT 1 AS b) SELECT b FROM x;;",
+        "/* a /* b */ ; */ SELECT 1 AS b",
+        "SHOW max_connections;",
+    ],
+)
+def test_what_can_stand_in_from_is_taken(query: str, tmp_path: Path) -> None:
+    assert len(loaded(tmp_path, ONE.replace("SELECT 1 AS b", f"|\n    {query}")).collectors) == 1
 
 
 NOTED = [
@@ -313,6 +333,11 @@ def test_the_file_works_on_a_real_server(major: int, cluster: Callable[..., Clus
         "250": 250,
     }
     assert found.value("lasted_pause_milliseconds", what="0s") == 1500
+    assert (found.value("shown_max_connections"), found.value("twice_b"), found.value("twice_c_milliseconds")) == (
+        int(server.value("SHOW max_connections")),
+        2,
+        -93600500,
+    )
     assert {labels["le"]: value for labels, value in found.series("spread_size_bucket", kind="a", server=here)} == {
         "0.5": 1,
         "1": 3,
