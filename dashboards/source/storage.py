@@ -483,6 +483,17 @@ def _shape() -> Row:
                 width=12,
             ),
             timeseries(
+                "default-partitions",
+                "Rows in DEFAULT partitions",
+                "For which there is no partition of their own. A rise means that nothing makes new partitions in time.",
+                Query(
+                    f"max by ({BY_TABLE}) (pg_partitioned_table_default_estimated_rows{{<database>}})",
+                    "{{schemaname}}.{{relname}} in {{datname}} on {{instance}}",
+                ),
+                unit="short",
+                empty="no DEFAULT partition",
+            ),
+            timeseries(
                 "writes",
                 "Rows written",
                 "Inserted, updated and deleted rows per second by database: what growth comes from.",

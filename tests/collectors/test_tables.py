@@ -601,3 +601,27 @@ def test_a_partitioned_table_has_a_size_as_a_whole_and_the_largest_tables_say_wh
     assert {had["relname"] for had, _ in found.series("pg_partitioned_table_partitions", **labels)} == {"log", "empty"}
     assert not found.series(purged, relname="log_1a")
     database.execute("DROP SCHEMA whole CASCADE", DATABASE)
+
+
+def test_rows_in_default_partitions_of_all_levels_are_counted_as_the_statistics_have_them(database: Cluster) -> None:
+    database.execute(
+        "CREATE SCHEMA stray; SET search_path = stray;"
+        "CREATE TABLE plain (id int) PARTITION BY RANGE (id);"
+        "CREATE TABLE plain_1 PARTITION OF plain FOR VALUES FROM (0) TO (100);"
+        "CREATE TABLE plain_rest PARTITION OF plain DEFAULT;"
+        "CREATE TABLE nested (id int, kind int) PARTITION BY RANGE (id);"
+        "CREATE TABLE nested_1 PARTITION OF nested FOR VALUES FROM (0) TO (100) PARTITION BY LIST (kind);"
+        "CREATE TABLE nested_1_rest PARTITION OF nested_1 DEFAULT;"
+        "CREATE TABLE nested_rest PARTITION OF nested DEFAULT PARTITION BY LIST (kind);"
+        "CREATE TABLE nested_rest_1 PARTITION OF nested_rest FOR VALUES IN (1);"
+        "CREATE TABLE without (id int) PARTITION BY RANGE (id);"
+        "CREATE TABLE without_1 PARTITION OF without FOR VALUES FROM (0) TO (100);"
+        "INSERT INTO plain SELECT generate_series(1, 120); DELETE FROM plain WHERE id > 115;"
+        "INSERT INTO nested SELECT 5, 5 FROM generate_series(1, 4); INSERT INTO nested VALUES (200, 1), (300, 1)",
+        DATABASE,
+    )
+    rows = "pg_partitioned_table_default_estimated_rows"
+    found = page_when(database, lambda page: value_of(page, rows, schemaname="stray") == 16 + 6)
+    shown = {had["relname"]: value for had, value in found.series(rows, datname=DATABASE, schemaname="stray")}
+    assert shown == {"plain": 16, "nested": 6}
+    database.execute("DROP SCHEMA stray CASCADE", DATABASE)

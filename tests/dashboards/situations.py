@@ -116,6 +116,7 @@ PARTITIONED = """
     SET ROLE deploy;
     CREATE TABLE visits (id int PRIMARY KEY) PARTITION BY RANGE (id);
     CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (10000);
+    CREATE TABLE visits_rest PARTITION OF visits DEFAULT;
     INSERT INTO visits SELECT generate_series(1, 5000);
     ANALYZE visits_1;
     CREATE PUBLICATION visits FOR TABLE visits;
