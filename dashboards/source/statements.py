@@ -22,7 +22,7 @@ ONE_ROW = {
 }
 """Links to a statement from its series, and from its row in a table."""
 
-NAMED = '{<database>, queryid!="other"}'
+NAMED = '{<database>, queryid!~"other|pgvigil"}'
 
 
 def with_text(expression: str, scope: str = "database") -> str:

@@ -315,7 +315,7 @@ def _each(metric: str) -> Query:
 
 
 def _written(metric: str) -> str:
-    named = '{<database>, queryid!="other"}'
+    named = '{<database>, queryid!~"other|pgvigil"}'
     return f"sum by (instance, datname, usename, queryid) (increase({metric}{named}[$__range]))"
 
 
