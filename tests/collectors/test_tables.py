@@ -421,6 +421,45 @@ def test_an_index_serves_a_foreign_key_when_a_delete_from_the_parent_uses_it(dat
         database.execute("DROP TABLE child, parent", DATABASE)
 
 
+BY_PARTITION = """
+    CREATE SCHEMA leaves; SET search_path = leaves;
+    CREATE TABLE parent (a int PRIMARY KEY) PARTITION BY RANGE (a);
+    CREATE TABLE parent_1 PARTITION OF parent FOR VALUES FROM (0) TO (10);
+    CREATE TABLE parent_2 PARTITION OF parent FOR VALUES FROM (10) TO (20);
+    CREATE TABLE child (gone int, b int, a int, CONSTRAINT key FOREIGN KEY (a) REFERENCES parent)
+        PARTITION BY RANGE (b);
+    ALTER TABLE child DROP COLUMN gone;
+    CREATE TABLE child_1 PARTITION OF child FOR VALUES FROM (0) TO (10);
+    CREATE TABLE child_2 PARTITION OF child FOR VALUES FROM (10) TO (20) PARTITION BY LIST (b);
+    CREATE TABLE child_2_1 PARTITION OF child_2 FOR VALUES IN (11);
+    INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1, 1), (11, 1);
+"""
+
+INDEXES: list[tuple[str, bool]] = [
+    # what is made of indexes, one after the other, and whether the key has one then in every partition
+    ("CREATE INDEX of_1 ON child_1 (a)", False),
+    ("CREATE INDEX of_2_1 ON child_2_1 (a) WHERE a IS NOT NULL", True),
+    ("CREATE TABLE child_3 PARTITION OF child FOR VALUES FROM (20) TO (30)", False),
+    ("CREATE INDEX of_3 ON child_3 (a)", True),
+    ("DROP INDEX of_2_1", False),
+    ("CREATE INDEX of_2 ON child_2 (a)", True),
+    ("CREATE INDEX whole ON ONLY child (a)", True),
+    ("DROP INDEX whole, of_1, of_2, of_3", False),
+    ("CREATE INDEX whole ON child (a)", True),
+]
+
+
+def test_indexes_of_all_partitions_serve_a_foreign_key_as_one_of_the_whole_does(database: Cluster) -> None:
+    database.execute(BY_PARTITION, DATABASE)
+    for statement, has_index in INDEXES:
+        database.execute(f"SET search_path = leaves; {statement}", DATABASE)
+        found = page_of(database)
+        named = [had["relname"] for had, _ in found.series("pg_foreign_key_without_index_bytes", schemaname="leaves")]
+        assert named == ([] if has_index else ["child"]), statement
+        assert found.value("pg_schema_foreign_keys_without_index", schemaname="leaves") == len(named), statement
+    database.execute("DROP SCHEMA leaves CASCADE", DATABASE)
+
+
 def test_an_index_without_the_equality_of_a_foreign_key_does_not_serve_it(database: Cluster) -> None:
     database.execute(
         "CREATE TABLE parent (a jsonb PRIMARY KEY); CREATE TABLE child (a jsonb REFERENCES parent);"
