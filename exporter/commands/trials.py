@@ -13,6 +13,7 @@ from exporter.literals import without_literals
 from exporter.planning.plan import Job
 from exporter.report import JobStatus, Report
 from exporter.samples.convert import missing_columns
+from exporter.scrape.statement_texts import COLLECTOR
 from exporter.scrape.target import Target
 
 _SCRAPE_SECONDS = 120.0
@@ -81,16 +82,20 @@ class _Look:
 
 
 async def try_collectors(target: Target, server: Connector) -> tuple[Report, tuple[Trial, ...]]:
-    """Scrape once, then compare the columns of every query, also of those that returned no rows."""
+    """Scrape once, with the texts of statements, then compare the columns of all queries, with rows or without."""
     try:
         report = await target.scrape(_SCRAPE_SECONDS)
+        listed = await target.texts.read()
     finally:
         await target.close()
     if not report.up:
         raise ConnectError(report.down_reason or "other", "the server was lost while its collectors were tried")
     denied = {(status.collector, status.datname) for status in report.jobs if status.reason == "permission"}
     looks = await _looks(target.plan.jobs, denied, server) if isinstance(server, Postgres) else {}
-    return report, tuple(_trial(status, looks) for status in report.jobs)
+    trials = [_trial(status, looks) for status in report.jobs]
+    if listed.statements and listed.note:
+        trials.append(Trial(COLLECTOR, "", 0, 0.0, listed.note))
+    return report, tuple(trials)
 
 
 async def _looks(

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exporter.connections.session import Session
-from exporter.errors import DatabaseError
 from exporter.planning.plan import Job
 from exporter.planning.statement_filter import StatementFilter
 from exporter.samples.ledger import Key, key_columns
 from exporter.samples.model import Columns
 from exporter.samples.shared_series import SharedSeries
+from exporter.scrape.cost_reader import CostReader
 from exporter.scrape.parts import Parts
-from exporter.scrape.server_cost import OUR_TEXTS
 
 _OF_STATEMENTS = frozenset({"userid", "dbid", "queryid"})
 """Columns of the key of a ledger that is about statements."""
@@ -22,6 +21,7 @@ class StatementSharing:
 
     def __init__(self, parts: Parts, excluded: StatementFilter) -> None:
         self._parts = parts
+        self._costs = CostReader(parts)
         self._filter = excluded
         self._excluded = SharedSeries()
         self._names_version = 0
@@ -44,9 +44,7 @@ class StatementSharing:
             return excluded
         costs, role = self._parts.costs, self._parts.discovery.role
         costs.see(table, role, None if stale is None else key_columns(job, stale))
-        if await self._learn(job, session):
-            per_database = {each.collector.name for each in self._parts.schedule.plan.jobs if each.datname}
-            costs.update(self._parts.discovery.names, per_database, self._parts.clock())
+        await self._costs.read(job, session)
         return replace(excluded, role=role, own=costs.own)
 
     def _excluded_now(self) -> SharedSeries:
@@ -62,19 +60,3 @@ class StatementSharing:
                     self._parts.log.warning("%s matches nothing: %s", setting, ", ".join(patterns))
             self._unmatched = unmatched
         return self._excluded
-
-    async def _learn(self, job: Job, session: Session) -> bool:
-        """Read the texts of our role's new statements; return whether nothing went wrong."""
-        costs, discovery = self._parts.costs, self._parts.discovery
-        schema = discovery.schema(job)
-        if not schema or not (missing := costs.missing(self._parts.clock())):
-            return True
-        sql = OUR_TEXTS.replace("{schema}", schema)
-        try:
-            answer = await session.fetch(sql, job.collector.timeout, discovery.role, [*map(str, missing)])
-        except DatabaseError as error:  # the statements themselves have been collected
-            extra = {"collector": job.collector.name, "reason": error.reason}
-            self._parts.log.warning("cost of our own statements is unknown: %s", error, extra=extra)
-            return False
-        costs.learn({row["queryid"]: row["query"] for row in answer.rows})
-        return True

@@ -18,6 +18,7 @@ from exporter.report import JobStatus
 from exporter.samples.label_escaping import label_text
 from exporter.samples.model import Family, Samples
 from exporter.scrape.parts import Parts
+from exporter.scrape.statement_reads import statement_texts
 from exporter.sql import signed
 from exporter.statement_text import shortened
 
@@ -49,6 +50,8 @@ MOST_SHARE = 0.001
 
 COLLECTOR = "statement_texts"
 """Name of these look-ups among the collectors."""
+
+_SIGNED = signed(STATEMENT_TEXTS, COLLECTOR)
 
 NO_TEXT = "(text not available)"
 """Stands for a text that the server does not have, or no longer."""
@@ -232,12 +235,12 @@ class StatementReader:
         """Read the texts that are missing; the note says why they cannot be read."""
         async with self._reading:
             schema = self._parts.discovery.schema(job)
-            sql = signed(STATEMENT_TEXTS.replace("{schema}", schema or ""), COLLECTOR)
+            sql = _SIGNED.replace("{schema}", schema or "")
             if not schema or self._parts.pool.budget.still_runs(sql, job.database):
                 return
             if missing := self._texts.missing(members(samples), self._parts.clock()):
                 try:
-                    await self._read(sql, job.database, missing)
+                    await self._read(job, missing)
                 except DatabaseError as error:
                     self._note = f"The texts cannot be read: {error}"
                     self._errors[error.reason] += 1
@@ -245,15 +248,10 @@ class StatementReader:
                 else:
                     self._note, self._failures = "", 0
 
-    async def _read(self, sql: str, database: str, missing: Sequence[Key]) -> None:
+    async def _read(self, job: Job, missing: Sequence[Key]) -> None:
         """Read some texts."""
-        async with self._session(database) as session:
-            began = self._parts.clock()
-            try:
-                rows = await session.rows(sql, TIMEOUT, sorted({queryid for *_, queryid in missing}))
-            finally:
-                self._took = self._parts.clock() - began
-                self._seconds += self._took
+        queryids = sorted({queryid for *_, queryid in missing})
+        rows = await statement_texts(self._parts, job, self._session(job.database), _SIGNED, TIMEOUT, queryids)
         databases = self._parts.discovery.names.text("database", [row["dbid"] for row in rows])
         users = self._parts.discovery.names.text("role", [row["userid"] for row in rows])
         found: dict[Key, str | None] = {}
@@ -273,7 +271,12 @@ class StatementReader:
                 if error.reason != "too_many_connections" or not server or server.database != database:
                     raise
                 session = await stack.enter_async_context(pool.main.used(TIMEOUT))
-            yield session
+            began = self._parts.clock()
+            try:
+                yield session
+            finally:
+                self._took = self._parts.clock() - began
+                self._seconds += self._took
 
     def read_newcomers(self) -> None:
         """Begin to read the texts of statements that are new on the page; the next page has them."""

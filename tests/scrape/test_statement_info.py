@@ -3,11 +3,14 @@
 import asyncio
 import re
 import time
+from collections.abc import Callable
 
+import pytest
 from clients import client
 from fake_session import FakeServer, collector, job, scraping
 from pages import MONITOR, Page, catalog, named, scraped, target
 from patience import until
+from serving import run
 from virtual_time import in_virtual_time
 
 from exporter.catalog.model import Catalog, Collector
@@ -91,6 +94,58 @@ async def test_no_literal_is_on_the_page(server18: Cluster) -> None:
     texts = " ".join(labels["query"] for labels, _ in found.series(INFO))
     assert "CREATE ROLE planted PASSWORD ?" in texts
     assert re.search(r"COPY \(SELECT [?$]\d*\) TO PROGRAM \?", texts)
+
+
+COUNTED = r"""
+SET pg_stat_statements.track = 'all';
+DO $$ BEGIN
+  EXECUTE format('CREATE TABLE %I (a int)', 'caf' || chr(233));
+  EXECUTE format('SELECT count(*) FROM %I', 'caf' || chr(233));
+END $$
+"""
+"""Makes a statement with a byte that is no UTF-8, where the database takes it."""
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+async def test_a_byte_of_another_encoding_costs_no_other_text(
+    cluster: Callable[..., Cluster], major: int, encoding: str
+) -> None:
+    """PostgreSQL then tells no text in this database, but all of them in one that has SQL_ASCII."""
+    server = cluster(major)
+    made = "CREATE DATABASE {} TEMPLATE template0 ENCODING '{}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    for name, its in (("till", "SQL_ASCII"), ("home", encoding)):
+        server.execute(made.format(name, its))
+    server.execute("CREATE EXTENSION pg_stat_statements", "home")
+    server.execute(COUNTED, "till")
+    server.execute('SELECT 1 AS "\u20ac"')
+    watched = target(server.dsn("home", user=MONITOR), statements(200), statement_text_length=160)
+    try:
+
+        async def refused() -> Page | None:
+            found = await scraped(watched)
+            watched.texts.read_newcomers()
+            failed = [value for _, value in found.series("pgvigil_collector_success", collector="statement_texts")]
+            return found if failed == [0] else None
+
+        found: Page = await until(refused)
+        assert found.series(INFO) == []
+        assert "ENCODING 'SQL_ASCII'" in (await watched.texts.read()).note
+        checked = run("check", dsn=server.dsn("home", user=MONITOR)).stdout
+        assert re.search(r"failed +statement_texts +The texts cannot be read: .* ENCODING 'SQL_ASCII'", checked)
+        server.execute("CREATE EXTENSION pg_stat_statements", "till")
+    finally:
+        await watched.close()
+    watched = target(server.dsn("home", user=MONITOR), statements(200), statement_text_length=160)
+    try:
+        found = await with_texts(watched, 'FROM "caf')
+        assert [labels["query"] for labels, _ in found.series(INFO) if "\u20ac" in labels["query"]]
+        await until(lambda: _has_costs(watched))
+    finally:
+        await watched.close()
+
+
+async def _has_costs(of: Target) -> bool:
+    return bool((await scraped(of)).series("pgvigil_collector_server_seconds_total", collector="statements"))
 
 
 async def test_without_a_length_there_is_no_text(server18: Cluster) -> None:
