@@ -100,5 +100,7 @@ class Report:
     """Incidents recorded so far, by kind."""
     kind: Kind = "postgresql"
     rounds: Rounds = field(default_factory=Rounds)
+    closed: tuple[str, ...] = ()
+    """Databases that are not visited for want of the privilege CONNECT."""
     login: Login | None = None
     """None when none was tried lately."""

@@ -122,15 +122,6 @@ SELECT name,
  WHERE name = ANY ($1::text[])
 """
 
-_DATABASES = """
-SELECT datname::text AS name,
-       has_database_privilege(oid, 'CONNECT') AS open
-  FROM pg_catalog.pg_database
- WHERE datallowconn
-   AND NOT datistemplate
- ORDER BY datname
-"""
-
 _OFFERS = """
 SELECT a.name::text AS name,
        a.default_version AS default,
@@ -151,9 +142,8 @@ async def ask(postgres: Postgres, extensions: Collection[str], database_filter: 
         [role] = await session.rows(_ROLE, _TIMEOUT)
         memberships = await session.rows(_MEMBERSHIPS, _TIMEOUT, ROLES)
         settings = await session.rows(_SETTINGS, _TIMEOUT, SETTINGS)
-        present = await session.rows(_DATABASES, _TIMEOUT)
+        directory = await session.directory(_TIMEOUT)
         offers = {vitals.database: await _offers(session, extensions)}
-    databases = [row for row in present if database_filter.accepts(row["name"])]
     answers = Answers(
         version=vitals.version,
         database=vitals.database,
@@ -162,11 +152,11 @@ async def ask(postgres: Postgres, extensions: Collection[str], database_filter: 
         memberships={row["name"] for row in memberships},
         rights={row["name"] for row in memberships if row["inherited"]},
         settings={row["name"]: Setting(row["value"], row["source"], row["pending_restart"]) for row in settings},
-        closed=tuple(row["name"] for row in databases if not row["open"]),
-        idle_patterns=database_filter.unmatched(row["name"] for row in present),
+        closed=tuple(filter(database_filter.accepts, directory.closed)),
+        idle_patterns=database_filter.unmatched(directory.databases.values()),
         extensions=offers,
     )
-    others = [row["name"] for row in databases if row["open"] and row["name"] != vitals.database]
+    others = [name for name in filter(database_filter.accepts, directory.connectable) if name != vitals.database]
     return await _with_others(answers, others, postgres, extensions)
 
 

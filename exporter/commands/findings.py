@@ -9,7 +9,7 @@ from typing import Literal
 
 from exporter.catalog.by_version import OLDEST
 from exporter.commands.answers import MONITOR, RESERVED, Answers, ConsoleAnswers, Offer
-from exporter.commands.grants import PROVIDERS
+from exporter.planning.database_filter import PROVIDERS
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]

@@ -3,10 +3,8 @@
 import re
 
 from exporter.errors import SettingsError
+from exporter.planning.database_filter import PROVIDERS
 from exporter.sql import literal, quoted
-
-PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
-"""Databases that managed services keep to themselves: no user can be let in."""
 
 _LONGEST_NAME_BYTES = 63
 """PostgreSQL cuts longer names short."""

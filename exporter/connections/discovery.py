@@ -11,7 +11,7 @@ from exporter.connections.pool import Pool
 from exporter.connections.session import Contents, Directory, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
-from exporter.planning.database_filter import DatabaseFilter
+from exporter.planning.database_filter import PROVIDERS, DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, lock_entries, plan
 from exporter.planning.server import Server
@@ -29,6 +29,9 @@ TIMEOUT = 5.0
 
 NAMES_TIMEOUT = 1.0
 """Timeout of a look-up of names, in seconds: a job waits for it, and OIDs stand in for names that are late."""
+
+_MOST_LOGGED = 10
+"""Upper bound on the databases that one line of the log names."""
 
 _NEVER = float("-inf")
 
@@ -49,6 +52,8 @@ class Discovery:
         """None before the first answer."""
         self.role = 0
         """OID of the role that we connect as."""
+        self.closed: tuple[str, ...] = ()
+        """Databases that are to be looked into, and that the role lacks the privilege to connect to."""
         self.learning = asyncio.Lock()
         """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
@@ -131,11 +136,16 @@ class Discovery:
         self._note_contents(database, contents)
 
     def _chosen(self, directory: Directory) -> tuple[str, ...]:
-        """Choose the databases to look into, and log patterns that match none when that is news."""
+        """Choose the databases to look into; log what is news: patterns without a match, databases closed to us."""
         idle = self._databases.unmatched(directory.databases.values())
         if new := set(idle) - set(self._idle_patterns):
             self._log.warning("no database matches %s", ", ".join(sorted(new)))
         self._idle_patterns = idle
+        others = set(directory.closed) - {*PROVIDERS, self.server.database if self.server else ""}
+        closed = tuple(sorted(filter(self._databases.accepts, others)))
+        if unseen := [name for name in closed if name not in self.closed]:
+            self._log.warning("databases not visited: CONNECT was not granted", extra={"datname": _some(unseen)})
+        self.closed = closed
         return tuple(name for name in directory.connectable if self._databases.accepts(name))
 
     @property
@@ -226,3 +236,9 @@ class Discovery:
     def _left(self, deadline: float) -> float:
         """Return the seconds until a deadline, enough for one round trip at least."""
         return max(deadline - self._clock(), 0.1)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Join names, of many the first ones."""
+    more = len(names) - _MOST_LOGGED
+    return ", ".join(names[:_MOST_LOGGED]) + (f" and {more} more" if more > 0 else "")

@@ -52,11 +52,11 @@ _BYTES = (
 
 _DIRECTORY = f"""
 SELECT oid, datname::text AS name, {_BYTES.format("datname")}, true AS is_database,
-       datallowconn AND NOT datistemplate AND datconnlimit <> -2
-       AND has_database_privilege(oid, 'CONNECT') AS connectable
+       datallowconn AND NOT datistemplate AND datconnlimit <> -2 AS is_open,
+       has_database_privilege(oid, 'CONNECT') AS may_connect
   FROM pg_catalog.pg_database
  UNION ALL
-SELECT oid, rolname::text, {_BYTES.format("rolname")}, false, false
+SELECT oid, rolname::text, {_BYTES.format("rolname")}, false, false, false
   FROM pg_catalog.pg_roles
  ORDER BY is_database DESC, bytes
 /* pgvigil:directory */"""  # noqa: S608  # both columns are our own
@@ -173,7 +173,10 @@ class PostgresSession(Session):
             names[row["is_database"]][row["oid"]] = row["name"]
             if row["is_database"]:
                 self._spelled[row["name"]] = decoder()(row["bytes"])
-        return Directory(names[True], names[False], tuple(row["name"] for row in answer.rows if row["connectable"]))
+        found = [row for row in answer.rows if row["is_open"]]
+        connectable = tuple(row["name"] for row in found if row["may_connect"])
+        closed = tuple(row["name"] for row in found if not row["may_connect"])
+        return Directory(names[True], names[False], connectable, closed)
 
     async def contents(self, timeout: float) -> Contents:
         """Read which extensions this database has, and whether it has tables."""

@@ -48,6 +48,8 @@ class Directory:
     databases: Mapping[int, str]
     roles: Mapping[int, str]
     connectable: tuple[str, ...]
+    closed: tuple[str, ...] = ()
+    """Databases that allow connections, but not from the role: it lacks the privilege CONNECT."""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def _metric(name: str, text: str, labels: tuple[str, ...], also: str | None) -> 
     return Metric.model_validate({"name": name, "type": kind, "help": text, "labels": labels, "also": also})
 
 
+_MOST_CLOSED = 100
+"""Upper bound on the databases without the privilege CONNECT that have a series: a host of many tenants has more."""
+
 _OF_JOB = ("collector", "datname")
 
 _POSTGRESQL = _Per[Report]((), lambda scrape: scrape.whole("postgresql"))
@@ -73,6 +76,12 @@ def _down_reasons(report: Report) -> Mapping[str, int]:
 
 def _login_reasons(report: Report) -> Mapping[str, int]:
     return {reason: int(reason == report.login.reason) for reason in CONNECT_REASONS} if report.login else {}
+
+
+def _closed(report: Report) -> Mapping[str, int]:
+    """Count the databases without the privilege: one each, and beyond a page's worth all others under no name."""
+    named, others = report.closed[:_MOST_CLOSED], report.closed[_MOST_CLOSED:]
+    return dict.fromkeys(named, 1) | ({"": len(others)} if others else {})
 
 
 def _rest(job: JobStatus) -> tuple[Rest, ...]:
@@ -239,6 +248,15 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         "pgvigil_database_login_seconds_total",
         "Time of logins to databases other than the DSN's in seconds, less the round trips. Part of the cost budget.",
         lambda report: report.rounds.login_seconds,
+    ),
+    _POSTGRESQL.each(
+        "datname",
+        "pgvigil_database_closed",
+        "1 for a database that is not visited because the role lacks the privilege CONNECT: its tables and indexes have"
+        " no series. Grant it (pgvigil check) or exclude the database. No series for excluded databases and those that"
+        f" a managed service keeps to itself. Beyond {_MOST_CLOSED} databases the others are counted under an empty"
+        " datname.",
+        _closed,
     ),
     _TARGET.one(
         "pgvigil_database_visit_interval_seconds",

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+PROVIDERS = ("rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
+"""Databases that managed services keep to themselves: no user can be let in."""
+
 
 @dataclass(frozen=True)
 class DatabaseFilter:

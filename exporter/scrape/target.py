@@ -251,6 +251,7 @@ class Target:
             incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
             kind=self.kind,
             rounds=parts.schedule.rounds(),
+            closed=parts.discovery.closed if with_jobs else (),
             login=self._login_probe.latest if parts.health.is_up else None,
         )
 

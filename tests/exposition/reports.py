@@ -49,6 +49,7 @@ FEW_DATABASES = Report(
     costs={("statements", ""): ServerCost(1.5, 200), ("tables", "app"): ServerCost(0.5, 20)},
     incidents={"lock_wait": 1, "down": 0},
     rounds=Rounds(visits=8, login_seconds=0.0625, interval=60.0),
+    closed=("payroll",),
     login=Login(False, 3.0, "timeout"),
 )
 """A server that is up: jobs with and without results, errors, cuts and costs."""
