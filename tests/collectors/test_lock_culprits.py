@@ -269,8 +269,9 @@ async def test_the_lock_table_is_as_full_as_it_has_objects(shop: Cluster) -> Non
             full = page_of(shop)
     finally:
         shop.execute("DROP TABLE parts")
-    assert abs(read - before) <= 45
-    assert entries(full) - read == pytest.approx(3000, abs=5)
+    ours = 20  # a query of the exporter's other connection locks more relations than fit into its fast path
+    assert abs(read - before) <= 45 + ours
+    assert entries(full) - read == pytest.approx(3000, abs=5 + ours)
     assert full.value("pg_lock_entries", locktype="advisory", mode="ExclusiveLock", granted="true") == 3000
 
 
