@@ -39,7 +39,7 @@ def dashboard() -> Dashboard:
         description="Which statements take the database's time, what runs now, and what became slower than before. "
         "The exporter's page /statements has their texts.",
         variables=variables.server(variables.datname(), variables.topk()),
-        rows=(_time(), _running(), _slower(), _scans(), _taken(), _trust()),
+        rows=(_time(), _running(), _slower(), _scans(), _functions(), _taken(), _trust()),
     )
 
 
@@ -381,6 +381,33 @@ def _scans() -> Row:
                 empty="no table is read in full",
                 ranked=True,
                 width=14,
+            ),
+        ),
+        collapsed=True,
+    )
+
+
+def _functions() -> Row:
+    function = "instance, datname, schemaname, funcname, arguments"
+    metric = "pg_function_self_seconds_total"
+    return Row(
+        "Which functions take the time?",
+        (
+            timeseries(
+                "functions",
+                "Time in functions",
+                "Sessions that execute each function and its statements, on average, without other functions that it calls. "
+                "Those that took most in all that is shown.",
+                Query(
+                    leading(
+                        f"sum by ({function}) (rate({metric}{{<database>}}[$__rate_interval]))",
+                        f"sum by ({function}) (increase({metric}{{<database>}}[$__range] @ end())) > 0",
+                    ),
+                    "{{schemaname}}.{{funcname}}({{arguments}}) in {{datname}} on {{instance}}",
+                ),
+                unit="short",
+                empty="no function was called, or track_functions is none",
+                stack="normal",
             ),
         ),
         collapsed=True,
