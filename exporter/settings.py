@@ -169,7 +169,8 @@ class Settings(Connection, BaseSettings):
         160,
         ge=0,
         le=1000,
-        description="Characters of a statement's text in `pg_statement_info` at most; 0 for no texts on the page.",
+        description="Characters of a statement's text on the page at most (`pg_statement_info`,"
+        " `pg_lock_blocker_statement_info`); 0 for none.",
     )
     sample_interval: float = Field(
         1.0,
