@@ -46,10 +46,10 @@ def test_a_name_of_another_encoding_hides_no_database_and_no_role(cluster: Calla
     server.execute('CREATE DATABASE "café"', "latin")
     server.execute('CREATE ROLE "café" LOGIN CONNECTION LIMIT 5', "latin")
     found = page(server.dsn(user=MONITOR))
-    connectable = {"postgres", "template1", "latin", "caf\N{REPLACEMENT CHARACTER}"}
+    connectable = {"postgres", "template1", "latin", "caf\N{REPLACEMENT CHARACTER}e9"}
     assert {labels["datname"] for labels, _ in found.series("pg_database_connections")} == connectable
     assert {labels["datname"] for labels, _ in found.series("pg_database_xid_age")} == connectable | {"template0"}
-    assert found.value("pg_roles_connection_limit", rolname="caf\N{REPLACEMENT CHARACTER}") == 5
+    assert found.value("pg_roles_connection_limit", rolname="caf\N{REPLACEMENT CHARACTER}e9") == 5
     assert found.value("pg_roles_connections", rolname=MONITOR) >= 1
 
 
