@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from exporter.catalog.model import Metric
 from exporter.samples.label_escaping import escaped, label_text
-from exporter.samples.ledger import Account, Key, Ledger, Row
+from exporter.samples.ledger import Account, Ledger
 from exporter.samples.model import Family
 from exporter.watch.statement_matching import OTHER, Statement
 
@@ -42,7 +42,8 @@ STATEMENT_SECONDS = Metric(
     type="counter",
     help="Seconds that active client sessions spent on the statement, by wait event, sampled between scrapes. The rate"
     " is the average number of active sessions. wait_event_type is CPU for no wait; statements without series of their"
-    ' own in pg_statements_* are queryid="other". Where a session shows no identifier, its text tells the statement.',
+    ' own in pg_statements_* are queryid="other", of no database and user. Where a session shows no identifier, its'
+    " text tells the statement.",
     column="seconds",
     labels=("datname", "usename", "queryid", "wait_event_type", "wait_event"),
 )
@@ -124,7 +125,7 @@ class ApplicationSeconds:
     def family(self, now: float) -> Family:
         """Return one series for each application and wait event type that it has had."""
         account = self._account(now)
-        spent_by = {str(name): spent for name, spent in account.members.items()}
+        spent_by = {str(part[0]): spent for part, spent in account.members.items() if isinstance(part, tuple)}
         if len(self._seconds) >= _REMEMBERED:
             self._seconds = {name: spent for name, spent in self._seconds.items() if name in spent_by}
             self._account(now)  # one that comes back then counts from zero
@@ -133,8 +134,7 @@ class ApplicationSeconds:
         return _family(spent_by)
 
     def _account(self, now: float) -> Account:
-        rows: dict[Key, Row] = {(name,): tuple(spent) for name, spent in self._seconds.items()}
-        return self._ledger.update(rows, now, part_of={(name,): name for name in self._seconds})
+        return self._ledger.update({(name,): tuple(spent) for name, spent in self._seconds.items()}, now)
 
 
 def _family(spent_by: Mapping[str, tuple[float, ...]]) -> Family:

@@ -146,3 +146,18 @@ def test_statements_that_are_known_as_ours_later_move_and_nothing_falls() -> Non
         assert after == {"10,3": 0, "11,1": 9, "pgvigil": 13, "other": 1, "": 23}
 
     in_virtual_time(scenario())
+
+
+async def test_every_statement_of_ours_is_known_by_its_tag(server: Cluster) -> None:
+    """The driver asks none of its own either, which it does about types that it does not know."""
+    server.execute("SELECT pg_stat_statements_reset()")
+    watched = target(server.dsn(user=MONITOR))
+    try:
+        await scraped(watched)
+        await scraped(watched)
+    finally:
+        await watched.close()
+    texts = server.query(
+        "SELECT query FROM pg_stat_statements WHERE userid = $1::regrole AND query NOT LIKE '%pgvigil:%'", MONITOR
+    )
+    assert [text for (text,) in texts] == []

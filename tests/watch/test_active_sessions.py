@@ -113,6 +113,17 @@ def test_names_with_numbers_are_forgotten_and_no_second_is_lost(monkeypatch: pyt
     assert before['application_name="web",wait_event_type="CPU"'] == 5 * 491
 
 
+@pytest.mark.parametrize("name", ["pgvigil", "", "other"])
+def test_no_name_of_an_application_is_lost(name: str) -> None:
+    seconds = ApplicationSeconds()
+    seconds.add(activity(application=name), 3)
+    seconds.add(activity(application="web"), 4)
+    assert values(seconds.family(0.0)) == {
+        f'application_name="{name}",wait_event_type="Lock"': 3,
+        'application_name="web",wait_event_type="Lock"': 4,
+    }
+
+
 def test_an_application_named_other_is_among_the_others() -> None:
     seconds = ApplicationSeconds()
     seconds.add(activity(application='o"ther'), 1)
@@ -141,7 +152,7 @@ def test_the_sums_are_exactly_the_time_of_active_sessions() -> None:
                 "wait_event_type": kind,
                 "wait_event": event,
                 "usesysid": 10,
-                "application_name": f"app {chance.randrange(60)}",
+                "application_name": chance.choice(["pgvigil", *(f"app {number}" for number in range(60))]),
                 "query": b"SELECT 1",
                 "queryid": chance.choice([None, *range(40)]),
                 "sessions": chance.randrange(4),
