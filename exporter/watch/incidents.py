@@ -95,7 +95,12 @@ def troubles(look: Look, late: Sequence[JobStatus], lock_wait: float, connection
     """
     found: dict[IncidentKind, str] = {}
     if look.longest_wait >= lock_wait:
-        found["lock_wait"] = f"{look.lock_waiters} sessions wait for locks, one for {look.longest_wait:.0f} s"
+        who = (
+            "1 session waits for a lock"
+            if look.lock_waiters == 1
+            else f"{look.lock_waiters} sessions wait for locks, one"
+        )
+        found["lock_wait"] = f"{who} for {look.longest_wait:.0f} s"
     if look.slots and look.sessions >= connections * look.slots:
         found["connections"] = f"{look.sessions} client sessions of {look.slots} unreserved connections"
     if late:
