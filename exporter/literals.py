@@ -11,7 +11,7 @@ _LITERAL = re.compile(
         | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|\\?$)  # \' ends it or not, by a setting: hide the rest
         | (?P<tag>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$).*?(?:(?P=tag)|$)
       )
-    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)
+    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
     | (?P<number>\d[\w.]*)
     """,
     re.VERBOSE | re.DOTALL,

@@ -19,7 +19,7 @@ EVENT = "wait_event_type, wait_event"
 LAST_WEEK = " offset 1w"
 
 NEVER = "not called in the time shown, or without a series of its own"
-UNSEEN = "not seen running, without a series of its own, or PostgreSQL 13"
+UNSEEN = "not seen running, or without a series of its own"
 IDLE = "nobody is at it"
 SERVER = (of_series("pg-instance", "This server", instance="instance"),)
 

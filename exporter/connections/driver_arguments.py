@@ -108,7 +108,8 @@ def _refuse_open_key(known: Mapping[str, str]) -> None:
     """Refuse a private key that others may read, as libpq does; the file of the certificate may hold it as well."""
     folder = home() / ".postgresql"
     cert, key = known.get("sslcert", folder / "postgresql.crt"), known.get("sslkey", folder / "postgresql.key")
-    if known.get("sslmode") == "disable" or known.get("host", "").startswith("/") or not os.access(cert, os.R_OK):
+    is_socket = known.get("host", "/").startswith("/") and "hostaddr" not in known
+    if known.get("sslmode") == "disable" or is_socket or not os.access(cert, os.R_OK):
         return
     name, file = ("sslkey", Path(key)) if Path(key).is_file() else ("sslcert", Path(cert))
     if not file.is_file() or (name == "sslcert" and _PRIVATE not in file.read_bytes()):

@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter.connections.discovery import TIMEOUT
 from exporter.connections.session import Session
-from exporter.errors import ConnectError, QueryError
+from exporter.errors import DatabaseError, QueryError
 from exporter.planning.plan import Job
 from exporter.scrape.parts import Parts
 from exporter.sql import quoted, signed
@@ -32,8 +32,8 @@ _MOST_DATABASES = 3
 """Upper bound on the databases that are tried: each costs a login."""
 
 REMEDY = (
-    "a statement of another database has characters that this one's encoding lacks, and PostgreSQL then tells no text"
-    " at all. CREATE EXTENSION pg_stat_statements in a database with ENCODING 'SQL_ASCII': pgvigil reads them there"
+    "PostgreSQL cannot convert a statement of another database to the encoding of this one, and then tells no text at"
+    " all. CREATE EXTENSION pg_stat_statements in a database with ENCODING 'SQL_ASCII': pgvigil reads them there"
 )
 
 
@@ -81,7 +81,7 @@ async def _rows_there(
         async with parts.pool.borrowed(database, timeout=TIMEOUT) as session:
             found = (await session.contents(TIMEOUT)).extensions.get(job.collector.extension or "")
             return await session.rows(_in_schema(sql, quoted(found.schema)), timeout, *arguments) if found else None
-    except (ConnectError, QueryError) as error:
+    except DatabaseError as error:
         parts.log.info("texts of statements cannot be read: %s", error, extra={"datname": database})
         return None
 

@@ -46,7 +46,7 @@ GONE_SECONDS = 300.0
 """Seconds after which a text that the server did not have is asked for again."""
 
 MOST_SHARE = 0.001
-"""Share of a core that look-ups for the page may take: a dear one is followed by a longer pause."""
+"""Share of a core that look-ups for the page may take: one that takes long is followed by a longer pause."""
 
 COLLECTOR = "statement_texts"
 """Name of these look-ups among the collectors."""
@@ -190,7 +190,7 @@ class StatementReader:
         self._errors: Counter[str] = Counter()
         self._members: Mapping[Key, str] = {}
         self._members_of: tuple[Samples, int] | None = None
-        """What the members were read off."""
+        """Samples and version of the texts that the members come from."""
         self._info: tuple[tuple[Samples, int], Samples] | None = None
         """What the texts became, and of which statements and texts."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter.catalog.by_version import Version
 from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
 from exporter.connections.session import Session
@@ -49,6 +50,9 @@ _SILENT_SECONDS = 5.0
 
 _QUERY_IDS_SINCE = (14, 0)
 """Version of PostgreSQL from which pg_stat_activity has query_id."""
+
+_FOLDED_LISTS_SINCE = (18, 0)
+"""Version of PostgreSQL from which lists of constants count as one, however long they are."""
 
 _LOOKS = 9
 """Latest looks whose median cost decides the interval."""
@@ -135,7 +139,7 @@ class Watch:
         while True:
             started = self._clock()
             try:
-                self._sampler.choose(listed())
+                self._sampler.choose(listed(), folds_lists=self._is_since(_FOLDED_LISTS_SINCE))
                 await self._look(late())
             except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
@@ -160,17 +164,16 @@ class Watch:
         imposed = min(self._cost / budget, _LONGEST_INTERVAL_SECONDS) if budget else 0.0
         return imposed if imposed > self._options.interval else 0.0
 
-    @property
-    def _shows_statements(self) -> bool:
-        """Return whether sessions show their query identifier; False before the first scrape."""
-        return self._discovery.server is not None and self._discovery.server.version >= _QUERY_IDS_SINCE
+    def _is_since(self, version: Version) -> bool:
+        """Return whether the server has this version or a newer one; False before the first scrape."""
+        return self._discovery.server is not None and self._discovery.server.version >= version
 
     async def _look(self, late: Sequence[JobStatus]) -> None:
         self._took = 0.0
         try:
             async with self._pool.used(_TIMEOUT) as session:
                 started = self._clock()
-                sample = SAMPLE if self._shows_statements else SAMPLE_13
+                sample = SAMPLE if self._is_since(_QUERY_IDS_SINCE) else SAMPLE_13
                 rows = (await session.fetch(sample, _TIMEOUT, patience=_PATIENCE)).rows
                 self._took = self._clock() - started
                 look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause), self._names)

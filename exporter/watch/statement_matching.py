@@ -30,10 +30,17 @@ _LIST = re.compile(r"\?(?:,\?)+")
 _SPACE = re.compile(r"\s+")
 
 
-def comparable(text: str) -> str:
-    """Write a statement such that the text of pg_stat_statements and that of a session are the same."""
+def comparable(text: str, *, folds_lists: bool = False) -> str:
+    """Write a statement such that the text of pg_stat_statements and that of a session are the same.
+
+    Args:
+        text: either of them.
+        folds_lists: whether a list of constants is one, however long it is: so PostgreSQL 18 counts them.
+
+    """
     bare = _SPACE_BESIDE_SIGN.sub(r"\1", _PARAMETER.sub("?", without_literals(text)))
-    bare = _LIST.sub("?", _NEGATIVE.sub("?", bare))  # PostgreSQL 18 folds lists of constants
+    bare = _NEGATIVE.sub("?", bare)
+    bare = _LIST.sub("?", bare) if folds_lists else bare
     return _SPACE.sub(" ", bare).strip(" ;")
 
 
@@ -42,18 +49,24 @@ class StatementMatcher:
 
     def __init__(self) -> None:
         self._listed: Mapping[Statement, str] = {}
-        self._by_text: dict[tuple[str, str, str], Statement] = {}
+        self._folds_lists = False
+        self._by_text: dict[Statement, Statement] = {}
+        """Database, user and comparable text of each listed statement."""
         self._known: dict[tuple[str, str, bytes], Statement] = {}
         self._new_texts = 0
 
-    def begin(self, listed: Mapping[Statement, str]) -> None:
+    def begin(self, listed: Mapping[Statement, str], *, folds_lists: bool = False) -> None:
         """Begin a look, with the statements that are listed and their texts."""
         self._new_texts = 0
-        if listed is not self._listed:
-            self._listed = listed
-            self._known = {}
-            texts = [(statement, comparable(text)) for statement, text in listed.items() if text]
-            self._by_text = {(database, user, text): (database, user, key) for (database, user, key), text in texts}
+        if listed is self._listed and folds_lists == self._folds_lists:
+            return
+        known = {self._listed.get(found): text for (*_, text), found in self._by_text.items()}
+        known = known if folds_lists == self._folds_lists else {}
+        self._listed, self._folds_lists, self._known, self._by_text = listed, folds_lists, {}, {}
+        for statement, text in listed.items():
+            if text:
+                key = (*statement[:2], known.get(text) or comparable(text, folds_lists=folds_lists))
+                self._by_text[key] = OTHER if key in self._by_text else statement  # of two it may be either
 
     def statement(self, database: str, user: str, text: bytes) -> Statement:
         """Return the listed statement of a database and user with this text, or that of all others."""
@@ -66,5 +79,6 @@ class StatementMatcher:
                 return OTHER
             if len(self._known) >= _REMEMBERED:
                 self._known = {}
-            self._known[key] = self._by_text.get((database, user, comparable(text.decode(errors="replace"))), OTHER)
+            written = comparable(text.decode(errors="replace"), folds_lists=self._folds_lists)
+            self._known[key] = self._by_text.get((database, user, written), OTHER)
         return self._known[key]

@@ -135,10 +135,16 @@ class Sampler:
         self._looked_at: float | None = None
         self._read_at: float | None = None
 
-    def choose(self, listed: Mapping[Statement, str]) -> None:
-        """Give these statements series of their own; texts are empty while they are not known."""
+    def choose(self, listed: Mapping[Statement, str], *, folds_lists: bool = False) -> None:
+        """Give these statements series of their own.
+
+        Args:
+            listed: each with its text, which is empty while it is not known.
+            folds_lists: whether the server counts lists of constants as one.
+
+        """
         self._statements.choose(listed)
-        self._matcher.begin(listed)
+        self._matcher.begin(listed, folds_lists=folds_lists)
 
     def add(
         self, rows: Sequence[Mapping[str, Any]], now: float, interval: float = 1.0, names: Names | None = None

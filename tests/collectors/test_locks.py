@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
-from clients import client, waiting
+from clients import client, until, waiting
 from module_database import page_when
 from pages import MONITOR, catalog, named, page, scraped, target
 
@@ -250,6 +250,23 @@ async def test_a_superuser_has_no_connection_limit(cluster: Callable[..., Cluste
     assert found.value("pg_roles_connection_limit", rolname="web") == 1
     assert found.value("pg_database_connections", datname="few") >= 3
     assert found.value("pg_database_connection_limit", datname="few") == 1
+
+
+async def test_the_role_nearest_to_its_limit_comes_first(server: Cluster) -> None:
+    server.execute("CREATE ROLE capped LOGIN CONNECTION LIMIT 3")
+    first = Catalog((named(catalog(), "role_connections").model_copy(update={"limit": 1}),))
+    try:
+        async with AsyncExitStack() as stack:
+            for role in ("capped", *["postgres"] * 5):
+                session = await asyncpg.connect(server.dsn(user=role))
+                stack.callback(session.terminate)
+            watched = target(server.dsn(user=MONITOR), first)
+            found = await scraped(watched)
+            await watched.close()
+    finally:
+        await until(lambda: not server.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'capped'"))
+        server.execute("DROP ROLE capped")
+    assert [labels["rolname"] for labels, _ in found.series("pg_roles_connections")] == ["capped"]
 
 
 async def test_a_deadlock_is_counted(server: Cluster, table: str) -> None:

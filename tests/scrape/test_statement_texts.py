@@ -20,6 +20,8 @@ from exporter.statement_text import shortened
         ("ALTER ROLE app PASSWORD 's3cret'", "ALTER ROLE app PASSWORD ?"),
         ("SELECT 'it''s', E'a\\'b', U&'x', x'1F'", "SELECT ?, ?, U&?, ?"),
         ("SET work_mem = 64000", "SET work_mem = ?"),
+        ("UPDATE t SET tok$$ = 'abc$$hunter2'", "UPDATE t SET tok$$ = ?"),
+        ("SELECT sys$sess$x FROM v$session WHERE a = 5", "SELECT sys$sess$x FROM v$session WHERE a = ?"),
         ("SELECT 1.5e3 FROM t2 AS a1", "SELECT ? FROM t2 AS a1"),
         ("DO $body$ BEGIN PERFORM 's3cret'; END $body$", "DO ?"),
         ("DO $$ s3cret $$", "DO ?"),

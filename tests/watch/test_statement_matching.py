@@ -23,7 +23,7 @@ PAY: Statement = ("shop", "app", "11")
     ],
 )
 def test_it_is_the_same_statement(listed: str, running: str) -> None:
-    assert comparable(listed) == comparable(running)
+    assert comparable(listed, folds_lists=True) == comparable(running, folds_lists=True)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,28 @@ def test_a_text_belongs_to_its_database_and_user() -> None:
     assert matcher.statement("shop", "app", b"") == OTHER
 
 
+def test_lists_of_another_length_are_another_statement_before_18() -> None:
+    matcher = StatementMatcher()
+    listed = {PAY: "SELECT * FROM a WHERE id IN ($1, $2)"}
+    matcher.begin(listed)
+    assert matcher.statement("shop", "app", b"SELECT * FROM a WHERE id IN (1, 2)") == PAY
+    assert matcher.statement("shop", "app", b"SELECT * FROM a WHERE id IN (1)") == OTHER
+    matcher.begin(listed, folds_lists=True)
+    assert matcher.statement("shop", "app", b"SELECT * FROM a WHERE id IN (1)") == PAY
+
+
+def test_of_two_statements_with_one_text_neither_is_named() -> None:
+    """Tables of one name in two schemas."""
+    matcher = StatementMatcher()
+    ship, sell = ("shop", "app", "12"), ("shop", "app", "13")
+    matcher.begin({PAY: "SELECT $1 FROM orders", ship: "SELECT $1  FROM orders", sell: "SELECT $1 FROM sales"})
+    assert matcher.statement("shop", "app", b"SELECT 8 FROM orders") == OTHER
+    assert matcher.statement("shop", "app", b"SELECT 8 FROM sales") == sell
+    matcher.begin({PAY: "SELECT $1 FROM orders", sell: "SELECT $1 FROM sales"})
+    assert matcher.statement("shop", "app", b"SELECT 8 FROM orders") == PAY
+    assert matcher.statement("shop", "app", b"SELECT 8 FROM sales") == sell
+
+
 def test_what_is_listed_from_now_on_counts() -> None:
     matcher = StatementMatcher()
     matcher.begin({})
@@ -64,9 +86,9 @@ def test_a_text_that_may_be_cut_matches_none() -> None:
 def test_the_work_of_a_look_and_what_is_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
 
-    def counted(text: str) -> str:
+    def counted(text: str, *, folds_lists: bool) -> str:
         compared.append(text)
-        return comparable(text)
+        return comparable(text, folds_lists=folds_lists)
 
     monkeypatch.setattr(statement_matching, "comparable", counted)
     monkeypatch.setattr(statement_matching, "_REMEMBERED", 150)
@@ -76,5 +98,5 @@ def test_the_work_of_a_look_and_what_is_remembered_are_bounded(monkeypatch: pyte
         matcher.begin(listed)
         found = [matcher.statement("shop", "app", b"SELECT %d" % (look * 500 + number)) for number in range(500)]
         assert found.count(PAY) == 100
-    assert len(compared) == 1 + 5 * 100
+    assert len(compared) == 1 + 5 * 100  # those of what is listed are kept
     assert len(matcher._known) <= 150
