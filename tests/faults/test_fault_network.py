@@ -116,7 +116,7 @@ async def vital_and_main(server: Cluster) -> tuple[int, int]:
     found: dict[bool, int] = {}
 
     def both_idle() -> bool:
-        sql = "SELECT pid, query LIKE '%pgvigil:wait_sampler%' AS vital FROM pg_stat_activity"
+        sql = "SELECT pid, query LIKE '%AS lock_waiters%' AS vital FROM pg_stat_activity"
         rows = server.query(f"{sql} WHERE usename = $1 AND state = 'idle'", MONITOR)
         found.clear()
         found.update({row["vital"]: row["pid"] for row in rows})
