@@ -16,6 +16,7 @@ SETTINGS: Mapping[str, str] = {
     **FAST,
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_utility": "off",  # a migration that waited long is not an expensive statement
+    "track_functions": "pl",
     "track_io_timing": "on",
     "archive_mode": "on",
     "archive_command": "true",  # the demo takes no backups
