@@ -87,7 +87,14 @@ async def _index(server: Cluster) -> None:
     with suppress(asyncpg.DeadlockDetectedError):
         await sql(server, "deploy", "CREATE INDEX CONCURRENTLY accounts_balance ON pgbench_accounts (abalance)")
         await asyncio.sleep(20)
-    await sql(server, "deploy", "DROP INDEX CONCURRENTLY IF EXISTS accounts_balance")
+    await drop_index(server, "deploy", "accounts_balance")
+
+
+async def drop_index(server: Cluster, application: str, name: str) -> None:
+    """Drop an index, again where that met a build in a deadlock."""
+    while True:
+        with suppress(asyncpg.DeadlockDetectedError):
+            return await sql(server, application, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
 async def sql(server: Cluster, application: str, statement: str, database: str = DATABASE) -> None:
