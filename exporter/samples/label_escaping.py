@@ -46,7 +46,7 @@ def _text(value: Any) -> str:
         return value
     if value is None:
         return ""
-    if isinstance(value, bytes):  # the type "char"
+    if isinstance(value, bytes):  # the type "char", or a text of another database
         return value.decode(errors="replace")
     if isinstance(value, bool):
         return "true" if value else "false"
