@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField, expanded, faults, newest
 from exporter.catalog.sources import SOURCES, SourceName, tables, with_tables
@@ -170,13 +170,12 @@ class Collector(_Fact):
     statements: bool = False
     statement_texts: Annotated[tuple[LabelName, ...], Field(strict=False)] = ()
     """Labels that are texts of statements; their columns may be bytea."""
-    text_length: Annotated[int, Field(ge=0)] = 160
-    """Upper bound on the characters of these labels, which the settings decide."""
     transform: TransformName | None = None
     last_good: bool = True
     search_path: Literal["pg_catalog", "role"] = "pg_catalog"
     lenient: bool = False
     joins: bool = False
+    _text_length: int = PrivateAttr(default=160)
 
     @model_validator(mode="before")
     @classmethod
@@ -274,6 +273,11 @@ class Collector(_Fact):
         return self
 
     @property
+    def text_length(self) -> int:
+        """Upper bound on the characters of `statement_texts`; the settings decide it, not the file."""
+        return self._text_length
+
+    @property
     def metric_labels(self) -> tuple[str, ...]:
         """The labels that only some of the metrics have."""
         return tuple(dict.fromkeys(label for metric in self.metrics for label in metric.labels))
@@ -293,7 +297,9 @@ class Collector(_Fact):
         if not self.statement_texts:
             return self
         kept = tuple(each for each in self.metrics if length or not {*each.labels} & {*self.statement_texts})
-        return self.model_copy(update={"metrics": kept, "text_length": length})
+        copy = self.model_copy(update={"metrics": kept})
+        copy._text_length = length  # noqa: SLF001  # of its own class
+        return copy
 
     def sql_for(self, version: Version) -> str | None:
         """Choose the newest query that is not newer than this version, with its sources; None where there is none."""
