@@ -200,13 +200,14 @@ class BoundedTransport:
 class BoundedLoop:
     """An event loop, as the driver is given it: each connection that it opens is bounded."""
 
-    def __init__(self, require_auth: str, on_answer: Callable[[], None], loop: Any) -> None:
+    def __init__(self, require_auth: str, loop: Any) -> None:
         self.inbound: Inbound | None = None
         """The bounds of the latest connection."""
+        self.on_answer: Callable[[], None] = lambda: None
+        """Called when the server of the next connection begins to answer."""
         self.place = ""
         """Server of the latest connection: `host:port`, or the path of a socket."""
         self._require_auth = require_auth
-        self._on_answer = on_answer
         self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
@@ -219,14 +220,14 @@ class BoundedLoop:
 
     async def create_unix_connection(self, factory: Callable[[], Any], *place: Any, **options: Any) -> tuple[Any, Any]:
         """Open a connection over a Unix socket: its other end is on this machine, so it is known when that is gone."""
-        self._on_answer()
+        self.on_answer()
         self.place = str(*place)
         return await self._opened(self._loop.create_unix_connection, factory, *place, **options)
 
     async def _opened(
         self, opened: Callable[..., Awaitable[Any]], factory: Callable[[], Any], *place: Any, **options: Any
     ) -> tuple[Any, Any]:
-        inbound = self.inbound = Inbound(Exchange(self._require_auth), self._on_answer)
+        inbound = self.inbound = Inbound(Exchange(self._require_auth), self.on_answer)
 
         def bounded() -> Inbound:
             inbound.lead_to(factory())

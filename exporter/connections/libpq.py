@@ -90,7 +90,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "connect_timeout",
         "PGCONNECT_TIMEOUT",
-        "Taken without effect: the setting `connect_timeout` holds.",
+        "Taken without effect: the setting `connect_timeout` holds; of several hosts or addresses, each has its share.",
         is_used=False,
     ),
     Parameter("keepalives", "", _OWN_LIMITS, is_used=False),

@@ -63,12 +63,20 @@ def _look_up(host: str) -> Sequence[str]:
 
 
 class ResolvingLoop:
-    """The running loop as asyncpg uses it, but for its look-ups of names. A certificate is held against the name."""
+    """The running loop as asyncpg uses it, but for its look-ups of names. A certificate is held against the name.
 
-    def __init__(self, addresses: Addresses, timeout: float) -> None:
+    Args:
+        addresses: those of the target.
+        timeout: seconds for a look-up.
+        share: seconds for all addresses of a host but the last: one of them may be silent.
+
+    """
+
+    def __init__(self, addresses: Addresses, timeout: float, share: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._addresses = addresses
         self._timeout = timeout
+        self._share = share
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -78,9 +86,11 @@ class ResolvingLoop:
         if options.get("ssl"):
             options = {"server_hostname": host, **options}
         errors: list[OSError] = []
-        for address in await self._addresses.of(host, self._timeout):
+        addresses = await self._addresses.of(host, self._timeout)
+        for i, address in enumerate(addresses, 1):
             try:
-                return await self._loop.create_connection(factory, address, port, **options)
+                async with asyncio.timeout(self._share / len(addresses) if i < len(addresses) else None):
+                    return await self._loop.create_connection(factory, address, port, **options)
             except ssl.SSLError:
                 raise
             except OSError as error:

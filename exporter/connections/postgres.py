@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,34 +69,30 @@ class Postgres:
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> PostgresSession:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
-        limit = asyncio.timeout(self.connect_timeout if timeout is None else timeout)
-        return await self._opened(database, limit, lambda: None)
+        return await self._opened(database, self.connect_timeout if timeout is None else timeout)
 
     async def log_in(self, database: str | None = None) -> PostgresSession:
         """Open a session, however long a server takes that has begun to answer: its backend may wait for a lock."""
-        limit = asyncio.timeout(LONGEST_SILENCE_SECONDS)
+        return await self._opened(database, None)
 
-        def wait_on() -> None:
-            with suppress(RuntimeError):  # it ends at this moment
-                limit.reschedule(None)
-
-        return await self._opened(database, limit, wait_on)
-
-    async def _opened(
-        self, database: str | None, limit: asyncio.Timeout, on_answer: Callable[[], None]
-    ) -> PostgresSession:
+    async def _opened(self, database: str | None, seconds: float | None) -> PostgresSession:
+        """Open a session within so many seconds; None waits for a server that has begun to answer."""
         started = time.monotonic()
         known = await self._known_now()
-        names = ResolvingLoop(self._addresses, self._patience)
-        loop = BoundedLoop(known.get("require_auth", ""), on_answer, names)
-        which = f" for {database}" if database else ""
         wanted = {"dbname": self._spelled.get(database, database)} if database else {}
+        places, demands = each_server(known | wanted), _demands(known)
+        share = self.connect_timeout if seconds is None else seconds / (len(places) * len(demands))
+        limit = asyncio.timeout(LONGEST_SILENCE_SECONDS if seconds is None else seconds)
+        names = ResolvingLoop(self._addresses, self._patience, share)
+        loop = BoundedLoop(known.get("require_auth", ""), names)
+        which = f" for {database}" if database else ""
         files = f"passfile, or a file of TLS{which}"
         servers: list[dict[str, Any]] = []
         try:
-            servers = await self._from_file(files, lambda: list(map(driver_arguments, each_server(known | wanted))))
+            servers = await self._from_file(files, lambda: list(map(driver_arguments, places)))
+            tries = [server | demand for demand, server in product(demands, servers)]
             async with limit:
-                connection = await _first_that_fits(servers, loop)
+                connection = await _first_that_fits(tries, loop, share, limit if seconds is None else None)
         except (ValueError, *DRIVER_ERRORS) as error:
             secrets = [known.get("sslpassword"), known.get("password"), *(one.get("password") for one in servers)]
             if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
@@ -143,22 +140,45 @@ class Postgres:
             return False
 
 
-async def _first_that_fits(servers: Sequence[Mapping[str, Any]], loop: BoundedLoop) -> Any:
-    """Log in to the first of several servers that answers and is what is asked for; each gets its own password only.
+def _demands(known: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
+    """List the rounds through the servers by what is asked of one; as in libpq, `prefer-standby` takes two."""
+    if "," in known.get("host", "") and known.get("target_session_attrs") == "prefer-standby":
+        return {"target_session_attrs": "standby"}, {"target_session_attrs": "any"}
+    return ({},)
 
-    As in libpq, one that rejects the login ends the search, and `prefer-standby` takes two rounds.
+
+async def _first_that_fits(
+    tries: Sequence[Mapping[str, Any]], loop: BoundedLoop, share: float, limit: asyncio.Timeout | None
+) -> Any:
+    """Log in to the first server that answers and is what is asked for; each gets its own password only.
+
+    As in libpq, one that rejects the login ends the search, and one that is silent does not keep us from the next.
+
+    Args:
+        tries: the arguments for each login, in order.
+        loop: opens the connections.
+        share: seconds within which a server has to answer while others are left to try.
+        limit: time limit of them all, which ends with the first answer; None for one that holds.
+
     """
-    demands: tuple[Mapping[str, str], ...] = ({},)
-    if len(servers) > 1 and servers[0].get("target_session_attrs") == "prefer-standby":
-        demands = ({"target_session_attrs": "standby"}, {"target_session_attrs": "any"})
     failure: Exception | None = None
-    for demand, server in product(demands, servers):
+    for i, arguments in enumerate(tries, 1):
+        silence = asyncio.timeout(share if i < len(tries) else None)
+        loop.on_answer = partial(_lift, [silence, limit] if limit else [silence])
         try:
-            return await _protected({**server, **demand}, loop)
+            async with silence:
+                return await _protected(arguments, loop)
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
             failure = error
     assert failure  # noqa: S101  # there is a server
     raise failure
+
+
+def _lift(limits: Iterable[asyncio.Timeout]) -> None:
+    """Let time limits go."""
+    for limit in limits:
+        with suppress(RuntimeError):  # it ends at this moment
+            limit.reschedule(None)
 
 
 async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:

@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from serving import run
 from standby import clone_standby, launch
 
+from exporter.connections import name_lookup
 from exporter.connections.guard_rails import GUARD_RAILS
 from exporter.connections.postgres import Postgres
 from exporter.connections.postgres_session import PostgresSession
@@ -99,6 +100,44 @@ async def test_refused() -> None:
     assert await reason(f"postgresql://u@127.0.0.1:{free_port()}/d") == "refused"
     assert await reason(f"host=localhost port={free_port()} user=u") == "refused"
     assert await reason("host=/nowhere user=u") == "refused"
+
+
+@contextmanager
+def silent_place() -> Iterator[int]:
+    """Listen on a port whose connections nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("login", [Postgres.connect, Postgres.log_in])
+async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(
+    server18: Cluster, login: Callable[[Postgres], Awaitable[PostgresSession]]
+) -> None:
+    with silent_place() as first, silent_place() as last:
+        wanted = f"user={MONITOR} dbname=postgres host=127.0.0.1,127.0.0.1,127.0.0.1"
+        dsn = f"{wanted} port={first},{server18.port},{last} target_session_attrs=prefer-standby"
+        async with asyncio.timeout(60), await login(Postgres(SecretStr(dsn), connect_timeout=2)) as session:
+            [row] = await session.rows("SELECT current_setting('port')::int AS port", 5)
+        assert row["port"] == server18.port
+        dsn = f"{wanted} port={first},{first},{last}"
+        with pytest.raises(ConnectError) as caught:
+            await Postgres(SecretStr(dsn), connect_timeout=1.5).connect()
+        assert caught.value.reason == "timeout"
+
+
+async def test_an_address_that_is_silent_does_not_keep_us_from_the_next(
+    server18: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two addresses of a name drops what it is sent, as one of IPv6 without a route does."""
+    with socket.create_server(("127.0.0.2", server18.port), backlog=0) as full, ExitStack() as stack:
+        for _ in range(2):  # from now on the system answers no one here
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        monkeypatch.setattr(name_lookup, "_look_up", lambda _: ["127.0.0.2", "127.0.0.1"])
+        dsn = server18.dsn(user=MONITOR).replace("127.0.0.1", "two.example")
+        async with asyncio.timeout(60), await Postgres(SecretStr(dsn), connect_timeout=2).log_in() as session:
+            assert session.is_usable
 
 
 async def test_unreachable() -> None:
