@@ -9,7 +9,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from exporter import __version__
 from exporter.catalog.model import Metric
-from exporter.samples.label_escaping import label_text
+from exporter.samples.label_values import label_text
 from exporter.samples.model import Family
 
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from exporter.kinds import Kind
 from exporter.planning.plan import FULL_LIMITS
 from exporter.report import JobStatus, Report, ServerCost
-from exporter.samples.label_escaping import escape, label_text
+from exporter.samples.label_values import escape, label_text
 from exporter.samples.model import Number, Rest, Samples
 
 T = TypeVar("T")

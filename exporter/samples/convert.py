@@ -9,7 +9,7 @@ from exporter.catalog.model import COMPUTED, Metric
 from exporter.catalog.transforms import TRANSFORMS, Transform, TransformName
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import ROWS_IN_ALL, Job, sum_column
-from exporter.samples.label_escaping import label_text, label_texts
+from exporter.samples.label_values import label_text, label_texts
 from exporter.samples.lenient import leniently
 from exporter.samples.model import PLAIN_NUMBERS, Columns, Family, Number, Rest, Samples
 from exporter.samples.wait_graph import wait_roots

@@ -11,7 +11,7 @@ from exporter.catalog.model import LedgerKey
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
 from exporter.samples.convert import columns, numbers
-from exporter.samples.label_escaping import escaped, label_values
+from exporter.samples.label_values import escaped, label_values
 from exporter.samples.model import Columns, Family, Number, Rest, Samples
 from exporter.samples.shared_series import OTHER, OWN, SharedSeries
 

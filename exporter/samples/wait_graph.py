@@ -7,8 +7,8 @@ from itertools import islice
 from operator import or_
 from typing import Any, NamedTuple
 
-from exporter.samples.components import Graph, components
 from exporter.samples.model import Columns
+from exporter.samples.strongly_connected import Graph, components
 from exporter.samples.wait_tallies import counted, longest_waits
 
 CYCLE = "deadlock cycle"

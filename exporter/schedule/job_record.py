@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exporter.backoff import RETRY, SUSPENSION
+from exporter.backoff import SUSPENSION, retry_pause
 from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
@@ -24,10 +24,6 @@ from exporter.schedule.next_run import (
     fresh_seconds,
     next_run,
 )
-
-MOST_DOUBLINGS = 3
-"""Most doublings of a failing job's pause."""
-
 
 COLD_SECONDS = 0.1
 """Server time of a first run, in seconds, on which no throttling is based: the next one costs a fraction of it.
@@ -155,8 +151,8 @@ class JobRecord:
 
     def _fail(self, outcome: Outcome, now: float) -> bool:
         failures, suspensions = self._streak
-        pause = RETRY.pause(min(failures, MOST_DOUBLINGS) + 1, first=outcome.seconds)
-        self._become(Failed(self._started, now + pause, failures + 1, suspensions))
+        until = now + retry_pause(failures + 1, outcome.seconds)
+        self._become(Failed(self._started, until, failures + 1, suspensions))
         return outcome.error is not None and self._note(outcome.error)
 
     def miss(self, error: DatabaseError) -> None:

@@ -15,7 +15,7 @@ from exporter.errors import ConnectError, DatabaseError
 from exporter.literals import without_literals
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
-from exporter.samples.label_escaping import label_text
+from exporter.samples.label_values import label_text
 from exporter.samples.model import Family, Samples
 from exporter.scrape.parts import Parts
 from exporter.scrape.statement_reads import statement_texts

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from exporter.catalog.model import Metric
-from exporter.samples.label_escaping import escaped, label_text
+from exporter.samples.label_values import escaped, label_text
 from exporter.samples.ledger import Account, Ledger
 from exporter.samples.model import Family
 from exporter.watch.statement_matching import OTHER, Statement

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.catalog.model import Metric
 from exporter.planning.oid_names import Names
-from exporter.samples.label_escaping import label_text
+from exporter.samples.label_values import label_text
 from exporter.samples.model import Family, Number, Samples
 from exporter.watch.active_sessions import (
     APPLICATION_SECONDS,

@@ -14,7 +14,7 @@ from exporter.catalog.model import Metric
 from exporter.exposition.compression import Block, gzip_accepted, gzipped, identity
 from exporter.exposition.negotiation import Format, negotiate
 from exporter.exposition.text_format import block
-from exporter.samples.label_escaping import label_text
+from exporter.samples.label_values import label_text
 from exporter.samples.model import Family
 
 PROMETHEUS_2 = (

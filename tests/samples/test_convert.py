@@ -11,7 +11,7 @@ from collector_files import collector
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
 from exporter.samples.convert import columns, missing_columns, samples, transformed
-from exporter.samples.label_escaping import label_text
+from exporter.samples.label_values import label_text
 from exporter.samples.model import Columns, Rest
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.samples.components import components
+from exporter.samples.strongly_connected import components
 from exporter.samples.wait_graph import (
     CONFLICTS,
     CYCLE,
