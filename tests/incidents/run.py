@@ -56,10 +56,12 @@ async def run(
             say(f"control: {(until - time.time()) / 60:.0f} more minutes")
             await asyncio.sleep(min(60.0, max(until - time.time(), 0.1)))
         outcomes = [outcome for each in played for outcome in each]
+        for each in outcomes:
+            say(f"{each.number}: {each.alert} ({each.how}) said: {each.summary or 'nothing'}")
         for line in sorted({f"{event.source}: {event.alertname} to {event.receiver}" for event in on.pagerduty.events}):
             say(f"told: {line}")
-        for each in odd:
-            say(f"control: {each.name}: {'seen' if on.prometheus.query(each.question) else 'NOT SEEN'}")
+        for state in odd:
+            say(f"control: {state.name}: {'seen' if on.prometheus.query(state.question) else 'NOT SEEN'}")
         assert all(on.prometheus.query(each.question) for each in odd) or not control_seconds
         return outcomes, [event for event in on.pagerduty.events if event.source in instances]
 
