@@ -99,6 +99,8 @@ class Report:
     incidents: Mapping[str, int] = field(default_factory=dict)
     """Incidents recorded so far, by kind."""
     kind: Kind = "postgresql"
+    in_recovery: bool | None = None
+    """True for a standby, by its latest answer; None before the first, and of PgBouncer."""
     rounds: Rounds = field(default_factory=Rounds)
     closed: tuple[str, ...] = ()
     """Databases that are not visited for want of the privilege CONNECT."""

@@ -88,7 +88,7 @@ class Target:
             clock,
             turns or Turns(),
         )
-        self._clock = clock
+        self._clock, self._scrapes = clock, 0
         self._login_probe = LoginProbe(connector, pool.budget, log)
         self._ping = Ping(parts)
         self._runner = JobRunner(parts, options.max_samples, options.excluded_statements)
@@ -98,7 +98,6 @@ class Target:
         self._early = DatabaseVisitor(parts, self._runner, is_early=True)
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = self._began_at = self._counted_at = float("-inf")
-        self._scrapes = 0
         self.texts = StatementReader(parts, catalog, options.statement_text_length)
         self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
@@ -238,9 +237,10 @@ class Target:
 
     def _report(self, seconds: float, *, with_jobs: bool = True) -> Report:
         """Describe the target as it is known at this moment."""
-        parts, plan = self._parts, self.plan
+        parts, plan, server = self._parts, self.plan, self._parts.discovery.server
         return Report(
             up=parts.health.is_up,
+            in_recovery=server.in_recovery if server and self.kind == "postgresql" else None,
             down_reason=parts.health.reason,
             jobs=self._statuses() if with_jobs else (),
             skipped=plan.skipped if with_jobs else {},

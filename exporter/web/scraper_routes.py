@@ -44,7 +44,14 @@ class ScraperRoutes:
     @property
     def by_path(self) -> dict[str, Endpoint]:
         """The routes by their path."""
-        return {"/metrics": self.metrics, "/probe": self.probe, "/healthz": self.alive, "/readyz": self.ready}
+        return {
+            "/metrics": self.metrics,
+            "/probe": self.probe,
+            "/healthz": self.alive,
+            "/readyz": self.ready,
+            "/primary": self.primary,
+            "/replica": self.replica,
+        }
 
     async def metrics(self, request: Request) -> Response:
         """Serve the one target with the exporter's own metrics; with several, who is up."""
@@ -69,6 +76,23 @@ class ScraperRoutes:
     async def ready(self, _: Request) -> Response:
         """The process has read its settings and collectors and can be scraped."""
         return PlainTextResponse("ok\n")
+
+    async def primary(self, request: Request) -> Response:
+        """Say whether a server answers and is no standby, as a load balancer asks: by the status."""
+        return await self._in_role(request, in_recovery=False)
+
+    async def replica(self, request: Request) -> Response:
+        """Say whether a server answers and is a standby, as a load balancer asks: by the status."""
+        return await self._in_role(request, in_recovery=True)
+
+    async def _in_role(self, request: Request, *, in_recovery: bool) -> Response:
+        name = request.query_params.get("target", "")
+        if name not in self._targets:
+            return unknown(name, self._targets)
+        report = await self._targets[name].ping(seconds_of(request, self._settings))
+        found = {None: "unknown", True: "replica", False: "primary"}[report.in_recovery]
+        is_so = report.up and report.in_recovery is in_recovery
+        return PlainTextResponse(f"{found if report.up else report.down_reason}\n", 200 if is_so else 503)
 
     async def _scraped(self, request: Request, name: str, process: Iterable[Family] = ()) -> Response:
         started, seconds = time.monotonic(), seconds_of(request, self._settings)

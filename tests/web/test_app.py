@@ -42,7 +42,8 @@ async def answer(app: ASGIApp, method: str, path: str) -> tuple[int, dict[str, s
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/metrics/", "/probe?target=x", "/healthz", "/readyz", "/", "/incidents/x", "/nothing"]
+    "path",
+    ["/metrics", "/metrics/", "/probe?target=x", "/healthz", "/readyz", "/primary", "/", "/incidents/x", "/nothing"],
 )
 async def test_every_request_is_answered_as_by_fastapi(method: str, path: str) -> None:
     found = await answer(create_app({}, SETTINGS), method, path)

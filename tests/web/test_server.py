@@ -17,6 +17,7 @@ from pages import MONITOR, read
 from patience import SECONDS, Stopwatch, wait_until
 from prometheus_client.openmetrics import parser as openmetrics
 from serving import Exporter, environment, run, serving
+from standby import clone_standby
 
 from exporter import __version__
 from exporter.demo.cluster import Cluster, free_port
@@ -76,6 +77,33 @@ def test_gzip_is_the_same_page(exporter: Exporter) -> None:
 def test_health(exporter: Exporter, path: str) -> None:
     answer = exporter.get(path)
     assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+def test_a_load_balancer_learns_who_is_primary_and_who_is_not(server18: Cluster) -> None:
+    standby = clone_standby(server18)
+    standby.start()
+    try:
+        targets = [
+            {"name": "one", "dsn": server18.dsn(user=MONITOR)},
+            {"name": "two", "dsn": standby.dsn(user=MONITOR)},
+        ]
+        with serving(targets=json.dumps(targets)) as running:
+
+            def told(path: str) -> tuple[int, str]:
+                answer = running.get(path)
+                return answer.status_code, answer.text
+
+            assert told("/primary?target=one") == (200, "primary\n")
+            assert told("/replica?target=one") == (503, "primary\n")
+            assert told("/primary?target=two") == (503, "replica\n")
+            assert told("/replica?target=two") == (200, "replica\n")
+            assert told("/primary?target=three") == (404, "no target is named 'three'; configured: one, two\n")
+            standby.value("SELECT pg_promote()")
+            wait_until(lambda: told("/primary?target=two") == (200, "primary\n"))
+            standby.stop()
+            wait_until(lambda: told("/primary?target=two") == (503, "refused\n"))
+    finally:
+        standby.remove()
 
 
 def test_the_front_page_tells_how_each_collector_fares(exporter: Exporter) -> None:
