@@ -20,6 +20,7 @@ DOWN = "does not answer"
 BACKLOG = rising(of("PostgreSQLArchiveBacklogOld", "seconds") / 4, of("PostgreSQLArchiveBacklogOld", "seconds"))
 OVERDUE = rising(of("PostgreSQLCheckpointOverdue", "times_checkpoint_timeout"))
 IO = "sum by (instance, backend_type, object, context)"
+BY_RELATION = "instance, datname, schemaname, relname, relkind"
 
 
 def dashboard() -> Dashboard:
@@ -602,6 +603,45 @@ def _memory() -> Row:
                 unit="short",
                 empty="the extension pg_buffercache is not there, or older than PostgreSQL 16",
                 most=5,
+            ),
+            timeseries(
+                "buffers-by-database",
+                "Shared buffers by database",
+                "Where the collector buffer_cache_databases is switched on. A database that pushes out the others, such as for a report.",
+                Query(
+                    "sum by (instance, datname) (pg_buffer_cache_database_bytes{<server>})",
+                    "{{datname}} on {{instance}}",
+                ),
+                unit="bytes",
+                empty="buffer_cache_databases is off",
+                stack="normal",
+                width=12,
+            ),
+            table(
+                "buffers-by-relation",
+                "Shared buffers by relation",
+                "Where the collector buffer_cache_relations is switched on. One that nobody needs so much of pushes out what others read.",
+                Column("Held", f"max by ({BY_RELATION}) (pg_buffer_cache_relation_bytes{{<server>}})", "bytes"),
+                Column(
+                    "To be written",
+                    f"max by ({BY_RELATION}) (pg_buffer_cache_relation_dirty_bytes{{<server>}})",
+                    "bytes",
+                ),
+                Column(
+                    "Mean usage",
+                    f"max by ({BY_RELATION}) (pg_buffer_cache_relation_usage_count_mean{{<server>}})",
+                    "short",
+                ),
+                labels={
+                    "instance": "Instance",
+                    "datname": "Database",
+                    "schemaname": "Schema",
+                    "relname": "Relation",
+                    "relkind": "Kind",
+                },
+                empty="buffer_cache_relations is off",
+                ranked=True,
+                width=12,
             ),
         ),
         collapsed=True,

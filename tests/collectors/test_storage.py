@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from module_database import DATABASE, page_of
-from pages import MONITOR, page
+from pages import MONITOR, Page, catalog, page, target, written
 
+from exporter.catalog.model import Catalog
 from exporter.demo.build import hand_over
 from exporter.demo.cluster import Cluster
 
@@ -60,3 +61,56 @@ def test_the_summary_of_shared_buffers_adds_up(server: Cluster, major: int) -> N
     assert 0 <= found.value("pg_buffer_cache_dirty_buffers") <= used
     assert found.value("pg_buffer_cache_pinned_buffers") >= 0
     assert 0 < found.value("pg_buffer_cache_usage_count_mean") <= 5
+
+
+def test_shared_memory_adds_up_to_the_segment(server: Cluster, major: int) -> None:
+    found = page(server.dsn(user=MONITOR))
+    if major < 15:
+        assert not found.series("pg_shared_memory_bytes")
+        return
+    by_name = {labels["name"]: value for labels, value in found.series("pg_shared_memory_bytes")}
+    rest = found.value("pgvigil_collector_truncated_value", metric="pg_shared_memory_bytes")
+    whole = server.value("SELECT sum(allocated_size)::bigint FROM pg_shmem_allocations")
+    assert sum(by_name.values()) + rest == whole
+    assert by_name["Buffer Blocks"] >= 32 * 1024 * 1024
+    assert len(by_name) == 10
+
+
+async def test_shared_buffers_by_database_and_by_relation(server: Cluster) -> None:
+    server.execute("CREATE DATABASE cached")
+    try:
+        server.execute("CREATE EXTENSION pg_buffercache", "cached")
+        server.execute("CREATE TABLE held AS SELECT id, repeat('x', 500) FROM generate_series(1, 5000) AS id", "cached")
+        server.execute("CREATE INDEX held_id ON held (id)", "cached")
+        server.execute("CHECKPOINT", "cached")
+        server.execute(
+            "SELECT count(*) FROM held; SET enable_seqscan = off; SELECT id FROM held WHERE id < 2000", "cached"
+        )
+        found = await switched_on(server, "buffer_cache_databases", "buffer_cache_relations")
+        size = server.value("SELECT pg_relation_size('held')", database="cached")
+        used = server.value("SELECT count(*) FROM pg_buffercache WHERE relfilenode IS NOT NULL", database="cached")
+        relations = found.series("pg_buffer_cache_relation_bytes", datname="cached")
+        bytes_of = {(labels["relname"], labels["relkind"]): value for labels, value in relations}
+        assert size <= bytes_of["held", "table"] <= size + 8 * 8192  # with the maps of free space and visibility
+        assert bytes_of["held_id", "index"] > 0
+        assert found.value("pg_buffer_cache_relation_dirty_bytes", relname="held_id") == 0
+        assert 0 < found.value("pg_buffer_cache_relation_usage_count_mean", relname="held") <= 5
+        by_database = {labels["datname"]: value for labels, value in found.series("pg_buffer_cache_database_bytes")}
+        assert {"", "cached", "postgres"} <= by_database.keys()
+        rest = found.value(
+            "pgvigil_collector_truncated_value", datname="cached", metric="pg_buffer_cache_relation_bytes"
+        )
+        assert sum(bytes_of.values()) + rest == pytest.approx(by_database["cached"], rel=0.05)
+        assert sum(by_database.values()) == pytest.approx(used * 8192, rel=0.05)
+    finally:
+        server.execute("DROP DATABASE cached")
+
+
+async def switched_on(server: Cluster, *names: str) -> Page:
+    """A page of collectors that are off by default."""
+    ours = tuple(each.model_copy(update={"enabled": True}) for each in catalog() if each.name in names)
+    watched = target(server.dsn("cached", user=MONITOR), Catalog(ours))
+    try:
+        return written(await watched.scrape(9.0))
+    finally:
+        await watched.close()

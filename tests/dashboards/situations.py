@@ -191,6 +191,12 @@ NEVER_SEEN: Mapping[str, float] = {
         'datname="shop",schemaname="public",relname="events",indexrelname="events_pkey"}': value
         for what, value in (("bytes", 1e9), ("ratio", 0.6))
     },
+    'pg_buffer_cache_database_bytes{job="postgresql",instance="db1:9187",datname="shop"}': 1e8,
+    **{
+        f'pg_buffer_cache_relation_{what}{{job="postgresql",instance="db1:9187",'
+        'datname="shop",schemaname="public",relname="events",relkind="table"}': value
+        for what, value in (("bytes", 9e7), ("dirty_bytes", 1e6), ("usage_count_mean", 3.0))
+    },
     'pg_progress_total_tuples{job="postgresql",instance="db1:9187",datname="shop",relname="public.events",'
     'indexrelname="public.events_slowly_idx",command="CREATE INDEX CONCURRENTLY"}': 1000,
 }
