@@ -90,9 +90,8 @@ def _facts(collector: Collector) -> str:
     if collector.role != "any":
         facts.append(f"on a {collector.role} only")
     if collector.cache:
-        sooner = (
-            ", or 30 to 240 s where a run costs little" if collector.fresh and collector.cache > FRESH_SECONDS else ""
-        )
+        is_sooner = collector.fresh and collector.cache > FRESH_SECONDS
+        sooner = f", or {FRESH_SECONDS:g} s where a run costs little" if is_sooner else ""
         facts.append(f"collected every {collector.cache:g} s at most{sooner}")
     if collector.limit:
         facts.append(f"at most {collector.limit} rows")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from exporter.connections.discovery_sql import CONTENTS, DIRECTORY, END_ABANDONED, RELATIONS, VITALS
 from exporter.connections.failure_reasons import (
     DECODE_ERRORS,
     DRIVER_ERRORS,
@@ -31,7 +32,6 @@ from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.oid_names import Relation
 from exporter.planning.server import Extension
-from exporter.sql import signed
 
 _PATHS = {PINNED: PINNED, "role": "DEFAULT"}
 
@@ -43,23 +43,6 @@ _PATIENCE_WITH_VITALS_SECONDS = 3.0
 
 _MOST_NAMES = 500_000
 """Upper bound on the databases and roles that are known by name, databases first."""
-
-_BYTES = (
-    "CASE getdatabaseencoding() WHEN 'LATIN1' THEN convert_to({0}::text, 'LATIN1') ELSE textsend({0}::text) END"
-    " AS bytes"
-)
-"""Column with the bytes of a name, which of all encodings the server would convert from LATIN1 only."""
-
-_DIRECTORY = f"""
-SELECT oid, datname::text AS name, {_BYTES.format("datname")}, true AS is_database,
-       datallowconn AND NOT datistemplate AND datconnlimit <> -2 AS is_open,
-       has_database_privilege(oid, 'CONNECT') AS may_connect
-  FROM pg_catalog.pg_database
- UNION ALL
-SELECT oid, rolname::text, {_BYTES.format("rolname")}, false, false, false
-  FROM pg_catalog.pg_roles
- ORDER BY is_database DESC, bytes
-/* pgvigil:directory */"""  # noqa: S608  # both columns are our own
 
 _EARLIEST_TIMEOUT = 0.9
 """Share of its timeout after which the end of a query counts as that; two clocks and rounding differ by less."""
@@ -150,14 +133,9 @@ class PostgresSession(Session):
 
     async def vitals(self, timeout: float) -> Vitals:
         """Ask what the server is, reading no catalog that could be locked."""
-        sql = (
-            "SELECT current_setting('server_version_num')::int AS version,"
-            " pg_is_in_recovery() AS in_recovery, current_database()::text AS database,"
-            " (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role"
-        )
         asked_at = self._clock()
         patience = _PATIENCE_WITH_VITALS_SECONDS
-        answer = await self.fetch(signed(sql, "vitals"), timeout, patience=patience, most_rows=1)
+        answer = await self.fetch(VITALS, timeout, patience=patience, most_rows=1)
         round_trip = (self._clock() - asked_at) / answer.round_trips
         if len(answer.rows) != 1:
             raise QueryError("query", f"the server answered a question of one row with {len(answer.rows)}")
@@ -166,7 +144,7 @@ class PostgresSession(Session):
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""
-        answer = await self.fetch(_DIRECTORY, timeout, most_rows=_MOST_NAMES)
+        answer = await self.fetch(DIRECTORY, timeout, most_rows=_MOST_NAMES)
         names: dict[bool, dict[int, str]] = {True: {}, False: {}}
         self._spelled.clear()
         for row in answer.rows:
@@ -180,15 +158,7 @@ class PostgresSession(Session):
 
     async def contents(self, timeout: float) -> Contents:
         """Read which extensions this database has, and whether it has tables."""
-        rows = await self.rows(
-            "SELECT e.extname::text AS name, e.extversion::text AS version, n.nspname::text AS schema,"
-            " EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm', 'S')"
-            " AND relpersistence <> 't') AS has_tables"
-            " FROM (VALUES (1)) AS one LEFT JOIN (pg_catalog.pg_extension AS e"
-            " JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace) ON true"
-            " /* pgvigil:contents */",
-            timeout,
-        )
+        rows = await self.rows(CONTENTS, timeout)
         extensions = {
             row["name"]: Extension(tuple(map(int, re.findall(r"\d+", row["version"]))), row["schema"])
             for row in rows
@@ -198,24 +168,12 @@ class PostgresSession(Session):
 
     async def relations(self, oids: Iterable[int], database: int, timeout: float) -> dict[Relation, str]:
         """Name some relations of this session's database, whose own oid is given."""
-        rows = await self.rows(
-            "SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_catalog.pg_class AS c"
-            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY($1::oid[])"
-            " /* pgvigil:relations */",
-            timeout,
-            sorted(oids),
-        )
+        rows = await self.rows(RELATIONS, timeout, sorted(oids))
         return {(database, row["oid"]): row["name"] for row in rows}
 
     async def end_abandoned(self, pids: Iterable[int], timeout: float) -> set[int]:
         """Terminate those of our own backends that we no longer talk to, and say which of them were still there."""
-        rows = await self.rows(
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)"
-            " WHERE pid::oid = ANY($1::oid[]) AND application_name = $2 /* pgvigil:end_abandoned */",
-            timeout,
-            sorted(pids),
-            APPLICATION_NAME,
-        )
+        rows = await self.rows(END_ABANDONED, timeout, sorted(pids), APPLICATION_NAME)
         return {row["pid"] for row in rows}
 
     def _is_closed(self) -> bool:

@@ -1,33 +1,16 @@
-"""The clients of the shop, each a coroutine that works until it is cancelled."""
+"""The usual clients of the shop, each a coroutine that works until it is cancelled."""
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import Any
 
-import asyncpg
-
+from exporter.demo.client import Session, again_and_again
+from exporter.demo.pile_ups import pile_ups
 from exporter.demo.shop import TENANTS, USERS, Shop
 
 WEB_SESSIONS = 6
 CHANGED_PRICES = 150
-
-FIRST_PILE_UP = 3.0
-"""Seconds until the first pile-up."""
-EVERY = 45.0
-"""Seconds from one to the next."""
-FORGOTTEN = 18.0
-"""Seconds that the transaction behind it stays open."""
-MIGRATION_GIVES_UP = "15s"
-
-# The migration's lock timeout, and what a user may try: terminate the root blocker, stop the server.
-TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-AGAIN_AFTER = 1.0
-
-Session = Any
-"""An asyncpg connection."""
-Work = Callable[[Session], Coroutine[Any, Any, None]]
 
 
 def everybody(shop: Shop) -> list[Coroutine[Any, Any, None]]:
@@ -38,9 +21,9 @@ def everybody(shop: Shop) -> list[Coroutine[Any, Any, None]]:
 def usual(shop: Shop) -> list[Coroutine[Any, Any, None]]:
     """All of it but the pile-ups."""
     return [
-        *(_again_and_again(shop, "web", "web", visits) for _ in range(WEB_SESSIONS)),
-        _again_and_again(shop, "billing", "billing", open_orders),
-        _again_and_again(shop, "billing", "price-import", price_import),
+        *(again_and_again(shop, "web", "web", visits) for _ in range(WEB_SESSIONS)),
+        again_and_again(shop, "billing", "billing", open_orders),
+        again_and_again(shop, "billing", "price-import", price_import),
     ]
 
 
@@ -71,49 +54,3 @@ async def price_import(billing: Session) -> None:
     while True:
         await billing.execute("SELECT import_prices($1)", CHANGED_PRICES)
         await asyncio.sleep(1)
-
-
-async def pile_ups(shop: Shop) -> None:
-    """Leave a transaction open now and then; a migration waits for it, and all other sessions for the migration."""
-    await asyncio.sleep(FIRST_PILE_UP)
-    while True:
-        await asyncio.gather(
-            _once(shop, "reporting", "notebook", forgotten_transaction),
-            _once(shop, "deploy", "migration", migration),
-        )
-        await asyncio.sleep(EVERY - FORGOTTEN)
-
-
-async def forgotten_transaction(reporting: Session) -> None:
-    """The report is read, the transaction stays open. The lock that it keeps on users is the weakest there is.
-
-    It keeps no snapshot: the notebook that holds back the xmin horizon is that of scenarios/neglect.py.
-    """
-    await reporting.execute("BEGIN")
-    await reporting.fetchval("SELECT count(*) FROM users")
-    await asyncio.sleep(FORGOTTEN)
-
-
-async def migration(deploy: Session) -> None:
-    """Run a migration of a millisecond. It waits for an ACCESS EXCLUSIVE lock, behind which even readers queue."""
-    await asyncio.sleep(1)
-    await deploy.execute(f"SET lock_timeout = '{MIGRATION_GIVES_UP}'")
-    await deploy.execute("ALTER TABLE users ADD COLUMN IF NOT EXISTS last_seen timestamptz")
-
-
-async def _again_and_again(shop: Shop, role: str, application: str, work: Work) -> None:
-    """Work without end, in a new session after any trouble."""
-    while True:
-        await _once(shop, role, application, work)
-        await asyncio.sleep(AGAIN_AFTER)
-
-
-async def _once(shop: Shop, role: str, application: str, work: Work) -> None:
-    """Do some work in a session of its own; trouble with the server ends it."""
-    names = {"application_name": application}
-    with suppress(*TROUBLE):
-        session = await asyncpg.connect(shop.dsn(role), ssl="disable", server_settings=names, timeout=5)
-        try:
-            await work(session)
-        finally:
-            session.terminate()  # waits for no answer

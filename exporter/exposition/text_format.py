@@ -54,7 +54,7 @@ def _all_finite(values: Sequence[Number | None]) -> bool:
 
 
 def number(value: Number) -> str:
-    """Write one value as both formats spell it."""
+    """Write one value as both formats spell it; where all are finite, `_lines` writes them with repr() as well."""
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -4,7 +4,7 @@ from exporter.demo.scenarios.scene import Culprit, Scenario, Scene
 from exporter.demo.shop import MONITOR
 
 # 5. A notebook left open: it holds back the xmin horizon, so VACUUM removes no row that has died since.
-# The one of workload.py has the same role and name but keeps only a lock, for seconds, for which a migration waits.
+# The one of pile_ups.py has the same role and name but keeps only a lock, for seconds, for which a migration waits.
 
 
 async def _leave_the_notebook_open(scene: Scene) -> Culprit:
