@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from exporter.backoff import SUSPENSION
+from exporter.backoff import Backoff
 from exporter.catalog.model import Catalog, Metric
 from exporter.connections.discovery import TIMEOUT
 from exporter.connections.session import Session
@@ -41,6 +41,9 @@ ASK_AGAIN_SECONDS = 15.0
 
 READ_SECONDS = 30.0
 """Least interval between look-ups for the page, in seconds: each is a login, and reads the file of all texts."""
+
+AFTER_FAILURE = Backoff(first=ASK_AGAIN_SECONDS, longest=600.0)
+"""Pauses of look-ups that fail: the first is short, since a full server is when a text is wanted."""
 
 GONE_SECONDS = 300.0
 """Seconds after which a text that the server did not have is asked for again."""
@@ -295,7 +298,7 @@ class StatementReader:
             self._note = f"{type(error).__name__}: {error}"
             self._errors["query"] += 1
             self._failures += 1
-        pause = SUSPENSION.pause(self._failures) if self._failures else READ_SECONDS
+        pause = AFTER_FAILURE.pause(self._failures) if self._failures else READ_SECONDS
         self._not_before = self._parts.clock() + max(pause, (self._took or 0.0) / MOST_SHARE)
 
     def statuses(self) -> tuple[JobStatus, ...]:
