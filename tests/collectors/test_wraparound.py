@@ -174,6 +174,7 @@ async def hold(server: Cluster, stack: AsyncExitStack) -> int:
     other = await stack.enter_async_context(session(server, "postgres"))
     await other.execute("SELECT pg_create_logical_replication_slot('abandoned', 'pgoutput')")
     stack.push_async_callback(other.execute, "SELECT pg_drop_replication_slot('abandoned')")
+    await use_up(1, other)  # or it would hold the id of the next transaction, and be as old as that only
     await client.execute("SET application_name = 'batch'")
     await client.execute("BEGIN; SELECT txid_current()")
     await other.execute("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'forgotten gid'")
@@ -263,6 +264,68 @@ async def test_a_standby_with_feedback_holds_the_horizon_itself_or_through_its_s
     assert held(of_standby, "pg_xmin_horizon_age", {"holder": "backend", "datname": "postgres"}) is not None
     for collector in ("wraparound", "xid", "xmin_horizon"):
         assert of_standby.value("pgvigil_collector_success", collector=collector) == 1
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+async def test_who_is_only_as_old_as_a_transaction_that_runs_elsewhere_is_not_the_cause(
+    database: Cluster, is_prepared: bool
+) -> None:
+    """No snapshot is newer than the oldest running id, of whatever database."""
+    ours = {"holder": "backend", "datname": DATABASE}
+    async with session(database, "postgres") as culprit, session(database) as reader, session(database) as writer:
+        await culprit.execute("BEGIN; SELECT txid_current()")
+        if is_prepared:
+            await culprit.execute("PREPARE TRANSACTION 'forgotten'")
+        await use_up(500, writer)
+        await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class LIMIT 1")
+        await use_up(500, writer)
+        found = [page_of(database)]
+        first = {(await writer.fetch(sql))[0]["database"] for sql in LISTED}
+        await reader.execute("SELECT txid_current()")
+        await use_up(100, writer)
+        found.append(page_of(database))
+        await culprit.execute("ROLLBACK PREPARED 'forgotten'" if is_prepared else "ROLLBACK")
+        found.append(page_of(database))
+    cause = {"holder": "prepared_transaction" if is_prepared else "backend", "datname": "postgres"}
+    for page_with_it, age in zip(found[:2], (1000, 1100), strict=True):
+        assert age <= (held(page_with_it, "pg_xmin_horizon_age", cause) or 0) < age + 90
+        assert age <= (held(page_with_it, "pg_xmin_horizon_xid_age", cause) or 0) < age + 90
+    assert held(found[0], "pg_xmin_horizon_age", ours) is None
+    assert 100 <= (held(found[1], "pg_xmin_horizon_age", ours) or 0) < 190  # by the id that it has got since
+    assert 100 <= (held(found[1], "pg_xmin_horizon_xid_age", ours) or 0) < 190
+    assert held(found[2], "pg_xmin_horizon_age", cause) is None
+    assert 1100 <= (held(found[2], "pg_xmin_horizon_age", ours) or 0) < 1190  # it still needs what it saw
+    assert first == {"postgres"}
+
+
+async def test_who_reads_only_has_no_id_and_is_a_holder_beside_a_later_transaction_with_the_next_one(
+    database: Cluster,
+) -> None:
+    ours = {"holder": "backend", "datname": DATABASE}
+    async with session(database) as reader, session(database, "postgres") as later, session(database) as writer:
+        await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class LIMIT 1")
+        await later.execute("BEGIN; SELECT txid_current()")
+        await use_up(200, writer)
+        found = page_of(database)
+    assert (held(found, "pg_xmin_horizon_age", ours) or 0) >= 200
+    assert held(found, "pg_xmin_horizon_xid_age", ours) is None
+    assert (held(found, "pg_xmin_horizon_xid_age", {"holder": "backend", "datname": "postgres"}) or 0) >= 200
+
+
+async def test_the_oldest_of_each_kind_is_never_cut(database: Cluster) -> None:
+    """A prepared transaction beside more applications with older snapshots than fit."""
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(session(database, "postgres"))
+        for i in range(55):
+            reader = await stack.enter_async_context(client(database, f"reader {i}"))
+            await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class LIMIT 1")
+        await use_up(100, writer)
+        await writer.execute("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'orphan'")
+        stack.push_async_callback(writer.execute, "ROLLBACK PREPARED 'orphan'")
+        await asyncio.sleep(10.5)
+        found = page_of(database)
+    assert len(found.series("pg_xmin_horizon_age")) == 50
+    assert held(found, "pg_xmin_horizon_seconds", {"holder": "prepared_transaction", "name": "orphan"}) is not None
 
 
 async def test_a_running_vacuum_is_no_holder(database: Cluster) -> None:
