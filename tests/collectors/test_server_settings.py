@@ -14,6 +14,7 @@ from hostile import hostile_to
 from module_database import DATABASE, page_of
 from pages import MONITOR, Page, named, page, target, written
 from patience import until
+from standby import clone_standby
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
@@ -125,6 +126,15 @@ async def test_a_change_of_settings_changes_the_checksum_until_it_is_taken_back(
     sums = [each.value("pg_settings_checksum") for each in (before, changed, of_role, after)]
     assert sums[0] == sums[3]
     assert len(set(sums)) == 3
+
+
+def test_a_promotion_is_no_change_of_settings(server: Cluster) -> None:
+    with clone_standby(server) as standby:
+        before = scraped(standby)
+        standby.value("SELECT pg_promote(true)")
+        after = scraped(standby)
+    assert [each.value("pg_replication_is_replica") for each in (before, after)] == [1, 0]
+    assert before.value("pg_settings_checksum") == after.value("pg_settings_checksum")
 
 
 async def test_settings_that_wait_for_a_restart_are_named(server: Cluster) -> None:
