@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice
 from operator import or_
 from typing import Any, NamedTuple
 
@@ -85,6 +85,8 @@ class _Roots(NamedTuple):
 def wait_roots(table: Columns) -> Columns:
     """Find the roots of the wait-for graph, worst first: one row each, of the entry by which it blocks.
 
+    The most sessions behind a root, the longest wait and the longest wait for data take turns in that order.
+
     A root holds what others wait for and waits for nothing itself. Sessions in a deadlock, which wait for each other,
     are one root: its row is that of the lowest owner, its state is CYCLE. An owner is one session, whatever the number
     of its processes.
@@ -106,8 +108,7 @@ def wait_roots(table: Columns) -> Columns:
     longest = longest_waits(roots.masks, waited, len(roots.owners))
     longest_data = longest_waits(roots.masks, _data_waits(objects, table["locktype"]), len(roots.owners))
     direct = _direct(objects)
-    blocking = [root for root, count in enumerate(counts) if count]
-    worst_first = sorted(blocking, key=lambda root: (-counts[root], -longest[root], roots.owners[root]))
+    worst_first = _worst_first(roots.owners, counts, longest, longest_data)
     owners = [roots.owners[root] for root in worst_first]
     entries = [direct[owner] for owner in owners]
     found = {name: [values[held.row] for held, _ in entries] for name, values in table.items()}
@@ -298,6 +299,14 @@ def _data_waits(objects: Iterable[_Object], locktypes: Sequence[str]) -> dict[in
             if entry.mode != "ShareUpdateExclusiveLock" and locktypes[entry.row] not in _ASIDE:
                 waited[entry.owner] = max(waited.get(entry.owner, -1.0), entry.waited)
     return waited
+
+
+def _worst_first(owners: Sequence[int], counts: Sequence[int], *waits: Sequence[float]) -> list[int]:
+    """Order the roots that block: most sessions behind it and each kind of longest wait take turns."""
+    blocking = [root for root, count in enumerate(counts) if count]
+    blocking.sort(key=lambda root: (-counts[root], [-each[root] for each in waits], owners[root]))
+    orders = [blocking, *(sorted(blocking, key=lambda root, each=each: -each[root]) for each in waits)]
+    return list(dict.fromkeys(chain.from_iterable(zip(*orders, strict=True))))
 
 
 def _known(waits: Sequence[float], roots: Iterable[int]) -> list[float | None]:

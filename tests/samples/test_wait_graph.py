@@ -207,6 +207,22 @@ def test_the_longest_wait_for_data_is_told_apart_from_that_of_maintenance(
     assert roots["longest_wait_seconds"] == [9.0]
 
 
+def test_the_most_waiters_and_the_longest_waits_take_turns() -> None:
+    """So that the limit of the collector cuts neither the longest queue nor the longest wait."""
+    crowds = [
+        entry
+        for root in range(20)
+        for entry in (
+            Entry(root, f"t{root}", ALTER),
+            *(Entry(100 + 10 * root + i, f"t{root}", READ, 5.0 + root) for i in range(3)),
+        )
+    ]
+    patient = [Entry(50, "xid", EXCLUSIVE), Entry(51, "xid", SHARE, 3600.0, "transactionid")]
+    build = [Entry(60, "v", EXCLUSIVE), Entry(61, "v", SHARE, 9000.0, "virtualxid")]
+    roots = wait_roots(table([*crowds, *patient, *build]))
+    assert roots["owner"][:5] == [19, 60, 50, 18, 17]
+
+
 def test_nobody_waits() -> None:
     assert wait_roots(table([Entry(1, "t", ALTER)])) == {}
 
