@@ -5,14 +5,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 from hostile import hostile_to
 from module_database import DATABASE, page_of
-from pages import MONITOR, Page, named, page, target, written
+from pages import MONITOR, Page, catalog, named, page, target, written
 from patience import until
 from standby import clone_standby
 
@@ -187,6 +187,24 @@ def test_roles_are_counted_by_what_they_may_do_and_show_when_they_expire(server:
     until = {labels["rolname"]: value for labels, value in found.series("pg_roles_valid_until_timestamp_seconds")}
     years = {"old": 2020, "temporary": 2099}
     assert until == {role: datetime(year, 1, 1, tzinfo=UTC).timestamp() for role, year in years.items()}
+
+
+async def test_roles_that_live_for_an_hour_push_out_none_of_long_standing(server: Cluster) -> None:
+    few = Catalog((named(catalog(), "role_expiry").model_copy(update={"limit": 4}),))
+    now = datetime.now(UTC)
+    short = {f"v_{i}": f"LOGIN VALID UNTIL '{now + timedelta(hours=1, minutes=i)}'" for i in range(6)}
+    valid = {
+        "former": f"LOGIN VALID UNTIL '{now - timedelta(days=30)}'",
+        "shop_app": f"LOGIN VALID UNTIL '{now + timedelta(days=5)}'",
+        **short,
+        "just_expired": f"LOGIN VALID UNTIL '{now - timedelta(days=1)}'",
+    }
+    with roles(server, **valid):
+        watched = target(server.dsn(user=MONITOR), few)
+        found = written(await watched.scrape(30.0))
+        await watched.close()
+    names = [labels["rolname"] for labels, _ in found.series("pg_roles_valid_until_timestamp_seconds")]
+    assert names == ["just_expired", "shop_app", "v_0", "v_1"]
 
 
 def certified(server: Cluster, openssl: Path) -> None:
