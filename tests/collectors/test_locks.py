@@ -269,6 +269,25 @@ async def test_the_role_nearest_to_its_limit_comes_first(server: Cluster) -> Non
     assert [labels["rolname"] for labels, _ in found.series("pg_roles_connections")] == ["capped"]
 
 
+@pytest.mark.full
+async def test_a_long_query_has_series_beside_any_number_of_applications(server: Cluster) -> None:
+    """From ten seconds on: beyond the limit, shorter ones would be other series at each scrape."""
+    first = Catalog((named(catalog(), "sessions").model_copy(update={"limit": 2}),))
+    async with AsyncExitStack() as stack:
+        for application in ("web", "web", "web", "shop", "shop"):
+            session = await asyncpg.connect(server.dsn(), server_settings={"application_name": application})
+            stack.callback(session.terminate)
+        holder = await stack.enter_async_context(client(server, "holder"))
+        await holder.execute("SELECT pg_advisory_lock(7)")
+        await stack.enter_async_context(waiting(server, "weekly report", "SELECT pg_advisory_lock(7)"))
+        await asyncio.sleep(10.5)
+        watched = target(server.dsn(user=MONITOR), first)
+        found = await scraped(watched)
+        await watched.close()
+    assert found.value("pg_sessions_longest_query_seconds", application_name="weekly report") > 10
+    assert found.value("pg_sessions", application_name="web") == 3
+
+
 async def test_a_deadlock_is_counted(server: Cluster, table: str) -> None:
     server.execute(f"INSERT INTO {table} VALUES (2)")
     before = page(server.dsn(user=MONITOR)).value("pg_database_deadlocks_total", datname="postgres")
