@@ -320,6 +320,22 @@ async def test_an_idle_dump_hides_no_other_idle_transaction(servers: Callable[[i
             assert {labels["application_name"]: labels["pid"] for labels, _ in series} == pids[major]
 
 
+async def test_a_failed_transaction_is_shown_while_a_savepoint_keeps_its_locks(shop: Cluster) -> None:
+    """Without one, PostgreSQL has released its locks and its snapshot; only the client does not know yet."""
+    async with client(shop, "plain") as plain, client(shop, "with savepoint") as saved:
+        await plain.execute("BEGIN; UPDATE orders SET v = 1 WHERE id = 1")
+        await saved.execute("BEGIN; UPDATE orders SET v = 1 WHERE id = 2; SAVEPOINT s")
+        for session in (plain, saved):
+            with suppress(asyncpg.DivisionByZeroError):
+                await session.execute("SELECT 1 / 0")
+        found = page(shop.dsn(user=MONITOR))
+        locks = "SELECT count(*) FROM pg_locks WHERE pid = $1"
+        held = [shop.value(locks, session.get_server_pid()) for session in (plain, saved)]
+    assert (held[0], held[1] > 0) == (0, True)
+    labels = found.labels("pg_session_oldest_seconds", kind="idle in transaction")
+    assert (labels["application_name"], labels["state"]) == ("with savepoint", "idle in transaction (aborted)")
+
+
 async def test_a_role_that_may_not_see_sessions_is_told_so_not_shown_a_part(shop: Cluster, major: int) -> None:
     """Since when a session waits for a lock, 13 says where it says what the session does."""
     collectors = [
