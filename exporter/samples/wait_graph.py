@@ -305,7 +305,7 @@ def _worst_first(owners: Sequence[int], counts: Sequence[int], *waits: Sequence[
     """Order the roots that block: most sessions behind it and each kind of longest wait take turns."""
     blocking = [root for root, count in enumerate(counts) if count]
     blocking.sort(key=lambda root: (-counts[root], [-each[root] for each in waits], owners[root]))
-    orders = [blocking, *(sorted(blocking, key=lambda root, each=each: -each[root]) for each in waits)]
+    orders = [blocking, *(sorted(blocking, key=each.__getitem__, reverse=True) for each in waits)]
     return list(dict.fromkeys(chain.from_iterable(zip(*orders, strict=True))))
 
 
