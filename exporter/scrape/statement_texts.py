@@ -39,8 +39,11 @@ One queryid may stand for several texts: of tables of the same name in two schem
 ASK_AGAIN_SECONDS = 15.0
 """Least interval between look-ups of a missing text, however often the page is opened, in seconds."""
 
-READ_SECONDS = 30.0
+READ_SECONDS = 10.0
 """Least interval between look-ups for the page, in seconds: each is a login, and reads the file of all texts."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Upper bound of the pause after one that took long: it may have waited for a busy server, whose texts are wanted."""
 
 AFTER_FAILURE = Backoff(first=ASK_AGAIN_SECONDS, longest=600.0)
 """Pauses of look-ups that fail: the first is short, since a full server is when a text is wanted."""
@@ -298,8 +301,11 @@ class StatementReader:
             self._note = f"{type(error).__name__}: {error}"
             self._errors["query"] += 1
             self._failures += 1
-        pause = AFTER_FAILURE.pause(self._failures) if self._failures else READ_SECONDS
-        self._not_before = self._parts.clock() + max(pause, (self._took or 0.0) / MOST_SHARE)
+        if self._failures:
+            pause = AFTER_FAILURE.pause(self._failures)
+        else:
+            pause = max(READ_SECONDS, min((self._took or 0.0) / MOST_SHARE, LONGEST_PAUSE_SECONDS))
+        self._not_before = self._parts.clock() + pause
 
     def statuses(self) -> tuple[JobStatus, ...]:
         """Describe the texts as a collector for a report; nothing where there are none to be read.
