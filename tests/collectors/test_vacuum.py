@@ -7,9 +7,10 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
-from pages import MONITOR, Page, catalog, named, page
+from pages import MONITOR, Page, catalog, named, page, scraped, target
 from patience import until, wait_until
 
+from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
 
@@ -370,3 +371,23 @@ def test_what_the_statistics_of_a_partitioned_table_have_missed_is_told(
         " autovacuum_analyze_scale_factor = 0)",
     )
     wait_until(lambda: missed() == [10_000])  # autovacuum was there
+
+
+async def test_a_partitioned_table_without_statistics_is_seen_beside_any_number_of_larger_ones(
+    database: Cluster, major: int
+) -> None:
+    """PostgreSQL 13 does not say what the statistics of one have missed."""
+    for name, rows in (("huge", 40_000), ("large", 20_000), ("small", 5_000)):
+        database.execute(f"CREATE TABLE {name} (id int) PARTITION BY RANGE (id)", DATABASE)
+        database.execute(f"CREATE TABLE {name}_0 PARTITION OF {name} DEFAULT", DATABASE)
+        database.execute(f"INSERT INTO {name} SELECT generate_series(1, {rows})", DATABASE)
+        database.execute(f"ANALYZE {name if name != 'small' else 'small_0'}", DATABASE)
+    two = Catalog((named(catalog(), "partitioned_tables").model_copy(update={"limit": 2}),))
+    watched = target(database.dsn(DATABASE, MONITOR), two)
+    try:
+        found = await scraped(watched)
+    finally:
+        await watched.close()
+        database.execute("DROP TABLE huge, large, small", DATABASE)
+    shown = {labels["relname"] for labels, _ in found.series("pg_partitioned_table_partitions", datname=DATABASE)}
+    assert shown == ({"huge", "small"} if major >= 14 else {"huge", "large"})
