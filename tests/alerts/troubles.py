@@ -240,10 +240,9 @@ async def _replication(made: Shop) -> None:
     """Slots without a consumer, standbys that hold the horizon back, an archive that fails, a copy that differs."""
     made.run("SELECT pg_create_physical_replication_slot('forgotten', true)")
     made.run("SELECT pg_create_logical_replication_slot('search', 'test_decoding')")
-    await made.standby("standby1", "standby1")
-    reports = await made.standby("standby2")
-    reader = await made.session("weekly report", "reporting", server=reports)
-    await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")
+    for standby in (await made.standby("standby1", "standby1"), await made.standby("standby2")):
+        reader = await made.session("weekly report", "reporting", server=standby)
+        await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")
     await _archived(made)
     made.run("ALTER SYSTEM SET archive_command = 'false'", "SELECT pg_reload_conf()")
     for _ in range(5):
@@ -272,9 +271,10 @@ def _debt(made: Shop) -> None:
 
 async def _sessions(made: Shop) -> None:
     """Somebody forgot to commit, somebody to finish a two-phase commit, and the others wait."""
-    made.run("BEGIN; UPDATE customers SET name = 'x' WHERE id = 1; PREPARE TRANSACTION 'forgotten'")
     root = await made.session("checkout")
     await root.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT total FROM orders LIMIT 1")
+    made.run("SELECT txid_current()")  # what comes later holds back no more than what runs already
+    made.run("BEGIN; UPDATE customers SET name = 'x' WHERE id = 1; PREPARE TRANSACTION 'forgotten'")
     await made.starts("reindex", BUILD, "deploy", until="SELECT count(*) FROM pg_stat_progress_create_index")
     await made.starts("nightly", "VACUUM audit", "nightly", until="SELECT count(*) FROM pg_stat_progress_vacuum")
     await made.waits("migration", "ALTER TABLE orders ADD COLUMN note text", "deploy")

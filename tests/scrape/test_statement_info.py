@@ -266,8 +266,6 @@ def test_a_read_that_hangs_is_not_joined_by_another_and_one_that_fails_backs_off
                 await watched.scrape(10)
                 watched.texts.read_newcomers()
                 await asyncio.sleep(15)
-            assert (
-                server.runs("statement_texts") == 7
-            )  # each ended before the next
+            assert server.runs("statement_texts") == 7  # each ended before the next
 
     in_virtual_time(scenario())
