@@ -1,11 +1,10 @@
-"""The statements of the last scrape with their texts, which are read beside the scrapes, once each."""
+"""The texts of the statements that the last scrape listed, which are read beside the scrapes, once each."""
 
 import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 from exporter.backoff import Backoff
 from exporter.catalog.model import Catalog, Metric
@@ -18,6 +17,7 @@ from exporter.report import JobStatus
 from exporter.samples.label_values import label_text
 from exporter.samples.model import Family, Samples
 from exporter.scrape.parts import Parts
+from exporter.scrape.statement_list import LABELS, Key, StatementList, listed, members, why_none
 from exporter.scrape.statement_reads import statement_texts
 from exporter.sql import signed
 from exporter.statement_text import shortened
@@ -68,56 +68,9 @@ INFO = Metric(
     help="1 for each statement with series of its own in pg_statements_*, with its text in query: white space folded,"
     " literals replaced by ?, shortened to statement_text_length. Join it by datname, usename and queryid.",
     column="info",
-    labels=("datname", "usename", "queryid", "query"),
+    labels=(*LABELS, "query"),
 )
 METRICS = (INFO,)
-
-Key = tuple[str, str, str]
-"""Database, user and query identifier of a statement, as its labels have them; empty where it has no such label."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement of a ledger: its labels, not escaped, its counters by column, and its text."""
-
-    queryid: str
-    labels: Mapping[str, str]
-    counts: Mapping[str, float]
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class StatementList:
-    """The statements that have series of their own, those first that took most time."""
-
-    statements: tuple[Statement, ...] = ()
-    note: str = ""
-    """Reason for no statements or missing texts."""
-
-
-def listed(samples: Samples, texts: "Texts") -> tuple[Statement, ...]:
-    """List the statements of a ledger and its shared series by execution time, with the texts that are known."""
-    shown = samples.label_values
-    rows = []
-    for i, key in enumerate(keys(samples)):
-        labels = {label: values[i] for label, values in shown.items()}
-        per_row = (family for family in samples.families if len(family.values) == len(shown["queryid"]))
-        counts = {family.metric.column: float(family.values[i] or 0) for family in per_row}
-        rows.append(Statement(key[-1], labels, counts, texts.text(key)))
-    return tuple(sorted(rows, key=lambda row: row.counts.get("exec_seconds", 0.0), reverse=True))
-
-
-def keys(samples: Samples) -> list[Key]:
-    """Return the keys of a ledger's members, row by row, and of the series that other statements share."""
-    shown = samples.label_values
-    rows = len(shown.get("queryid", ()))
-    database, user, queryid = (shown.get(label, [""] * rows) for label in INFO.labels[:-1])
-    return list(zip(database, user, queryid, strict=True))
-
-
-def members(samples: Samples) -> list[Key]:
-    """Return the keys of the statements with series of their own."""
-    return [key for key in keys(samples) if key[-1].lstrip("-").isdecimal()]
 
 
 class Texts:
@@ -204,9 +157,9 @@ class StatementReader:
         """List the statements with their texts; the note says why there are none, or why texts are missing."""
         job, samples = self._listed()
         if not job or not samples:
-            return StatementList(note=self._why_none(job))
+            return StatementList(note=why_none(self._parts, self._collectors, job))
         await self._look_up(job, samples)
-        return StatementList(listed(samples, self._texts), self._note)
+        return StatementList(listed(samples, self._texts.text), self._note)
 
     def listed(self) -> Mapping[Key, str]:
         """Map the statements with series of their own, by the latest scrape that had some, to their texts.
@@ -225,17 +178,6 @@ class StatementReader:
         """Return the job that lists statements, and its result; None for what is not there."""
         job = next((job for job in self._parts.schedule.plan.jobs if job.collector.statements), None)
         return job, self._parts.schedule.status(job).samples if job else None
-
-    def _why_none(self, job: Job | None) -> str:
-        """Say why there is no statement: of the collector, of the server, or that it is early."""
-        skipped = self._parts.schedule.plan.skipped
-        if reason := next((skipped[name] for name in self._collectors if name in skipped), ""):
-            return reason
-        if reason := self._parts.health.reason:
-            return f"the server does not answer: {reason}"
-        if job and (failure := self._parts.schedule.status(job).reason):
-            return f"collector {job.collector.name} fails: {failure}"
-        return "no statements have been collected yet"
 
     async def _look_up(self, job: Job, samples: Samples) -> None:
         """Read the texts that are missing; the note says why they cannot be read."""

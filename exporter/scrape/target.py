@@ -27,7 +27,8 @@ from exporter.scrape.parts import Parts
 from exporter.scrape.ping import Ping
 from exporter.scrape.run_job import JobRunner
 from exporter.scrape.server_cost import ServerCosts
-from exporter.scrape.statement_texts import StatementList, StatementReader
+from exporter.scrape.statement_list import StatementList
+from exporter.scrape.statement_texts import StatementReader
 from exporter.scrape.turns import Turns
 from exporter.watch.incidents import Incident
 from exporter.watch.loop import Watch, WatchOptions
