@@ -111,6 +111,10 @@ def _values(phase: Phase, base: Mapping[Series, float], passed: float, began: fl
     return values
 
 
+TEXTS_SECONDS = 2.0
+"""Seconds for the texts of statements, which are read beside the scrapes."""
+
+
 @dataclass
 class Recorder:
     """Records the pages of one server, every collector read anew."""
@@ -122,9 +126,11 @@ class Recorder:
 
     async def record(self, seconds: float, *, apart: float, moving: Sequence[str] = ()) -> None:
         """Two pages, so many seconds apart, to be played for a time."""
-        of = target(self.dsn, uncached())
+        of = target(self.dsn, uncached(), statement_text_length=160)
         try:
             await of.scrape(9.0)  # the first has nothing to compare with
+            of.texts.read_newcomers()
+            await asyncio.sleep(TEXTS_SECONDS)
             first = await self._once(of)
             await asyncio.sleep(apart)
             second = await self._once(of)
