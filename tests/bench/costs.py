@@ -70,12 +70,14 @@ SELECT substring(query FROM '/\\* pgvigil:(\\w+) \\*/') AS collector,
  WHERE query LIKE '%/* pgvigil:%'
    AND dbid = (SELECT oid FROM pg_database WHERE datname = $1)
  GROUP BY 1
+HAVING sum(calls) > 0
 """
 
 
 async def _scrapes(dsn: str) -> None:
-    """Have every collector run so many times, whatever its cache."""
-    fresh = [each.model_copy(update={"cache": 0.0, "enabled": True}) for each in load(BUILT_IN)]
+    """Have every collector run so many times by itself, whatever its cache."""
+    alone = {"cache": 0.0, "enabled": True, "joins": False}
+    fresh = [each.model_copy(update=alone) for each in load(BUILT_IN)]
     watched = target(dsn, Catalog(tuple(fresh)), cost_budget=0)
     try:
         for _ in range(RUNS):
