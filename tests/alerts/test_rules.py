@@ -90,6 +90,7 @@ SLOW = ("connections_2m", "connections_5m", "replication", "statements_2m", "sto
 """Rule tests that play so many cases, or so many days, that each takes promtool several seconds."""
 
 
+@pytest.mark.timeout(600)  # one minute alone, several on a machine that is busy
 def test_the_rule_tests_pass(promtool: Path) -> None:
     files = sorted((ALERTS / "tests").glob("*.yml"))
     _passes(promtool, *(file for file in files if file.stem not in SLOW))
