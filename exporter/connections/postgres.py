@@ -82,7 +82,6 @@ class Postgres:
         wanted = {"dbname": self._spelled.get(database, database)} if database else {}
         places, demands = each_server(known | wanted), _demands(known)
         share = self.connect_timeout if seconds is None else seconds / (len(places) * len(demands))
-        limit = asyncio.timeout(LONGEST_SILENCE_SECONDS if seconds is None else seconds)
         names = ResolvingLoop(self._addresses, self._patience, share)
         loop = BoundedLoop(known.get("require_auth", ""), names)
         which = f" for {database}" if database else ""
@@ -91,8 +90,8 @@ class Postgres:
         try:
             servers = await self._from_file(files, lambda: list(map(driver_arguments, places)))
             tries = [server | demand for demand, server in product(demands, servers)]
-            async with limit:
-                connection = await _first_that_fits(tries, loop, share, limit if seconds is None else None)
+            async with asyncio.timeout(seconds):
+                connection = await _first_that_fits(tries, loop, share)
         except (ValueError, *DRIVER_ERRORS) as error:
             secrets = [known.get("sslpassword"), known.get("password"), *(one.get("password") for one in servers)]
             if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
@@ -147,9 +146,7 @@ def _demands(known: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
     return ({},)
 
 
-async def _first_that_fits(
-    tries: Sequence[Mapping[str, Any]], loop: BoundedLoop, share: float, limit: asyncio.Timeout | None
-) -> Any:
+async def _first_that_fits(tries: Sequence[Mapping[str, Any]], loop: BoundedLoop, share: float) -> Any:
     """Log in to the first server that answers and is what is asked for; each gets its own password only.
 
     As in libpq, one that rejects the login ends the search, and one that is silent does not keep us from the next.
@@ -157,14 +154,13 @@ async def _first_that_fits(
     Args:
         tries: the arguments for each login, in order.
         loop: opens the connections.
-        share: seconds within which a server has to answer while others are left to try.
-        limit: time limit of them all, which ends with the first answer; None for one that holds.
+        share: seconds within which a server has to begin to answer while others are left to try.
 
     """
     failure: Exception | None = None
     for i, arguments in enumerate(tries, 1):
-        silence = asyncio.timeout(share if i < len(tries) else None)
-        loop.on_answer = partial(_lift, [silence, limit] if limit else [silence])
+        silence = asyncio.timeout(share if i < len(tries) else LONGEST_SILENCE_SECONDS)
+        loop.on_answer = partial(_lift, silence)
         try:
             async with silence:
                 return await _protected(arguments, loop)
@@ -174,11 +170,10 @@ async def _first_that_fits(
     raise failure
 
 
-def _lift(limits: Iterable[asyncio.Timeout]) -> None:
-    """Let time limits go."""
-    for limit in limits:
-        with suppress(RuntimeError):  # it ends at this moment
-            limit.reschedule(None)
+def _lift(limit: asyncio.Timeout) -> None:
+    """Let a time limit go."""
+    with suppress(RuntimeError):  # it ends at this moment
+        limit.reschedule(None)
 
 
 async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:

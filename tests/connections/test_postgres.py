@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from serving import run
 from standby import clone_standby, launch
 
-from exporter.connections import name_lookup
+from exporter.connections import name_lookup, postgres
 from exporter.connections.guard_rails import GUARD_RAILS
 from exporter.connections.postgres import Postgres
 from exporter.connections.postgres_session import PostgresSession
@@ -123,6 +123,19 @@ async def test_a_host_that_is_silent_does_not_keep_us_from_the_next(
         with pytest.raises(ConnectError) as caught:
             await Postgres(SecretStr(dsn), connect_timeout=1.5).connect()
         assert caught.value.reason == "timeout"
+
+
+async def test_the_last_host_is_not_waited_for_without_end_because_another_one_has_answered(
+    server18: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answers and is no standby; the last falls silent."""
+    monkeypatch.setattr(postgres, "LONGEST_SILENCE_SECONDS", 1.0)
+    with silent_place() as last:
+        wanted = f"user={MONITOR} dbname=postgres host=127.0.0.1,127.0.0.1 target_session_attrs=standby"
+        async with asyncio.timeout(60):
+            with pytest.raises(ConnectError) as caught:
+                await Postgres(SecretStr(f"{wanted} port={server18.port},{last}")).log_in()
+    assert caught.value.reason == "timeout"
 
 
 async def test_an_address_that_is_silent_does_not_keep_us_from_the_next(
