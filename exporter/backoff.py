@@ -1,4 +1,4 @@
-"""Pauses after failures: of logins, of jobs, and of queries that ignored their timeout; `off_loop` has its own."""
+"""Pauses after failures: of logins, jobs, and queries that ignored their timeout; off_loop, statement_texts have own ones."""
 
 import random
 from dataclasses import dataclass

@@ -11,9 +11,10 @@ from typing import Any
 
 import asyncpg
 import pytest
-from clients import until
-from pages import MONITOR, catalog, page
+from clients import client, until
+from pages import MONITOR, Page, catalog, page, scraped, target
 from pydantic import SecretStr
+from standby import clone_standby
 
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
@@ -23,6 +24,12 @@ from exporter.samples.convert import columns, transformed
 
 LOGINS = 20
 """Sessions that log in at once."""
+
+PAGES = 5
+"""Pages of each scene."""
+
+OURS = 5
+"""Connections that we may have, by default."""
 
 WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
 
@@ -127,7 +134,11 @@ def lines_of(call: Callable[[], object]) -> int:
 
 def check(server: Cluster, shape: Callable[[int], Statements], root: int, waiting: int) -> None:
     """The page names the root, with everybody behind it."""
-    found = page(server.dsn(user=MONITOR))
+    shows(page(server.dsn(user=MONITOR)), shape, root, waiting)
+
+
+def shows(found: Page, shape: Callable[[int], Statements], root: int, waiting: int) -> None:
+    """A page names the root, with everybody behind it."""
     labels, blocked = max(found.series("pg_lock_blocker_blocked_sessions"), key=lambda series: series[1])
     state = "deadlock cycle" if shape is cycle else "idle in transaction"
     assert (labels["pid"], labels["state"], blocked) == (str(root), state, waiting)
@@ -149,3 +160,51 @@ async def test_the_root_of_a_pile_up_is_found_in_linear_time(major: int, cluster
                 check(server, shape, root, size)
                 took.append(await work(server, major))
         assert took[1] / took[0] < 1.2 * large / small, f"{shape.__name__}: {took} rows and lines"
+
+
+@asynccontextmanager
+async def crowded(server: Cluster, shape: Callable[[int], Statements], size: int) -> AsyncIterator[tuple[int, int]]:
+    """A crowd; gives the root, and how many wait."""
+    async with crowd(server, shape(size), size) as root:
+        yield root, size
+
+
+@asynccontextmanager
+async def crowded_standby(primary: Cluster, standby: Cluster, size: int) -> AsyncIterator[tuple[int, int]]:
+    """Replay waits for a reader, and all others for replay."""
+    async with client(standby, "reader") as reader:
+        await reader.execute("BEGIN; SELECT FROM crowd")
+        primary.execute("ALTER TABLE crowd ADD COLUMN late int")
+        await until(lambda: standby.value(WAITING) == 1)
+        async with crowd(standby, [("SELECT 1", "SELECT FROM crowd")] * size, size + 1):
+            yield reader.get_server_pid(), size + 1
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("major", [13, 18])
+async def test_every_page_of_a_rhythm_names_the_root_and_our_backends_stay_few(
+    major: int, cluster: Callable[..., Cluster]
+) -> None:
+    """PILE_UP=1000 RHYTHM=15 is what is promised; a second is the shortest."""
+    size, rhythm = int(os.environ.get("PILE_UP", "100")), float(os.environ.get("RHYTHM", "1"))
+    primary = cluster(major, {"max_connections": "1100"})
+    primary.execute("CREATE TABLE crowd (id int PRIMARY KEY, v int); INSERT INTO crowd VALUES (1, 0)")
+    standby = clone_standby(primary, settings={"max_standby_streaming_delay": "-1"})
+    try:
+        standby.start()
+        await until(lambda: standby.value("SELECT to_regclass('crowd') IS NOT NULL"))
+        scenes = [(shape, primary, crowded(primary, shape, size)) for shape in SHAPES]
+        for shape, server, scene in [*scenes, (row, standby, crowded_standby(primary, standby, size))]:
+            async with scene as (root, waiting):
+                watched = target(server.dsn(user=MONITOR))
+                try:
+                    for _ in range(PAGES):
+                        shows(await scraped(watched), shape, root, waiting)
+                        ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'"
+                        assert server.value(ours) <= OURS
+                        await asyncio.sleep(rhythm)
+                finally:
+                    await watched.close()
+    finally:
+        standby.remove()
