@@ -1,4 +1,7 @@
-"""Pauses after failures: of logins, jobs, and queries that ignored their timeout; off_loop, statement_texts have own ones."""
+"""Pauses after failures: of logins, of jobs, and of queries that ignored their timeout.
+
+`off_loop` and `statement_texts` have their own.
+"""
 
 import random
 from dataclasses import dataclass

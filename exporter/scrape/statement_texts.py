@@ -42,9 +42,6 @@ ASK_AGAIN_SECONDS = 15.0
 READ_SECONDS = 10.0
 """Least interval between look-ups for the page, in seconds: each is a login, and reads the file of all texts."""
 
-LONGEST_PAUSE_SECONDS = 60.0
-"""Upper bound of the pause after one that took long: it may have waited for a busy server, whose texts are wanted."""
-
 AFTER_FAILURE = Backoff(first=ASK_AGAIN_SECONDS, longest=600.0)
 """Pauses of look-ups that fail: the first is short, since a full server is when a text is wanted."""
 
@@ -53,6 +50,9 @@ GONE_SECONDS = 300.0
 
 MOST_SHARE = 0.001
 """Share of a core that look-ups for the page may take: one that takes long is followed by a longer pause."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Upper bound of the pause after one that took long: it may have waited for a busy server, whose texts are wanted."""
 
 COLLECTOR = "statement_texts"
 """Name of these look-ups among the collectors."""
