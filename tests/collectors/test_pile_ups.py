@@ -139,12 +139,15 @@ def check(server: Cluster, shape: Callable[[int], Statements], root: int, waitin
 
 def shows(found: Page, shape: Callable[[int], Statements], root: int, waiting: int) -> None:
     """A page names the root, with everybody behind it."""
+    failures = [
+        had for had, _ in found.samples.get("pgvigil_collector_errors_total", []) if had["collector"] == "lock_blockers"
+    ]
+    assert found.value("pgvigil_collector_success", collector="lock_blockers") == 1, (shape, failures)
     labels, blocked = max(found.series("pg_lock_blocker_blocked_sessions"), key=lambda series: series[1])
     state = "deadlock cycle" if shape is cycle else "idle in transaction"
     assert (labels["pid"], labels["state"], blocked) == (str(root), state, waiting)
     assert len(found.series("pg_lock_blocker_blocked_sessions")) == 1
     assert found.value("pg_lock_waiters") == waiting
-    assert found.value("pgvigil_collector_success", collector="lock_blockers") == 1
 
 
 @pytest.mark.timeout(300)
