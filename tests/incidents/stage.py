@@ -1,6 +1,7 @@
 """What incidents are played on: shops and exporters, a Prometheus with our rules, an Alertmanager with our routing."""
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -121,9 +122,22 @@ class Stage:
             await asyncio.sleep(0.1)
 
 
+class YieldingCluster(Cluster):
+    """A server whose processes yield to what watches it, which would be on another machine."""
+
+    def start(self) -> None:
+        """Start it; every backend has the priority of the postmaster that forks it."""
+        super().start()
+        os.setpriority(os.PRIO_PROCESS, self.pid, _PRIORITY)
+
+
+_PRIORITY = 10
+"""Nice value of the servers: a tenth of the weight of exporter, Prometheus and Alertmanager, which share the cores."""
+
+
 def new_server(folder: Path, settings: Mapping[str, str]) -> Cluster:
     """A server of its own, not started yet."""
-    return Cluster(build(NEWEST), folder, settings=settings, auth="scram-sha-256", password=PASSWORD)
+    return YieldingCluster(build(NEWEST), folder, settings=settings, auth="scram-sha-256", password=PASSWORD)
 
 
 @contextmanager
