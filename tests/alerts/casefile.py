@@ -49,6 +49,9 @@ class Case(_Strict):
     name: str = Field(min_length=1)
     at: Duration
     interval: Duration = "1m"
+    """Between the scrapes."""
+    evaluation_interval: Duration | None = None
+    """Between the evaluations; none is as the scrapes. A case of days needs few, and each costs promtool its time."""
     page: str = ""
     beside: Mapping[str, str] = {}
     """Other servers that are scraped too: instance -> page. A selector picks from all; `instance` tells them apart."""
@@ -57,6 +60,11 @@ class Case(_Strict):
     extra: Mapping[str, Values] = {}
     says: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
+
+    @property
+    def pace(self) -> str:
+        """The time between two evaluations."""
+        return self.evaluation_interval or self.interval
 
 
 class Entry(_Strict):

@@ -119,16 +119,16 @@ def remembered(tests: Sequence[Test], name: str) -> Answers:
 
 
 def generated(subject: str, answers: Callable[[Sequence[Test], str], Answers] = asked) -> dict[str, str]:
-    """Make the test files of a subject: name -> text. One for each interval, since evaluation keeps one pace a file."""
+    """Make the test files of a subject: name -> text. One for each pace of evaluation, which a file has one of."""
     file, rules = CASES / f"{subject}.yml", load()
     if not file.is_file():
         raise CaseError(f"{file.name}: no such file in tests/alerts/cases")
     errors: list[str] = []
     tests = [test for entry in read(file) for test in _tests(file.name, entry, rules, errors)]
     written = {}
-    for interval in sorted({test.case.interval for test in tests}, key=lambda i: (i != USUAL, i)):
-        chosen = [test for test in tests if test.case.interval == interval]
-        name = f"{subject}.yml" if interval == USUAL else f"{subject}_{interval}.yml"
+    for pace in sorted({test.case.pace for test in tests}, key=lambda pace: (pace != USUAL, pace)):
+        chosen = [test for test in tests if test.case.pace == pace]
+        name = f"{subject}.yml" if pace == USUAL else f"{subject}_{pace}.yml"
         fired = answers(chosen, name)
         errors += [error for test in chosen for error in _judged(test, fired[test.name])]
         groups = [test.written([_expected(one) for one in fired[test.name]]) for test in chosen]
@@ -153,7 +153,7 @@ def _file(tests: Sequence[Test], groups: Sequence[Any], folder: str) -> dict[str
     subjects = list(dict.fromkeys(subject for test in tests for subject in test.needs.subjects))
     return {
         "rule_files": [f"{folder}/{subject}.yml" for subject in subjects],
-        "evaluation_interval": tests[0].case.interval,
+        "evaluation_interval": tests[0].case.pace,
         "group_eval_order": subjects,
         "tests": groups,
     }

@@ -86,7 +86,10 @@ def test_promtool_finds_nothing_wrong_with_the_rules(promtool: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-SLOW = ("connections_2m", "connections_5m", "replication", "statements_2m", "storage_5m", "vacuum", "wraparound_5m")
+SLOW = (
+    *(f"connections_{pace}" for pace in ("3m", "5m", "10m", "20m")),
+    *("replication", "statements_10m", "statements_20m", "vacuum", "wraparound_5m"),
+)
 """Rule tests that play so many cases, or so many days, that each takes promtool several seconds."""
 
 
