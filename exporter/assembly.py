@@ -9,6 +9,7 @@ from exporter.connections.session import Connector
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
+from exporter.planning.table_filter import TableFilter
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.settings import Connection, Settings
@@ -48,6 +49,13 @@ def database_filter_of(connection: Connection, settings: Settings) -> DatabaseFi
     )
 
 
+def table_filter_of(connection: Connection, settings: Settings) -> TableFilter:
+    """Tell of the tables that a target's own patterns choose, else those of all targets."""
+    return TableFilter(
+        connection.include_tables or settings.include_tables, connection.exclude_tables or settings.exclude_tables
+    )
+
+
 def statement_filter_of(connection: Connection, settings: Settings) -> StatementFilter:
     """Exclude the statements that a target's own patterns choose, else those of all targets."""
     return StatementFilter(
@@ -72,6 +80,7 @@ def options_of(connection: Connection, settings: Settings, own_load: OwnLoad) ->
         last_good=settings.last_good,
         max_samples=settings.max_samples,
         databases=database_filter_of(connection, settings) if kind == "postgresql" else DatabaseFilter(),
+        tables=table_filter_of(connection, settings),
         excluded_statements=statement_filter_of(connection, settings),
         cost_budget=settings.cost_budget,
         statement_text_length=settings.statement_text_length,

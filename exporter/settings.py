@@ -88,6 +88,12 @@ class Connection(BaseModel):
     exclude_databases: Patterns = Field(
         (), description="Databases not to look into, likewise. What counts for the whole server is not affected."
     )
+    include_tables: Patterns = Field(
+        (),
+        description="Tables that get series of their own, as shell patterns of schema and table (`shop.*`) or of the"
+        " table alone (`order*`), separated by commas; all without it. Locks and transaction ids are of all tables.",
+    )
+    exclude_tables: Patterns = Field((), description="Tables that get no series of their own, likewise.")
     statements_exclude_users: Patterns = Field(
         (),
         description="Users whose statements get no series of their own, as shell patterns (`batch_*`) separated by"

@@ -62,3 +62,8 @@ def _block_end(sql: str, at: int) -> int:
 def literal(value: str) -> str:
     """Quote a value for SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def escaped_literal(value: str) -> str:
+    """Quote a value that may have backslashes, whatever standard_conforming_strings is set to."""
+    return "E" + literal(value.replace("\\", "\\\\"))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from pages import catalog, named
 
-from exporter.assembly import database_filter_of, statement_filter_of
+from exporter.assembly import database_filter_of, statement_filter_of, table_filter_of
 from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
+from exporter.planning.table_filter import TableFilter
 from exporter.settings import Settings, leftovers, load_settings
 
 
@@ -66,6 +67,17 @@ def test_a_target_may_choose_its_own_databases(environ: pytest.MonkeyPatch, tmp_
     choices = [database_filter_of(target, settings) for target in settings.targets or ()]
     assert choices == [DatabaseFilter((), ("test_*", "odd,name")), DatabaseFilter(("shop_*", "blog"), ("shop_9",))]
     assert loaded(environ, {"PGVIGIL_INCLUDE_DATABASES": "a*, b"}).include_databases == ("a*", "b")
+
+
+def test_a_target_may_choose_other_tables(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pgvigil.yaml"
+    file.write_text(
+        "exclude_tables: [audit.*, 'tmp_*']\ntargets:\n  - {name: all, dsn: host=a}\n"
+        "  - {name: shops, dsn: host=b, include_tables: 'shop.*, orders', exclude_tables: ['*_old']}\n"
+    )
+    settings = loaded(environ, {}, file)
+    filters = [table_filter_of(target, settings) for target in settings.targets or ()]
+    assert filters == [TableFilter((), ("audit.*", "tmp_*")), TableFilter(("shop.*", "orders"), ("*_old",))]
 
 
 def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:

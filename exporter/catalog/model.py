@@ -164,6 +164,8 @@ class Collector(_Fact):
     enabled: bool = True
     limit: Annotated[int, Field(gt=0)] | None = None
     details: ByVersion | None = None
+    table: str | None = None
+    """The column with the OID of a row's table, by which the user's patterns of tables choose rows."""
     ledger: LedgerKey | None = None
     batches: Batches | None = None
     remember: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -208,14 +210,17 @@ class Collector(_Fact):
                 raise ValueError(f"{metric.name}: names no column")
             if metric.total and not self.ledger:
                 raise ValueError(f"{metric.name}: total: only a collector with a ledger has totals")
-        if "datname" in self.all_labels and self.scope == "database":
-            raise ValueError("labels: datname comes by itself with scope: database")
         if not self.fresh and not self.cache:
             raise ValueError("fresh: without a cache each scrape reads the result anew")
-        if self.needs_tables and self.scope != "database":
-            raise ValueError("needs_tables: only with scope: database")
-        if self.databases and self.scope != "database":
-            raise ValueError("databases: only with scope: database")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_scope(self) -> Self:
+        if "datname" in self.all_labels and self.scope == "database":
+            raise ValueError("labels: datname comes by itself with scope: database")
+        for key in ("needs_tables", "databases", "table"):
+            if getattr(self, key) and self.scope != "database":
+                raise ValueError(f"{key}: only with scope: database")
         return self
 
     @model_validator(mode="after")
@@ -244,8 +249,8 @@ class Collector(_Fact):
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> Self:
-        if self.batches and (self.limit is None or self.ledger or any(metric.rest for metric in self.metrics)):
-            raise ValueError("batches: needs a limit, and neither a ledger nor a metric with rest")
+        if self.batches and (self.limit is None or self.ledger or self.table or any(m.rest for m in self.metrics)):
+            raise ValueError("batches: needs a limit, and neither a ledger nor a table nor a metric with rest")
         if self.remember and (self.batches or self.limit is not None):
             raise ValueError("remember: only the first row is remembered, so it takes neither batches nor a limit")
         return self

@@ -93,6 +93,8 @@ def _facts(collector: Collector) -> str:
         is_sooner = collector.fresh and collector.cache > FRESH_SECONDS
         sooner = f", or {FRESH_SECONDS:g} s where a run costs little" if is_sooner else ""
         facts.append(f"collected every {collector.cache:g} s at most{sooner}")
+    if collector.table:
+        facts.append("of the tables that the settings choose")
     if collector.limit:
         facts.append(f"at most {collector.limit} rows")
     if not collector.enabled:

@@ -15,6 +15,7 @@ from exporter.planning.database_filter import PROVIDERS, DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, lock_entries, plan
 from exporter.planning.server import Server
+from exporter.planning.table_filter import TableFilter
 from exporter.samples.model import Columns
 from exporter.sql import quoted
 
@@ -43,6 +44,7 @@ class Discovery:
         self,
         catalog: Catalog,
         database_filter: DatabaseFilter,
+        table_filter: TableFilter,
         pool: Pool,
         clock: Callable[[], float],
         log: TargetLog,
@@ -57,9 +59,8 @@ class Discovery:
         self.learning = asyncio.Lock()
         """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
-        self._databases = database_filter
-        self._pool = pool
-        self._clock = clock
+        self._databases, self._tables = database_filter, table_filter
+        self._pool, self._clock = pool, clock
         self._log = log
         self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
         self._round_trips: deque[float] = deque(maxlen=20)
@@ -72,7 +73,7 @@ class Discovery:
     def plan(self) -> Plan:
         """The plan for the server as last seen; empty before the first answer."""
         if self._planned[0] is not self.server and self.server:
-            self._planned = (self.server, plan(self._catalog, self.server))
+            self._planned = (self.server, plan(self._catalog, self.server, self._tables))
         return self._planned[1]
 
     @property

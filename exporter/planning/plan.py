@@ -12,6 +12,7 @@ from exporter.kinds import PRODUCTS
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.label_columns import LabelColumns
 from exporter.planning.server import Extension, Server
+from exporter.planning.table_filter import TableFilter
 from exporter.sql import quoted, signed, without_end
 
 FULL_LIMITS = 25
@@ -120,8 +121,9 @@ class Plan:
         return {database: tuple(jobs) for database, jobs in found.items()}
 
 
-def plan(catalog: Catalog, server: Server) -> Plan:
-    """Decide for each collector where it runs, or why it does not."""
+def plan(catalog: Catalog, server: Server, table_filter: TableFilter | None = None) -> Plan:
+    """Decide for each collector where it runs, or why it does not. Without a filter it tells of all tables."""
+    table_filter = table_filter or TableFilter()
     jobs: list[Job] = []
     skipped: dict[str, str] = {}
     unknown = []
@@ -132,7 +134,7 @@ def plan(catalog: Catalog, server: Server) -> Plan:
         if awaits_extensions(collector, server):
             unknown.append(collector.name)
             continue
-        found = _jobs(collector, server)
+        found = _jobs(collector, server, table_filter)
         jobs += found
         if not found:
             skipped[collector.name] = _no_query(collector, server)
@@ -181,7 +183,7 @@ def _version(collector: Collector, database: str, server: Server) -> Version:
     return server.version
 
 
-def _jobs(collector: Collector, server: Server) -> list[Job]:
+def _jobs(collector: Collector, server: Server, table_filter: TableFilter) -> list[Job]:
     """Make its jobs; where the extension is the same, or there is none, they share their query."""
     databases = _databases(collector, server)
     limit = shared(collector.limit, len(databases)) if collector.limit else None
@@ -191,7 +193,7 @@ def _jobs(collector: Collector, server: Server) -> list[Job]:
         extension = server.extensions[database][collector.extension] if collector.extension else None
         if extension not in made:
             version = extension.version if extension else server.version
-            made[extension] = _job(collector, database, version, extension, limit)
+            made[extension] = _job(collector, database, version, extension, limit, table_filter)
         if job := made[extension]:
             jobs.append(replace(job, database=database, is_without_tables=database in server.without_tables))
     return jobs
@@ -212,12 +214,19 @@ def lock_entries(catalog: Catalog, server: Server | None) -> str | None:
 
 
 def _job(
-    collector: Collector, database: str, version: Version, extension: Extension | None, limit: int | None
+    collector: Collector,
+    database: str,
+    version: Version,
+    extension: Extension | None,
+    limit: int | None,
+    table_filter: TableFilter,
 ) -> Job | None:
     sql, details = collector.part_for(version), collector.details_for(version)
     metrics = collector.metrics_for(version)
     if sql is None or not metrics:
         return None
+    if collector.table:
+        sql = table_filter.over(sql, collector.table)
     if limit and not (collector.ledger or collector.batches or collector.transform):
         sql = with_limit(sql, limit, metrics)
     if details:

@@ -18,6 +18,7 @@ from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
 from exporter.planning.statement_filter import StatementFilter
+from exporter.planning.table_filter import TableFilter
 from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
 from exporter.scrape.database_visitor import DatabaseVisitor
@@ -54,6 +55,8 @@ class Options:
     """Samples that fit on a page: a query with more rows than that is not read to its end."""
     databases: DatabaseFilter = field(default_factory=DatabaseFilter)
     """Databases to look into."""
+    tables: TableFilter = field(default_factory=TableFilter)
+    """Tables that get rows in collectors about tables."""
     excluded_statements: StatementFilter = field(default_factory=StatementFilter)
     """Users and databases whose statements get no series of their own."""
     watch: WatchOptions | None = None
@@ -82,7 +85,7 @@ class Target:
         self._parts = parts = Parts(
             pool,
             Schedule(clock, cost_budget=options.cost_budget, last_good=options.last_good, log=log),
-            Discovery(catalog.of_kind(self.kind), options.databases, pool, clock, log),
+            Discovery(catalog.of_kind(self.kind), options.databases, options.tables, pool, clock, log),
             Health(PRODUCTS[self.kind], log),
             ServerCosts(),
             log,

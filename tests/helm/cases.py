@@ -9,6 +9,8 @@ BLOG: Values = {
     "name": "blog",
     "dsnSecret": {"name": "blog"},
     "excludeDatabases": ["old_*", "test"],
+    "includeTables": ["blog.*"],
+    "excludeTables": ["tmp_*"],
     "statementsExcludeUsers": ["batch_*"],
     "statementsExcludeDatabases": ["queue"],
 }

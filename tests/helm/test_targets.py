@@ -200,6 +200,7 @@ def test_a_target_is_reached_as_it_says() -> None:
     )
     assert (str(shop.password_file), shop.dsn_file) == ("/etc/pgvigil/secrets/shop/password", None)
     assert blog.exclude_databases == ("old_*", "test")
+    assert (blog.include_tables, blog.exclude_tables) == (("blog.*",), ("tmp_*",))
     assert (blog.statements_exclude_users, blog.statements_exclude_databases) == (("batch_*",), ("queue",))
     assert str(blog.dsn_file) == "/etc/pgvigil/secrets/blog/dsn"
     assert full.dsn.get_secret_value() == (

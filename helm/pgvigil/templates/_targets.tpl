@@ -68,7 +68,7 @@ more takes targets from all others and moves none between them; one less gives a
 {{- define "pgvigil.connection" -}}
 {{- $path := include "pgvigil.secretPath" . -}}
 {{- $connection := pick . "kind" -}}
-{{- range $theirs, $ours := dict "include_databases" .includeDatabases "exclude_databases" .excludeDatabases "statements_exclude_users" .statementsExcludeUsers "statements_exclude_databases" .statementsExcludeDatabases -}}
+{{- range $theirs, $ours := dict "include_databases" .includeDatabases "exclude_databases" .excludeDatabases "include_tables" .includeTables "exclude_tables" .excludeTables "statements_exclude_users" .statementsExcludeUsers "statements_exclude_databases" .statementsExcludeDatabases -}}
 {{- with $ours -}}
 {{- $_ := set $connection $theirs . -}}
 {{- end -}}

@@ -31,7 +31,7 @@
 {{- fail (printf "targets: %s: give a host or a dsnSecret, one of them" .name) -}}
 {{- end -}}
 {{- if hasKey . "dsnSecret" -}}
-{{- $more := keys (omit . "name" "kind" "dsnSecret" "includeDatabases" "excludeDatabases" "statementsExcludeUsers" "statementsExcludeDatabases") | sortAlpha -}}
+{{- $more := keys (omit . "name" "kind" "dsnSecret" "includeDatabases" "excludeDatabases" "includeTables" "excludeTables" "statementsExcludeUsers" "statementsExcludeDatabases") | sortAlpha -}}
 {{- if $more -}}
 {{- fail (printf "targets: %s: a dsnSecret says all there is to say; take away %s" .name (join ", " $more)) -}}
 {{- end -}}
