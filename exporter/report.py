@@ -78,6 +78,8 @@ class Login:
     """Until it succeeded or was given up."""
     reason: ConnectReason | Literal[""] = ""
     """Failure reason."""
+    certificate_expires_at: float | None = None
+    """Unix time from which the server's certificate is invalid, as the latest login that succeeded saw it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,8 @@ class FakeServer:
     connect_timeout: float = 3.0
     answering: bool = False
     """Whether a new connection gets a first answer."""
+    certificate_expires_at: float | None = None
+    """Unix time at which the certificate ends that it shows to new connections; None without TLS."""
     joins: bool = False
     """Whether its sessions ask several queries by one statement, tagged `joint`: as slow as all, and failed by one."""
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -171,6 +173,7 @@ class FakeSession(Session):
         super().__init__(asyncio.get_running_loop().time)
         self.pid = pid
         self.database = database
+        self.certificate_expires_at = server.certificate_expires_at
         self._server = server
         self._closed = False
         self._known: set[str] = set()

@@ -570,6 +570,23 @@ def _limits() -> Row:
                 alerts=("PostgreSQLPasswordExpires",),
                 width=8,
             ),
+            table(
+                "certificates",
+                "Certificates that expire",
+                "Servers by the end of the certificate that they show to new connections; below 0 it has expired. Those whose"
+                " certificate the exporter checks (sslmode verify-ca or verify-full).",
+                Column(
+                    "Expires in",
+                    "bottomk($topk, max by (instance) (pg_server_certificate_not_after_timestamp_seconds{<server>}) - time())",
+                    "s",
+                    falling(of("PostgreSQLServerCertificateExpires", "days") * DAY, 0),
+                ),
+                labels={"instance": "Instance"},
+                empty="no certificate is checked",
+                rising=True,
+                alerts=("PostgreSQLServerCertificateExpires",),
+                width=8,
+            ),
         ),
         collapsed=True,
     )

@@ -24,6 +24,7 @@ _OUR_OWN = (
     "pg_login_success",
     "pg_login_reason",
     "pg_login_seconds",
+    "pg_server_certificate_not_after_timestamp_seconds",
     "pg_session_sampled_seconds",
     "pg_session_sampling_seconds",
     "pg_lock_wait_sampled_seconds",

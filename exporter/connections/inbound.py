@@ -8,6 +8,7 @@ connection. The driver opens connections through the event loop it is given: tha
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -55,6 +56,8 @@ class Inbound(asyncio.Protocol):
         """False once the server takes queries."""
         self.rows = MOST_ROWS
         """The most rows that the answer to the question at hand may have."""
+        self.certificate_expires_at: float | None = None
+        """Unix time from which the server's certificate is invalid; None without TLS, or where nobody checks it."""
         self.transport: BoundedTransport
         self._driver: asyncio.Protocol
         self._is_asking_for_tls = True
@@ -94,6 +97,8 @@ class Inbound(asyncio.Protocol):
             for name, value in _KEEPALIVE.items():
                 if wire.family != _UNIX and hasattr(socket, name):
                     wire.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if certificate := transport.get_extra_info("peercert"):
+            self.certificate_expires_at = float(ssl.cert_time_to_seconds(certificate["notAfter"]))
         self.transport = BoundedTransport(transport, self)
         return self.transport
 

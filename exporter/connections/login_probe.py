@@ -5,7 +5,7 @@ import asyncio
 from exporter.connections.budget import Budget, Lease
 from exporter.connections.kept_connection import LOGIN_SECONDS
 from exporter.connections.session import Connector, Session
-from exporter.errors import BusyError, ConnectError
+from exporter.errors import BusyError, ConnectError, ConnectReason
 from exporter.logs import TargetLog
 from exporter.report import Login
 
@@ -31,6 +31,7 @@ class LoginProbe:
         self._clock = budget.clock
         self._log = log
         self._latest: Login | None = None
+        self._certificate_expires_at: float | None = None
         self._at = float("-inf")
         """End of the latest login: clock time in seconds."""
         self._due_at = float("-inf")
@@ -48,7 +49,7 @@ class LoginProbe:
         if self._connector.kind != "postgresql":
             return
         if self._latest is None:
-            self._note(Login(True, session.login_seconds), PROBE_SECONDS)
+            self._note_success(session)
         if self._clock() >= self._due_at and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run(), name="login probe")
 
@@ -58,7 +59,7 @@ class LoginProbe:
                 await self._log_in(lease)
         except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
             self._log.error("login probe failed unexpectedly", exc_info=error)
-            self._note(Login(False, 0.0, "other"), RETRY_SECONDS)
+            self._note_failure(0.0, "other")
 
     async def _leased(self) -> Lease | None:
         """Return the place of the login under way, or a new one; None when there is none."""
@@ -78,12 +79,20 @@ class LoginProbe:
         try:
             session = await lease.log_in(self._connector)
         except ConnectError as error:
-            self._note(Login(False, self._clock() - self._since, error.reason), RETRY_SECONDS)
+            self._note_failure(self._clock() - self._since, error.reason)
         else:
-            self._note(Login(True, session.login_seconds), PROBE_SECONDS)
+            self._note_success(session)
         if not lease.is_logging_in:
             self._lease = None
             await lease.release()
+
+    def _note_success(self, session: Session) -> None:
+        self._certificate_expires_at = session.certificate_expires_at
+        self._note(Login(True, session.login_seconds, "", self._certificate_expires_at), PROBE_SECONDS)
+
+    def _note_failure(self, seconds: float, reason: ConnectReason) -> None:
+        """Note a failed login; a certificate that has expired may be why, so what the last one saw of it stays."""
+        self._note(Login(False, seconds, reason, self._certificate_expires_at), RETRY_SECONDS)
 
     def _note(self, login: Login, pause: float) -> None:
         """Note a result, and log it where it is news."""

@@ -67,6 +67,7 @@ class PostgresSession(Session):
         self._connection = connection
         self._inbound = inbound
         self.login_seconds = login_seconds
+        self.certificate_expires_at = inbound.certificate_expires_at
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
         self._statements = PreparedStatements(connection)

@@ -148,6 +148,9 @@ class Session(ABC):
     login_seconds = 0.0
     """Seconds that the login took, guard rails included."""
 
+    certificate_expires_at: float | None = None
+    """Unix time from which the server's certificate is invalid; None without TLS, or where nobody checks it."""
+
     _errors: tuple[type[Exception], ...] = ()
     """Exceptions of the driver."""
 

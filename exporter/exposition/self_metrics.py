@@ -122,6 +122,13 @@ _OWN: tuple[SelfMetric[Any], ...] = (
         " postmaster, authentication or the start of backends is slow.",
         lambda report: report.login.seconds if report.login else None,
     ),
+    _POSTGRESQL.one(
+        "pg_server_certificate_not_after_timestamp_seconds",
+        "Unix time at which the certificate expires that the server shows to new connections; once it is past, clients"
+        " that check it (sslmode verify-ca, verify-full) cannot log in. No series where the exporter itself does not"
+        " check it.",
+        lambda report: report.login.certificate_expires_at if report.login else None,
+    ),
     _JOB.one(
         "pgvigil_collector_success",
         "1 when the page has the collector's newest result. 0 when the collector failed or is late: the page then has"

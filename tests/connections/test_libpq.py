@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,28 @@ def encrypted(cluster: Callable[..., Cluster], tool: Callable[[str, str], Path])
         conf.write("ssl = on\n")
     server.start()
     return server
+
+
+async def expiry(dsn: str) -> float | None:
+    """When the certificate expires that a new session is shown."""
+    async with await Postgres(SecretStr(dsn)).connect() as session:
+        return session.certificate_expires_at
+
+
+def end_of(certificate: Path) -> float:
+    """When a certificate ends, as openssl reads it."""
+    command = ["openssl", "x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in", str(certificate)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return datetime.fromisoformat(said.strip().removeprefix("notAfter=")).timestamp()
+
+
+async def test_the_end_of_a_certificate_that_is_checked_is_known(encrypted: Cluster) -> None:
+    host, ca = f"host=localhost port={encrypted.port} user=pgvigil dbname=postgres", encrypted.data / "server.crt"
+    end = end_of(ca)
+    assert await expiry(f"{host} sslmode=verify-full sslrootcert={ca}") == end
+    assert await expiry(f"{host} sslmode=verify-ca sslrootcert={ca} sslnegotiation=direct") == end
+    assert await expiry(f"{host} sslmode=require") is None
+    assert await expiry(f"{host} sslmode=disable") is None
 
 
 async def tls(dsn: str) -> bool:

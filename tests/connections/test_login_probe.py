@@ -49,6 +49,23 @@ def test_it_logs_in_once_a_minute_and_out_at_once() -> None:
     in_virtual_time(scenario())
 
 
+def test_the_end_of_the_certificate_is_that_which_the_latest_login_was_shown() -> None:
+    async def scenario() -> None:
+        server = FakeServer(certificate_expires_at=1000.0)
+        async with probing(server) as (probe, _):
+            await scrapes(server, probe, 5)
+            assert probe.latest == Login(True, 0.0, "", 1000.0)
+            server.certificate_expires_at = 2000.0  # renewed and reloaded
+            await scrapes(server, probe, PROBE_SECONDS + 10)
+            assert probe.latest == Login(True, 0.0, "", 2000.0)
+            server.on_login(after=200.0)
+            await scrapes(server, probe, PROBE_SECONDS + 10)
+            assert probe.latest
+            assert (probe.latest.success, probe.latest.certificate_expires_at) == (False, 2000.0)
+
+    in_virtual_time(scenario())
+
+
 def test_a_login_that_is_not_answered_is_said_and_waited_for_not_joined() -> None:
     async def scenario() -> None:
         server = FakeServer()

@@ -50,7 +50,7 @@ FEW_DATABASES = Report(
     incidents={"lock_wait": 1, "down": 0},
     rounds=Rounds(visits=8, login_seconds=0.0625, interval=60.0),
     closed=("payroll",),
-    login=Login(False, 3.0, "timeout"),
+    login=Login(False, 3.0, "timeout", 1.8e9),
 )
 """A server that is up: jobs with and without results, errors, cuts and costs."""
 
