@@ -60,6 +60,9 @@ async def run(
             say(f"{each.number}: {each.alert} ({each.how}) said: {each.summary or 'nothing'}")
         for line in sorted({f"{event.source}: {event.alertname} to {event.receiver}" for event in on.pagerduty.events}):
             say(f"told: {line}")
+        for event in on.pagerduty.events:
+            if event.source in instances and event.action == "trigger":
+                say(f"of the control: {event.receiver}: {event.payload['summary']}")
         for state in odd:
             say(f"control: {state.name}: {'seen' if on.prometheus.query(state.question) else 'NOT SEEN'}")
         assert all(on.prometheus.query(each.question) for each in odd) or not control_seconds
