@@ -12,6 +12,14 @@ _BY_NUMBER = {incident.number: incident for incident in SCENARIOS}
 
 QUICK: Sequence[Story] = (
     Story(
+        _BY_NUMBER[1],
+        [
+            Expected("PostgreSQLConnectionsAtLimit", 60, ["rolname", "application_name"], resolves_within=300),
+            Expected("PostgreSQLStatementDominates", 120, ["queryid", "relname"], "ticket", resolves_within=1200),
+        ],
+        scrapes=30,  # what is new is only known of a server that has been watched for two minutes
+    ),
+    Story(
         _BY_NUMBER[3],
         [
             Expected(
@@ -23,16 +31,12 @@ QUICK: Sequence[Story] = (
         _BY_NUMBER[4],
         [Expected("PostgreSQLLockQueue", 30, ["relation", "pid", "usename", "application_name", "state"])],
     ),
-    Story(
-        _BY_NUMBER[1],
-        [
-            Expected("PostgreSQLConnectionsAtLimit", 60, ["rolname", "application_name"], resolves_within=300),
-            Expected("PostgreSQLStatementDominates", 120, ["queryid", "relname"], "ticket", resolves_within=1200),
-        ],
-        scrapes=30,  # what is new is only known of a server that has been watched for two minutes
-    ),
 )
-"""Those that count in seconds: one after the other, so that none takes another's."""
+"""Those that count in seconds: one after the other, so that none takes another's.
+
+The storm comes first: scrapes that it makes fail would restart the `for` of the alerts on the standby, whose exporter
+shares the machine here only.
+"""
 
 SLOW: Sequence[Story] = (
     Story(
