@@ -32,11 +32,7 @@ QUICK: Sequence[Story] = (
         [Expected("PostgreSQLLockQueue", 30, ["relation", "pid", "usename", "application_name", "state"])],
     ),
 )
-"""Those that count in seconds: one after the other, so that none takes another's.
-
-The storm comes first: scrapes that it makes fail would restart the `for` of the alerts on the standby, whose exporter
-shares the machine here only.
-"""
+"""Those that count in seconds: one after the other, so that none takes another's; the retry storm first."""
 
 SLOW: Sequence[Story] = (
     Story(
