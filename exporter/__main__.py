@@ -167,9 +167,14 @@ def rules_command(folder: Path, values: Path | None) -> None:
 
     Files that an earlier run wrote and that have no alert left are removed; other files stay.
     """
-    from exporter.commands.rules import Values, built_in, read_values, rule_files
+    from exporter.alert_rules import shipped
+    from exporter.commands.rules import Values, read_values, rule_files
 
-    files = rule_files(read_values(values), built_in(), values.name) if values else rule_files(Values(), built_in())
+    files = (
+        rule_files(read_values(values), shipped("rules"), values.name)
+        if values
+        else rule_files(Values(), shipped("rules"))
+    )
     _write("rules", files, folder, "no alert left")
 
 

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from exporter.commands.rules import ALERT, THRESHOLD
+from exporter.alert_rules import ALERT, THRESHOLD
 
 RULES = Path(__file__).parents[2] / "alerts" / "rules"
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from dashboards.source.layout import Dashboard
-from exporter.commands.rules import ALERT
+from exporter.alert_rules import ALERT
 
 _LINK = re.compile(
     r"^(?P<link> {10}dashboard_url: \S+/d/(?P<uid>[\w-]+).*?)(?P<panel>[?&]viewPanel=\d+)?$", re.MULTILINE

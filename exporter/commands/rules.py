@@ -1,11 +1,4 @@
-"""The alert rules with the user's own values. They are changed as text, so comments and all other lines stay.
-
-A rule file is written so that three regular expressions find all there is to change, here and in the Helm chart:
-
-- an alert is what stands from its `- alert: NAME` to the next line that is indented by six columns or less;
-- a threshold is the number right before its comment, `> 0.8  # ratio: why`: `\\b[0-9][0-9.e]*( +# ratio: )`;
-- its severity, its `for` and its labels are lines of their own: `severity: warning`, `for: 5m`, `labels:`.
-"""
+"""The alert rules with the user's own values. They are changed as text, so comments and all other lines stay."""
 
 import json
 import math
@@ -17,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exporter import strict_yaml
+from exporter.alert_rules import ALERT, NAME, SEVERITIES, SEVERITY, THRESHOLD
 from exporter.catalog.model import LabelName
 from exporter.errors import ValuesError
 from exporter.validation_errors import explain, nearest
@@ -25,12 +19,8 @@ RUNBOOKS = "https://github.com/pgvigil/pgvigil/blob/main/alerts/runbooks"
 DASHBOARDS = "https://grafana.example.com"
 """Defaults of the two base URLs."""
 
-ALERT = re.compile(r"(?:^ {6}#.*\n)*^ {6}- alert: (?P<name>\w+)\n(?:(?: {8}.*)?\n)*", re.MULTILINE)
-THRESHOLD = r"\b(?P<number>[0-9][0-9.e]*)(?P<comment> +# (?P<name>{name}): )"
-NAME = "[a-z][a-z0-9_]*"
 _HOLD = re.compile(r"^( {8}for: )\S+", re.MULTILINE)
 _LABELS = re.compile(r"^(?= {8}labels:$)", re.MULTILINE)
-_SEVERITY = re.compile(r"^( {10}severity: )\w+$", re.MULTILINE)
 
 TAKEN = frozenset(
     [
@@ -83,7 +73,6 @@ TAKEN = frozenset(
 )
 """Labels by which alerts and Alertmanager's groups name the culprit, except `cluster`: an added one would hide it."""
 
-_SEVERITIES = ("critical", "warning", "info")
 _DURATION = re.compile(r"0|(?=.)" + "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")))
 """As Prometheus reads one: each unit once, the longest first."""
 _PART = re.compile(r"(.*_)?(ratio|share)")
@@ -139,13 +128,6 @@ def read_values(file: Path) -> Values:
         raise ValuesError("\n".join(f"{file.name}: {line}" for line in explain(error))) from error
 
 
-def built_in() -> Path:
-    """Find the built-in rules: beside this package when installed, one folder up in a checkout."""
-    here = Path(__file__).parents[1]
-    installed = here / "alerts" / "rules"
-    return installed if installed.is_dir() else here.parent / "alerts" / "rules"
-
-
 def rule_files(values: Values, folder: Path, source: str = "values") -> dict[str, str]:
     """Return the rules with these values: file name -> text. A file without a rule is left out.
 
@@ -177,7 +159,7 @@ def _mistakes(values: Values, alerts: Mapping[str, str]) -> Iterator[str]:
 
 def _mistake(key: str, value: object, known: list[str]) -> str:
     if key == "severity":
-        return "" if value in _SEVERITIES else f"must be one of {', '.join(_SEVERITIES)}"
+        return "" if value in SEVERITIES else f"must be one of {', '.join(SEVERITIES)}"
     if key == "for":
         right = isinstance(value, str) and _DURATION.fullmatch(value)
         return "" if right else "must be a duration such as 10m or 1h30m, each unit once and the longest first"
@@ -210,7 +192,7 @@ def _changed(alert: re.Match[str], values: Values) -> str:
         text = _overridden(text, key, value)
     labels = {name: json.dumps(value, ensure_ascii=False) for name, value in values.labels.items()}
     added = "".join(f"          {name}: {value}\n" for name, value in labels.items())
-    return _SEVERITY.sub(lambda line: added + line[0], text)
+    return SEVERITY.sub(lambda line: added + line[0], text)
 
 
 def _linked(text: str, name: str, ours: str, wanted: str) -> str:
@@ -222,7 +204,7 @@ def _linked(text: str, name: str, ours: str, wanted: str) -> str:
 
 def _overridden(text: str, key: str, value: object) -> str:
     if key == "severity":
-        return _SEVERITY.sub(rf"\g<1>{value}", text)
+        return SEVERITY.sub(rf"\g<1>{value}", text)
     if key == "for":
         return _HOLD.sub(rf"\g<1>{value}", text) if _HOLD.search(text) else _LABELS.sub(f"        for: {value}\n", text)
     return re.sub(THRESHOLD.format(name=key), rf"{value}\g<comment>", text)

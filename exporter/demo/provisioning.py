@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from exporter.alert_rules import shipped
 from exporter.commands import dashboards, rules
 from exporter.commands.owned_files import strangers, write_owned
 from exporter.errors import ProvisioningError
@@ -74,7 +75,7 @@ def provision(folder: Path, prometheus: str, address: str) -> list[Path]:
         if strangers(COMMAND, [file.name], file.parent):
             raise ProvisioningError(f"{file}: is there already, and not ours; move it, or name another folder")
     write_owned("dashboards", dashboards.dashboard_files(rules.Values(), dashboards.built_in()), boards)
-    write_owned("rules", rules.rule_files(rules.Values(), rules.built_in()), folder / "rules")
+    write_owned("rules", rules.rule_files(rules.Values(), shipped("rules")), folder / "rules")
     for file, text in made.items():
         write_owned(COMMAND, {file.name: text}, file.parent)
     return list(made)

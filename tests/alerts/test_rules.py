@@ -16,7 +16,8 @@ from alerts.series import TARGET, Series, series_of
 from pages import MONITOR, catalog, page
 
 from alerts import generate
-from exporter.commands.rules import ALERT, DASHBOARDS, NAME, RUNBOOKS, THRESHOLD, thresholds
+from exporter.alert_rules import ALERT, NAME, THRESHOLD
+from exporter.commands.rules import DASHBOARDS, RUNBOOKS, thresholds
 from exporter.demo.cluster import Cluster
 
 RULES = load()

@@ -9,14 +9,11 @@ import pytest
 import yaml
 from serving import run
 
+from exporter.alert_rules import ALERT, NAME, THRESHOLD, shipped
 from exporter.commands.rules import (
-    ALERT,
     DASHBOARDS,
-    NAME,
     RUNBOOKS,
-    THRESHOLD,
     Values,
-    built_in,
     read_values,
     rule_files,
     thresholds,
@@ -120,8 +117,8 @@ def test_links_begin_with_what_one_says(folder: Path) -> None:
 
 @pytest.mark.parametrize(("key", "line"), [("dashboardBaseUrl", "dashboard_url"), ("runbookBaseUrl", "runbook_url")])
 def test_a_link_that_leads_nowhere_is_left_out(key: str, line: str) -> None:
-    ours = rule_files(Values(), built_in())
-    without = rule_files(Values.model_validate({key: ""}), built_in())
+    ours = rule_files(Values(), shipped("rules"))
+    without = rule_files(Values.model_validate({key: ""}), shipped("rules"))
     for name, text in ours.items():
         kept = [each for each in text.splitlines() if not each.startswith(f"          {line}: ")]
         assert without[name].splitlines() == kept != text.splitlines()
@@ -170,7 +167,7 @@ def test_values_that_cannot_be_read_name_file_and_place(tmp_path: Path, values: 
 def test_of_many_alerts_the_nearest_is_named() -> None:
     values = Values.model_validate({"disable": ["PostgreSQLConectionsAtLimit"]})
     with pytest.raises(ValuesError) as raised:
-        rule_files(values, built_in())
+        rule_files(values, shipped("rules"))
     said = "values: disable.PostgreSQLConectionsAtLimit: no such alert; did you mean PostgreSQLConnectionsAtLimit?"
     assert str(raised.value) == said
 
@@ -225,7 +222,7 @@ def test_an_override_is_what_prometheus_takes(folder: Path, key: str, value: obj
     assert str(raised.value).startswith(f"values: overrides.PostgreSQLFull.{key}: {expected}")
 
 
-ALERTS = [found for file in sorted(built_in().glob("*.yml")) for found in ALERT.finditer(file.read_text("utf-8"))]
+ALERTS = [found for file in sorted(shipped("rules").glob("*.yml")) for found in ALERT.finditer(file.read_text("utf-8"))]
 
 
 def test_everything_of_our_own_alerts_can_be_overridden(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -248,13 +245,13 @@ def test_our_own_thresholds_may_be_written_as_values() -> None:
         }
         for alert in ALERTS
     }
-    assert rule_files(Values.model_validate({"overrides": numbers}), built_in())
+    assert rule_files(Values.model_validate({"overrides": numbers}), shipped("rules"))
 
 
 def test_the_command_writes_our_rules_byte_by_byte_under_its_mark(tmp_path: Path) -> None:
     done = run("rules", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    ours = {file.name: MARK.encode() + file.read_bytes() for file in built_in().glob("*.yml")}
+    ours = {file.name: MARK.encode() + file.read_bytes() for file in shipped("rules").glob("*.yml")}
     assert done.stdout == f"wrote {len(ours)} files to {tmp_path / 'out'}\n"
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.yml")} == ours
 
@@ -265,11 +262,11 @@ def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path: Pa
     assert run("rules", str(out)).returncode == 0
     (out / "former.yml").write_text(MARK + "groups: []\n")
     (out / "mine.yml").write_text("groups: []\n")
-    archiver = [alert["name"] for alert in ALERT.finditer((built_in() / "archiver.yml").read_text("utf-8"))]
+    archiver = [alert["name"] for alert in ALERT.finditer((shipped("rules") / "archiver.yml").read_text("utf-8"))]
     (tmp_path / "my.yml").write_text(yaml.safe_dump({"disable": archiver}))
     done = run("rules", str(out), "--values", str(tmp_path / "my.yml"))
     assert done.returncode == 0, done.stderr
-    ours = {file.name for file in built_in().glob("*.yml")}
+    ours = {file.name for file in shipped("rules").glob("*.yml")}
     assert {file.name for file in out.glob("*.yml")} == ours - {"archiver.yml"} | {"mine.yml"}
     wrote, *removed = done.stdout.splitlines()
     assert wrote == f"wrote {len(ours) - 1} files to {out}"

@@ -17,8 +17,9 @@ from helm.cases import EVERYTHING, RULES, Values
 from helm.chart import CHART, RELEASE, of_kind, render
 
 import exporter
-from exporter.commands.rules import ALERT, built_in, rule_files, thresholds
+from exporter.alert_rules import ALERT, shipped
 from exporter.commands.rules import Values as RuleValues
+from exporter.commands.rules import rule_files, thresholds
 
 REPOSITORY = CHART.parents[1]
 MIB = 1024 * 1024
@@ -39,7 +40,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_rules_routing_and_dashboards_are_packaged_byte_for_byte(package: dict[str, bytes]) -> None:
-    ours = {f"files/rules/{file.name}": file for file in built_in().glob("*.yml")}
+    ours = {f"files/rules/{file.name}": file for file in shipped("rules").glob("*.yml")}
     ours |= {f"files/dashboards/{file.name}": file for file in (REPOSITORY / "dashboards").glob("*.json")}
     ours["files/alertmanager.yml"] = REPOSITORY / "alerts" / "alertmanager.yml"
     ours["files/pagerduty.tmpl"] = REPOSITORY / "alerts" / "templates" / "pagerduty.tmpl"
@@ -65,15 +66,15 @@ def rule_texts(values: Values) -> dict[str, str]:
 
 
 def test_rules_are_ours_byte_for_byte() -> None:
-    ours = {file.name: file.read_text("utf-8") for file in built_in().glob("*.yml")}
+    ours = {file.name: file.read_text("utf-8") for file in shipped("rules").glob("*.yml")}
     assert rule_texts({"prometheusRule": {"enabled": True}}) == ours
     assert all("{{ $" in text for text in ours.values())
 
 
-ALL_OF_ARCHIVER = [found["name"] for found in ALERT.finditer((built_in() / "archiver.yml").read_text("utf-8"))]
+ALL_OF_ARCHIVER = [found["name"] for found in ALERT.finditer((shipped("rules") / "archiver.yml").read_text("utf-8"))]
 
 
-ALL_ALERTS = [found for file in built_in().glob("*.yml") for found in ALERT.finditer(file.read_text("utf-8"))]
+ALL_ALERTS = [found for file in shipped("rules").glob("*.yml") for found in ALERT.finditer(file.read_text("utf-8"))]
 ALL_OVERRIDDEN = {
     found["name"]: {
         "for": "77m",
@@ -90,7 +91,7 @@ ALL_OVERRIDDEN = {
     ids=["of every kind", "no runbooks", "a file that is left without rules", "all that can be overridden"],
 )
 def test_values_do_what_the_command_does_with_them(values: Values) -> None:
-    theirs = rule_files(RuleValues.model_validate(values), built_in())
+    theirs = rule_files(RuleValues.model_validate(values), shipped("rules"))
     ours = rule_texts({"prometheusRule": {"enabled": True, "values": values}})
     assert ours.keys() == theirs.keys()
     assert {name: yaml.safe_load(text) for name, text in ours.items()} == {

@@ -15,6 +15,7 @@ from release.pythons import MINORS, python
 from servers import MissingError, do_without
 
 from exporter import __version__
+from exporter.alert_rules import shipped
 from exporter.commands import dashboards, rules
 from exporter.demo.cluster import Cluster, free_port
 
@@ -87,7 +88,7 @@ def test_it_serves_plays_the_demo_and_writes_out_what_it_carries(
     installed: Installed, server18: Cluster, tmp_path: Path
 ) -> None:
     assert installed.run("--version") == f"pgvigil, version {__version__}\n"
-    assert _written(installed, "rules", MARK) == _files(rules.built_in(), "*.yml")
+    assert _written(installed, "rules", MARK) == _files(shipped("rules"), "*.yml")
     if boards := _files(dashboards.built_in(), "*.json"):
         assert _written(installed, "dashboards") == boards
     assert (tmp_path / "venv/lib/systemd/system/pgvigil.service").is_file()
