@@ -132,7 +132,7 @@ _OWN: tuple[SelfMetric[Any], ...] = (
     _JOB.one(
         "pgvigil_collector_success",
         "1 when the page has the collector's newest result. 0 when the collector failed or is late: the page then has"
-        " its last good result, or none. The start page (/) and the log say why.",
+        " its last good result, or none. The page /collectors and the log say why.",
         lambda job: int(job.success),
     ),
     _JOINED_JOB.one(

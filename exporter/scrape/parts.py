@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
 from exporter.connections.session import Vitals
+from exporter.kinds import Kind
 from exporter.logs import TargetLog
+from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import Schedule
 from exporter.scrape.health import Health
 from exporter.scrape.server_cost import ServerCosts
@@ -37,3 +39,27 @@ class Parts:
         """Hand the plan that follows from what was discovered to the schedule."""
         if server := self.discovery.server:
             self.schedule.adopt(self.discovery.plan, server.database, server.databases)
+
+    def report(self, kind: Kind, *, with_jobs: bool) -> Report:
+        """Describe what the parts know; the target adds the state of each job, and what it knows itself."""
+        server, plan = self.discovery.server, self.schedule.plan
+        return Report(
+            up=self.health.is_up,
+            in_recovery=server.in_recovery if server and kind == "postgresql" else None,
+            down_reason=self.health.reason,
+            jobs=(),
+            skipped=plan.skipped if with_jobs else {},
+            seconds=0.0,
+            scrapes=0,
+            sessions=self.pool.count,
+            costs=self.costs.all,
+            kind=kind,
+            rounds=self.schedule.rounds(),
+            closed=self.discovery.closed if with_jobs else (),
+        )
+
+    def statuses(self) -> tuple[JobStatus, ...]:
+        """Describe every job, and the collectors of which it is not known yet whether they run."""
+        why = "the extensions could not be listed yet"
+        unknown = (JobStatus(name, "", False, None, None, None, message=why) for name in self.schedule.plan.unknown)
+        return (*self.schedule.statuses(), *unknown)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from exporter.catalog.model import Catalog
 from exporter.connections.discovery import Discovery
@@ -149,10 +149,23 @@ class Target:
         A run under way is waited for: until its end nothing is known of the server.
         """
         started = self._clock()
-        if started - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(started):
-            self._begin(started + timeout)
+        self._renew(timeout)
         await self._until_done(min(started + timeout, self._deadline))
         return self._report(self._clock() - started)
+
+    def known(self, timeout: float) -> Report:
+        """Report what is known at this moment, and collect in the background what is older than a scrape interval.
+
+        It waits for nothing: it is asked while a server hangs. Counts as no scrape.
+        """
+        self._renew(timeout)
+        return self._report(0.0)
+
+    def _renew(self, timeout: float) -> None:
+        """Start a run where what is known is older than a scrape interval."""
+        now = self._clock()
+        if now - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(now):
+            self._begin(now + timeout)
 
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
@@ -241,27 +254,12 @@ class Target:
 
     def _report(self, seconds: float, *, with_jobs: bool = True) -> Report:
         """Describe the target as it is known at this moment."""
-        parts, plan, server = self._parts, self.plan, self._parts.discovery.server
-        return Report(
-            up=parts.health.is_up,
-            in_recovery=server.in_recovery if server and self.kind == "postgresql" else None,
-            down_reason=parts.health.reason,
-            jobs=self._statuses() if with_jobs else (),
-            skipped=plan.skipped if with_jobs else {},
+        watch = (self._watch.status(),) if self._watch and self._watching else ()
+        return replace(
+            self._parts.report(self.kind, with_jobs=with_jobs),
+            jobs=(*self._parts.statuses(), *self.texts.statuses(), *watch) if with_jobs else (),
             seconds=seconds,
             scrapes=self._scrapes,
-            sessions=parts.pool.count,
-            costs=parts.costs.all,
             incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
-            kind=self.kind,
-            rounds=parts.schedule.rounds(),
-            closed=parts.discovery.closed if with_jobs else (),
-            login=self._login_probe.latest if parts.health.is_up else None,
+            login=self._login_probe.latest if self._parts.health.is_up else None,
         )
-
-    def _statuses(self) -> tuple[JobStatus, ...]:
-        """Describe every collector that runs, or of which it is not known yet whether it does."""
-        why = "the extensions could not be listed yet"
-        unknown = (JobStatus(name, "", False, None, None, None, message=why) for name in self.plan.unknown)
-        watch = (self._watch.status(),) if self._watch and self._watching else ()
-        return (*self._parts.schedule.statuses(), *unknown, *self.texts.statuses(), *watch)

@@ -1,31 +1,53 @@
 """The application of FastAPI: every route, and the pages for users; imported when the first of them is asked for."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from markupsafe import Markup
+from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
+from exporter.diagnosis.findings import duration
+from exporter.diagnosis.situation import Situation, situation
 from exporter.exposition.page_limit import limited
 from exporter.kinds import PRODUCTS
 from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
+from exporter.web.runbooks import runbook, runbooks
 from exporter.web.scraper_routes import Endpoint, ScraperRoutes, of_all, seconds_of, unknown
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_STATIC = Path(__file__).parent / "static"
+
+_OPENAPI = "/api/v1/openapi.json"
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of every page: only what we ship runs on it, and no copy of it is kept."""
 
 
 def create_user_app(targets: Mapping[str, Target], settings: Settings, scrapers: ScraperRoutes) -> FastAPI:
     """Serve the pages for users, and the scrapers' routes for requests that are not answered without FastAPI."""
-    app = FastAPI(title="pgvigil", docs_url=None, redoc_url=None, openapi_url=None)
-    for path, route in {**_UserRoutes(targets, settings).by_path, **scrapers.by_path}.items():
+    app = FastAPI(title="pgvigil", version=__version__, docs_url=None, redoc_url=None, openapi_url=_OPENAPI)
+    routes = _UserRoutes(targets, settings)
+    for path, route in {**routes.by_path, **scrapers.by_path}.items():
         # Plain routes without typed parameters or response models: HTML has no schema to check.
         app.add_route(path, route, methods=["GET"])
+    app.get("/api/v1/now", summary="What is wrong with each server, the worst first")(routes.now_as_json)
+    app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 
 
@@ -36,13 +58,15 @@ class _UserRoutes:
         self._targets = targets
         self._settings = settings
         self._templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+        self._templates.globals |= {"duration": duration, "products": PRODUCTS}
 
     @property
     def by_path(self) -> dict[str, Endpoint]:
         """The routes by their path."""
         return {
-            "/": self.index,
-            "/collectors": self.index,
+            "/": self.now,
+            "/collectors": self.collectors,
+            "/runbooks/{name}": self.runbook,
             "/statements": self.statements,
             "/incidents": self.incidents,
             "/incidents/{id}": self.incident,
@@ -59,14 +83,55 @@ class _UserRoutes:
         found = await self._targets[target].statements(seconds_of(request, self._settings))
         return self._html("statements.html", rows=found.statements, note=found.note, target=target)
 
-    async def index(self, request: Request) -> Response:
+    async def now(self, request: Request) -> Response:
+        """Show what is wrong now, whose fault it is and what helps; of several servers, which is the worst."""
+        target = request.query_params.get("target", "")
+        is_choice = not target and "" not in self._targets
+        if not is_choice and target not in self._targets:
+            return unknown(target, self._targets)
+        found = await self._situations(request, self._targets if is_choice else [target])
+        if is_choice:
+            return self._html("targets.html", situations=found)
+        clock = datetime.now(UTC).strftime("%H:%M:%S")
+        here = f"./?{request.url.query}" if request.url.query else "./"
+        return self._html("now.html", now=found[0], clock=clock, here=here)
+
+    async def now_as_json(self, request: Request) -> Sequence[Situation]:
+        """Say the same to programs."""
+        return await self._situations(request, self._targets)
+
+    async def _situations(self, request: Request, names: Iterable[str]) -> list[Situation]:
+        """Say what is known of servers, the worst first; in a thread, since pages of hundreds take a second to read."""
+        seconds, now = seconds_of(request, self._settings), time.time()
+        known = [(name, self._targets[name].known(seconds)) for name in names]
+
+        def said() -> list[Situation]:
+            addressed = ((name, report, self._targets[name]) for name, report in known)
+            found = (situation(name, each.address, report, each.incidents, now) for name, report, each in addressed)
+            return sorted(found, key=lambda each: (each.worst, each.target))
+
+        return await asyncio.to_thread(said)
+
+    async def runbook(self, request: Request) -> Response:
+        """Show the runbook of an alert."""
+        name = request.path_params["name"]
+        if name not in runbooks():
+            return PlainTextResponse(f"no alert is named {name!r}\n", 404)
+        return self._html("runbook.html", root="../", name=name, text=Markup(runbook(name)))  # noqa: S704  # ours
+
+    async def collectors(self, request: Request) -> Response:
         """Show how each collector did, when it runs next and why, as collected so far; what is down comes first."""
         seconds = seconds_of(request, self._settings)
         reports = await of_all(self._targets, lambda target: target.current(seconds))
         down_first = sorted(reports.items(), key=lambda named: named[1].up)
         shown = {name: limited(report, self._settings.max_samples) for name, report in down_first}
-        values = {"version": __version__, "reports": shown, "products": PRODUCTS}
-        return await asyncio.to_thread(self._html, "index.html", **values)  # hundreds of databases take a second
+        addresses = {name: target.address for name, target in self._targets.items()}
+        values: dict[str, Any] = {
+            "version": __version__,
+            "reports": shown,
+            "addresses": addresses,
+        }
+        return await asyncio.to_thread(self._html, "collectors.html", **values)  # hundreds of databases take a second
 
     async def incidents(self, request: Request) -> Response:
         """List the recent incidents, for users; for programs as JSON."""
@@ -84,11 +149,12 @@ class _UserRoutes:
                 if incident.id == wanted:
                     if _wants_json(request):
                         return JSONResponse(incident.whole())
-                    return self._html("incident.html", incident=incident, kinds=KINDS)
+                    return self._html("incident.html", root="../", incident=incident, kinds=KINDS)
         return PlainTextResponse(f"no incident is named {wanted!r}; those remembered are listed at /incidents\n", 404)
 
-    def _html(self, template: str, **values: Any) -> Response:
-        return HTMLResponse(self._templates.get_template(template).render(**values))
+    def _html(self, template: str, *, root: str = "", **values: Any) -> Response:
+        """Render a page; links of a page below the first level need the way up to the root."""
+        return HTMLResponse(self._templates.get_template(template).render(root=root, **values), headers=_HEADERS)
 
 
 def _wants_json(request: Request) -> bool:

@@ -145,7 +145,7 @@ def _statement(number: int, seconds: int) -> str:
 
 
 def _status(watched: Target):  # type: ignore[no-untyped-def]
-    return next(status for status in watched._statuses() if status.collector == COLLECTOR)
+    return next(status for status in watched.known(1.0).jobs if status.collector == COLLECTOR)
 
 
 @asynccontextmanager

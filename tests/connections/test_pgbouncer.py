@@ -502,7 +502,7 @@ def test_it_stands_beside_other_targets_and_costs_them_nothing_when_it_hangs(
         shop = read(exporter.get("/probe?target=shop").text)
         assert shop.value("pg_up") == 1
         assert not [name for name in shop.samples if name.startswith("pgbouncer_")]
-        text = exporter.get("/").text
+        text = exporter.get("/collectors").text
         assert "PostgreSQL is up" in text
         assert "PgBouncer is up" in text
         assert exporter.get("/statements?target=pool").status_code == 200

@@ -416,7 +416,7 @@ async def test_no_name_and_no_error_makes_more_than_one_short_line_in_the_log(
         for name in NASTY[:2]:
             server.execute(f"DROP DATABASE {quoted(name)}")
         found = read(exporter.get().text)
-        front = exporter.get("/").text
+        front = exporter.get("/").text + exporter.get("/collectors").text
         exporter.process.terminate()
         _, log = exporter.process.communicate(timeout=20)
     assert failing(found) >= {"everywhere"}

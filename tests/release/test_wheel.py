@@ -16,7 +16,7 @@ from servers import MissingError, do_without
 
 from exporter import __version__
 from exporter.alert_rules import shipped
-from exporter.commands import dashboards, rules
+from exporter.commands import dashboards
 from exporter.demo.cluster import Cluster, free_port
 
 MARK = b"# Written by `pgvigil rules`, which overwrites or removes this file when it runs again.\n"
@@ -136,10 +136,13 @@ def _serves(installed: Installed, server: Cluster, folder: Path) -> None:
     with running(command, folder / "log", f"http://{address}/readyz"):
         page = read(httpx.get(f"http://{address}/metrics", timeout=30).text)
         front = httpx.get(f"http://{address}/", timeout=30).text
+        runbook = httpx.get(f"http://{address}/runbooks/PostgreSQLDown", timeout=30)
+        style = httpx.get(f"http://{address}/static/pgvigil.css", timeout=30)
     assert page.value("pg_up") == 1
     assert page.value("pgvigil_build_info", version=__version__) == 1
     assert [labels for labels, value in page.series("pgvigil_collector_success") if value != 1] == []
-    assert "PostgreSQL is up" in front  # its templates are there as well
+    assert " is up</b>, primary" in front  # its templates, rules, runbooks and styles are there as well
+    assert (runbook.status_code, style.status_code) == (200, 200)
 
 
 def _demos(installed: Installed) -> None:

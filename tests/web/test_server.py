@@ -106,8 +106,8 @@ def test_a_load_balancer_learns_who_is_primary_and_who_is_not(server18: Cluster)
         standby.remove()
 
 
-def test_the_front_page_tells_how_each_collector_fares(exporter: Exporter) -> None:
-    text = exporter.get("/").text
+def test_a_page_tells_how_each_collector_fares(exporter: Exporter) -> None:
+    text = exporter.get("/collectors").text
     assert "PostgreSQL is up" in text
     assert "<code>lock_blockers</code>" in text
     assert "at the next scrape</td>" in text
@@ -145,18 +145,18 @@ def test_the_scrapers_time_limit_is_kept(server18: Cluster, tmp_path: Path) -> N
     assert found.value("pgvigil_collector_success", collector="slow") == 0
 
 
-def test_metrics_and_the_start_page_drop_the_samples_beyond_the_limit(server18: Cluster, tmp_path: Path) -> None:
+def test_metrics_and_collectors_drop_the_samples_beyond_the_limit(server18: Cluster, tmp_path: Path) -> None:
     (tmp_path / "many.yaml").write_text(
         "name: many\nhelp: Many.\nsql: SELECT n, 1 AS value FROM generate_series(1, 5000) AS n\nlabels: [n]\n"
         "metrics:\n  - {name: pg_many, type: gauge, help: Many., column: value}\n"
     )
     with serving(dsn=server18.dsn(user=MONITOR), collectors_dir=str(tmp_path), max_samples="1000") as running:
         found = read(running.get().text)
-        start_page = running.get("/").text
+        collectors = running.get("/collectors").text
     dropped = found.value("pgvigil_collector_dropped_samples", collector="many")
     assert dropped > 4000
     assert len(found.series("pg_many")) == 5000 - dropped
-    said = re.findall(r"<code>many</code>.*?(\d+) samples dropped", start_page, re.DOTALL)
+    said = re.findall(r"<code>many</code>.*?(\d+) samples dropped", collectors, re.DOTALL)
     assert [int(number) > 4000 for number in said] == [True]
 
 
@@ -203,7 +203,7 @@ def test_several_targets_are_probed_by_name(server18: Cluster, tmp_path: Path) -
         assert read(running.get("/probe?target=one").text).value("pg_connections_used") > 0
         assert read(running.get("/probe?target=two").text).value("pg_up") == 0
         assert running.get("/probe?target=three").status_code == 404
-        assert "/probe?target=one" in running.get("/").text
+        assert "probe?target=one" in running.get("/collectors").text
 
 
 def test_a_password_file_beside_targets_is_for_each_that_names_none(tmp_path: Path) -> None:
@@ -364,14 +364,15 @@ def test_of_several_targets_what_is_down_comes_first_and_statements_are_a_choice
     ]
     config.write_text(json.dumps({"targets": targets}))
     with serving(config=str(config)) as running:
-        front = running.get("/").text
+        front, collectors = running.get("/").text, running.get("/collectors").text
         choice = running.get("/statements")
         leads = [running.get(f"/{link}") for link in re.findall(r'href="(statements\?target=[^"]+)"', choice.text)]
         unknown = running.get("/statements?target=nowhere")
         running.process.terminate()
         log = running.process.communicate()[1]
-    assert re.findall(r"<h2>(.*)</h2>", front) == ["gone", "here"]
-    assert '<a href="statements?target=here">' in front
+    assert re.findall(r"<h2>(\w+) ", collectors) == ["gone", "here"]
+    assert re.findall(r'<h2><a href="./\?target=(\w+)"', front) == ["gone", "here"]
+    assert '<a href="statements?target=here">' in collectors
     assert (choice.status_code, len(leads)) == (200, 2)
     assert [lead.status_code for lead in leads] == [200, 200]
     assert "FROM pg_catalog" in leads[0].text or "pg_stat" in leads[0].text

@@ -1,0 +1,93 @@
+"""Who waits for whom, in the order of a page: each root, and below it who waits for it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Session = Mapping[str, Any]
+"""A session of a snapshot, as the flight recorder keeps it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A session, a prepared transaction, or several sessions alike."""
+
+    depth: int
+    """Sessions between it and nobody: 0 for a root."""
+    names: tuple[str, ...]
+    """Pids, or a prepared transaction."""
+    who: str
+    """User and application."""
+    state: str
+    seconds: float | None
+    """Seconds that the longest of them has been at its statement."""
+    statement: str
+    behind: int
+    """Sessions that wait for it, directly or through others."""
+
+
+def lock_tree(sessions: Sequence[Session]) -> tuple[Node, ...]:
+    """List the lock queues of a snapshot, that with the most waiters first; a chain may be a thousand sessions long."""
+    by_name = {str(each["pid"]): each for each in sessions}
+    waiters: dict[str, list[str]] = {}
+    for name, each in by_name.items():
+        for blocker in list(each.get("blocked_by") or ())[:1]:
+            waiters.setdefault(str(blocker), []).append(name)
+    seen: set[str] = set()
+    trees = [_behind(root, waiters, seen) for root in waiters if not by_name.get(root, {}).get("blocked_by")]
+    circles = [_behind(name, waiters, seen) for name in waiters if name not in seen]
+    nodes: list[Node] = []
+    for tree in sorted((*trees, *filter(None, circles)), key=lambda tree: max(tree.values(), default=0), reverse=True):
+        nodes += _listed(tree, by_name, waiters)
+    return tuple(nodes)
+
+
+def _behind(root: str, waiters: Mapping[str, Sequence[str]], seen: set[str]) -> dict[str, int]:
+    """Count for a root, and for all that wait for it, how many sessions are behind; the root comes first."""
+    if root in seen:
+        return {}
+    seen.add(root)
+    order, parents = [root], {root: ""}
+    for name in order:
+        new = [waiter for waiter in waiters.get(name, ()) if waiter not in seen]
+        seen.update(new)
+        parents |= dict.fromkeys(new, name)
+        order += new
+    behind = dict.fromkeys(order, 0)
+    for name in reversed(order[1:]):
+        behind[parents[name]] += 1 + behind[name]
+    return behind
+
+
+def _listed(
+    behind: Mapping[str, int], by_name: Mapping[str, Session], waiters: Mapping[str, Sequence[str]]
+) -> list[Node]:
+    """List a tree from its root on; sessions that nobody waits for, and that do the same, are one."""
+    found: list[Node] = []
+    left, shown = [(next(iter(behind)), 0)], set[str]()
+    while left:
+        name, depth = left.pop()
+        shown.add(name)
+        found.append(_node((name,), depth, by_name, behind[name]))
+        below = [waiter for waiter in waiters.get(name, ()) if waiter in behind and waiter not in shown]
+        alike: dict[Node, list[str]] = {}
+        for waiter in below:
+            if not behind[waiter]:
+                alike.setdefault(_node((), depth + 1, {"": by_name[waiter]}, 0), []).append(waiter)
+        shown.update(name for names in alike.values() for name in names)
+        found += [_node(tuple(names), depth + 1, by_name, 0) for names in alike.values()]
+        left += [(waiter, depth + 1) for waiter in sorted(below, key=behind.__getitem__) if behind[waiter]]
+    return found
+
+
+def _node(names: tuple[str, ...], depth: int, by_name: Mapping[str, Session], behind: int) -> Node:
+    """Describe sessions alike; without names, what makes them alike."""
+    sessions = [by_name.get(name, {}) for name in names or ("",)]
+    first = sessions[0]
+    about = [first.get(key, "") for key in ("usename", "application_name")]
+    state = first.get("state") or first.get("backend_type") or ""
+    if first.get("wait_event_type", "Client") != "Client":  # an idle session waits for its client: that is its state
+        state = ", ".join(filter(None, (state, f"waits for {first['wait_event_type']} {first.get('wait_event', '')}")))
+    seconds = [each["query_seconds"] for each in sessions if names and each.get("query_seconds") is not None]
+    who = ", ".join(filter(None, about))
+    return Node(depth, names, who, state.strip(), max(seconds, default=None), first.get("query", ""), behind)

@@ -1,0 +1,187 @@
+"""What is said of recorded pages: the sentence, its alert, and what helps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter.alert_rules import alert_rules, shipped
+from exporter.diagnosis.findings import Finding, count, duration, size
+from exporter.diagnosis.readings import Readings
+from exporter.diagnosis.subjects import SUBJECTS
+
+GOLDEN = Path(__file__).parents[1] / "alerts" / "golden"
+
+ROOT = {
+    "pid": "9148",
+    "gid": "",
+    "datname": "shop",
+    "usename": "reporting",
+    "application_name": "notebook",
+    "state": "idle in transaction",
+    "locktype": "relation",
+    "relation": "public.users",
+    "mode": "AccessExclusiveLock",
+    "held_mode": "AccessShareLock",
+}
+
+
+def line(metric: str, value: float, labels: Mapping[str, str] = {}) -> str:
+    """One sample as a page has it."""
+    said = ",".join(f'{name}="{text}"' for name, text in labels.items())
+    return f"{metric}{{{said}}} {value}\n"
+
+
+def found(page: str, at: float = 0.0) -> list[Finding]:
+    """What all subjects find on a page."""
+    return [finding for subject in SUBJECTS for finding in subject(Readings.of_page(page), at)]
+
+
+def queue(waiters: int, seconds: float, **changes: str) -> str:
+    """A page with one lock queue."""
+    root = {**ROOT, **changes}
+    return (
+        line("pg_lock_blocker_blocked_sessions", waiters, root)
+        + line("pg_lock_blocker_longest_wait_seconds", seconds, root)
+        + line("pg_lock_blocker_longest_data_wait_seconds", seconds, root)
+        + line("pg_lock_blocker_transaction_seconds", 240, root)
+        + line("pg_lock_blocker_statement_info", 1, {**root, "query": "SELECT * FROM users WHERE id = ?"})
+    )
+
+
+def test_the_root_of_a_queue_is_named_with_what_it_holds_up_and_what_ends_it() -> None:
+    [finding] = found(queue(7, 42))
+    assert finding.sentence == (
+        "pid 9148 (reporting, notebook, idle in transaction) has had its transaction open for 4 min and blocks"
+        " 7 sessions on public.users, the longest for 42 s"
+    )
+    assert finding.alert == "PostgreSQLLockQueueBehindAccessExclusive"
+    assert (finding.severity, finding.seconds) == ("critical", 42)
+    assert finding.statement == "SELECT * FROM users WHERE id = ?"
+    assert [remedy.sql for remedy in finding.remedies] == ["SELECT pg_terminate_backend(9148);"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "alert", "remedies"),
+    [
+        (
+            {"state": "active"},
+            "LockQueueBehindAccessExclusive",
+            ["pg_cancel_backend(9148)", "pg_terminate_backend(9148)"],
+        ),
+        ({"mode": "ShareLock"}, "LockQueue", ["pg_terminate_backend(9148)"]),
+        ({"state": "active, SyncRep"}, "LockQueueBehindAccessExclusive", []),
+        (
+            {"pid": "", "gid": "it's", "state": "prepared transaction"},
+            "LockQueueBehindAccessExclusive",
+            ["ROLLBACK PREPARED 'it''s'"],
+        ),
+    ],
+)
+def test_what_helps_depends_on_what_the_root_does(changes: dict[str, str], alert: str, remedies: list[str]) -> None:
+    [finding] = found(queue(2, 11, **changes))
+    assert finding.alert == f"PostgreSQL{alert}"
+    assert [remedy.sql.removeprefix("SELECT ").removesuffix(";") for remedy in finding.remedies] == remedies
+
+
+def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
+    assert found(queue(7, 10)) == []
+    assert found(queue(7, 99, locktype="virtualxid").replace("data_wait_seconds", "nothing")) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "alert", "sentence"),
+    [
+        (
+            line("pg_connections_used", 48)
+            + line("pg_connections_available", 2)
+            + line("pg_sessions", 30, {"usename": "web", "application_name": "checkout", "state": "idle"})
+            + line("pg_sessions", 5, {"usename": "web", "application_name": "checkout", "state": "active"}),
+            "ConnectionsNearlyUsed",
+            "48 of 50 connections are in use; application checkout of web has 35 of them",
+        ),
+        (
+            line("pg_connections_used", 50) + line("pg_connections_available", 0),
+            "ConnectionsAtLimit",
+            "50 of 50 connections are in use",
+        ),
+        (
+            line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "timeout"}),
+            "LoginsFail",
+            "new logins fail (timeout)",
+        ),
+        (
+            line("pg_session_oldest_seconds", 301, {**ROOT, "kind": "idle in transaction"}),
+            "IdleInTransaction",
+            "pid 9148 (reporting, notebook, idle in transaction) has been idle in its transaction for 5 min",
+        ),
+        (
+            line("pg_database_xid_age", 1.7e9, {"datname": "shop"}) + line("pg_wraparound_failsafe_age", 1.6e9),
+            "XidFailsafeReached",
+            "database shop is 1,700 million transaction ids old; 447 million transaction ids are left",
+        ),
+        (
+            line("pg_replication_slots_wal_status", 1, {"slot_name": "cdc", "wal_status": "lost"}),
+            "ReplicationSlotLost",
+            "replication slot cdc has lost WAL that its reader needs; the reader has to be built anew",
+        ),
+        (
+            line("pg_replication_slots_safe_wal_size_bytes", 2**30, {"slot_name": "cdc"})
+            + line("pg_replication_slots_retained_bytes", 9 * 2**30, {"slot_name": "cdc"})
+            + line("pg_replication_slots_active", 0, {"slot_name": "cdc"}),
+            "ReplicationSlotNearLimit",
+            "replication slot cdc holds back 9.0 GiB of WAL, and nobody reads it; it is lost after 1.0 GiB more",
+        ),
+        (line("pg_replication_lag_seconds", 31), "ReplicaLagging", "this standby shows data that is 31 s old"),
+        (line("pg_replication_lag_seconds", 301), "ReplicaStale", "this standby shows data that is 5 min old"),
+        (
+            line("pg_roles_valid_until_timestamp_seconds", 3 * 86_400, {"rolname": "web"}),
+            "PasswordExpires",
+            "the password of web expires in 3 days",
+        ),
+        (
+            line("pg_archiver_failing", 1)
+            + line("pg_archiver_ready_files", 6)
+            + line("pg_archiver_ready_oldest_age_seconds", 7000),
+            "ArchiveBacklogOld",
+            "archiving fails: 6 WAL files wait for the archive, the oldest for 117 min",
+        ),
+    ],
+)
+def test_each_subject_says_what_is_wrong(page: str, alert: str, sentence: str) -> None:
+    [finding] = found(page)
+    assert (finding.alert, finding.sentence) == (f"PostgreSQL{alert}", sentence)
+
+
+def test_nothing_is_wrong_with_a_healthy_server() -> None:
+    assert found((GOLDEN / "healthy18.prom").read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("page", ["primary18.prom", "primary13.prom", "standby18.prom"])
+def test_every_finding_has_an_alert_and_a_runbook(page: str) -> None:
+    findings = found((GOLDEN / page).read_text("utf-8"))
+    assert {finding.alert for finding in findings} <= alert_rules().keys()
+    assert all((shipped("runbooks") / f"{finding.alert}.md").is_file() for finding in findings)
+
+
+def test_a_server_in_trouble_shows_the_root_of_its_locks_and_the_table_without_vacuum() -> None:
+    sentences = [each.sentence for each in found((GOLDEN / "primary18.prom").read_text("utf-8"))]
+    assert sentences[0].startswith(
+        "pid 1001 (web, checkout, idle in transaction) has had its transaction open for 18 s"
+    )
+    assert any("prepared transaction forgotten (postgres, prepared transaction)" in each for each in sentences)
+    assert any(each.startswith("sequence public.carts_id_seq in shop has given out 98%") for each in sentences)
+    assert any("table public.audit in shop has 20,000 dead rows" in each for each in sentences)
+
+
+def test_times_counts_and_sizes_read_as_a_person_says_them() -> None:
+    assert [duration(s) for s in (0.4, 119, 120, 7199, 7200, 200_000)] == [
+        "0 s",
+        "119 s",
+        "2 min",
+        "120 min",
+        "2 h",
+        "2 days",
+    ]
+    assert [count(n, "session") for n in (1, 7, 1200)] == ["1 session", "7 sessions", "1,200 sessions"]
+    assert [size(b) for b in (512, 9.5 * 2**20, 300 * 2**30)] == ["512 B", "9.5 MiB", "300 GiB"]

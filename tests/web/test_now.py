@@ -1,0 +1,147 @@
+"""The page for whoever was paged: the culprit in a sentence, what ends it, and nothing that runs but what we ship."""
+
+import asyncio
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import unescape
+
+import asyncpg
+import pytest
+from pages import MONITOR
+from patience import Stopwatch, wait_until
+from serving import Exporter, serving
+
+from exporter.alert_rules import alert_rules
+from exporter.demo.cluster import SUPERUSER, Cluster
+from exporter.web.runbooks import runbook, runbooks
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+@contextmanager
+def running(server: Cluster, **settings: str) -> Iterator[Exporter]:
+    """An exporter of a server that takes a lock wait of a second for an incident."""
+    with serving(dsn=server.dsn(user=MONITOR), incident_lock_wait="1", **settings) as exporter:
+        yield exporter
+
+
+def page_with(exporter: Exporter, text: str) -> str:
+    """The page once it has a text; empty until then."""
+    page = exporter.get("/").text
+    return page if text in page else ""
+
+
+@contextmanager
+def queue(server: Cluster, application: str) -> Iterator[int]:
+    """A session idle in transaction that holds up another one; gives its pid."""
+    began, over, pids = threading.Event(), threading.Event(), list[int]()
+
+    async def hold() -> None:
+        dsn = server.dsn("postgres", SUPERUSER)
+        holder = await asyncpg.connect(dsn, ssl="disable", server_settings={"application_name": application})
+        waiter = await asyncpg.connect(dsn, ssl="disable", server_settings={"application_name": "checkout"})
+        await holder.execute("BEGIN; LOCK TABLE queued; SELECT 'a literal'")
+        waiting = asyncio.create_task(waiter.execute("SELECT count(*) FROM queued"))
+        pids.append(holder.get_server_pid())
+        began.set()
+        while not over.is_set():
+            await asyncio.sleep(0.1)
+        await holder.execute("ROLLBACK")
+        await waiting
+        await holder.close()
+        await waiter.close()
+
+    server.execute("CREATE TABLE queued (id integer)")
+    thread = threading.Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    try:
+        assert began.wait(30)
+        yield pids[0]
+    finally:
+        over.set()
+        thread.join()
+        server.execute("DROP TABLE queued")
+
+
+def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -> None:
+    with running(server18) as exporter, queue(server18, "nightly") as pid:
+        sentence = f"pid {pid} ({SUPERUSER}, nightly, idle in transaction"
+        text = unescape(wait_until(lambda: page_with(exporter, f"<h3>{sentence}")))
+        said = exporter.get("/api/v1/now").json()
+    assert "blocks 1 session" in text
+    assert f'data-copy="SELECT pg_terminate_backend({pid});"' in text
+    assert "a literal" not in text
+    assert re.findall(r"<b>\s*pid (\d+)\s*</b>", text)[0] == str(pid)  # the root of the tree
+    assert f"127.0.0.1:{server18.port}" in text
+    assert "PostgreSQL 18" in text
+    assert "primary" in text
+    [server] = said
+    assert server["findings"][0]["sentence"].startswith(sentence)
+    assert [node["depth"] for node in server["locks"]] == [0, 1]
+
+
+def test_names_that_attack_the_page_stay_text(server18: Cluster) -> None:
+    name = HOSTILE[:60]
+    with running(server18) as exporter, queue(server18, name):
+        text = wait_until(lambda: page_with(exporter, "blocks 1 session"))
+    assert name in unescape(text)
+    assert "<script>alert" not in text
+    assert "<img" not in text
+
+
+def test_only_what_we_ship_may_run(server18: Cluster) -> None:
+    with running(server18) as exporter:
+        for path in ("/", "/collectors", "/incidents", "/statements", "/runbooks/PostgreSQLDown"):
+            page = exporter.get(path, headers={"Accept": "text/html"})
+            assert page.status_code == 200
+            policy = page.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+            assert "unsafe" not in policy
+            assert re.findall(r"<style|style=|<script(?! defer src=)|\son\w+=|http-equiv", page.text) == []
+            for link in re.findall(r'(?:src|href)="([^"]*static/[^"]+)"', page.text):
+                assert exporter.get("/" + link.removeprefix("../")).status_code == 200
+
+
+def test_it_answers_at_once_while_the_server_stands_still(cluster: Callable[..., Cluster]) -> None:
+    server = cluster(18)
+    with running(server) as exporter:
+        wait_until(lambda: "is up" in exporter.get("/").text)
+        backends = server.query("SELECT pid FROM pg_stat_activity WHERE usename = $1", MONITOR)
+        stopped = [server.pid, *(row["pid"] for row in backends)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(5):
+                watch = Stopwatch(exporter.process.pid)
+                text = exporter.get("/").text
+                assert watch.seconds < 1
+                assert re.search(r"Newest reading \d+ \w+ ago", text)
+            wait_until(lambda: "is down: hung" in exporter.get("/").text or "timeout" in exporter.get("/").text)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_opening_it_is_no_scrape(server18: Cluster) -> None:
+    with running(server18) as exporter:
+        wait_until(lambda: "is up" in exporter.get("/").text)
+        for _ in range(20):
+            exporter.get("/")
+        assert re.search(r"^pgvigil_scrapes_total 1\b", exporter.get().text, re.MULTILINE)
+
+
+def test_every_alert_has_its_runbook_as_a_page() -> None:
+    assert runbooks() == alert_rules().keys()
+    assert "<h1>PostgreSQLLockQueue</h1>" in runbook("PostgreSQLLockQueue")
+    assert "<script" not in "".join(map(runbook, runbooks()))
+
+
+@pytest.mark.parametrize("name", ["Nothing", "..%2F..%2Frules%2Flocks", "PostgreSQLDown.md"])
+def test_a_runbook_that_is_none_is_not_found(server18: Cluster, name: str) -> None:
+    with running(server18) as exporter:
+        answer = exporter.get(f"/runbooks/{name}")
+    assert answer.status_code == 404
