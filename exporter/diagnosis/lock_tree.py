@@ -80,6 +80,15 @@ def _listed(
     return found
 
 
+def alike(sessions: Sequence[Session]) -> tuple[Node, ...]:
+    """Put sessions that do the same into one, the most of a kind first."""
+    by_name = {str(each["pid"]): each for each in sessions}
+    kinds: dict[Node, list[str]] = {}
+    for name, each in by_name.items():
+        kinds.setdefault(_node((), 0, {"": each}, 0), []).append(name)
+    return tuple(_node(tuple(names), 0, by_name, 0) for names in sorted(kinds.values(), key=len, reverse=True))
+
+
 def _node(names: tuple[str, ...], depth: int, by_name: Mapping[str, Session], behind: int) -> Node:
     """Describe sessions alike; without names, what makes them alike."""
     sessions = [by_name.get(name, {}) for name in names or ("",)]

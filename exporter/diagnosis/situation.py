@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Literal
 
 from exporter.alert_rules import SEVERITIES
-from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit, rank, rule, size
+from exporter.diagnosis.findings import Finding, duration, limit, rank, rule, size
 from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Readings
-from exporter.diagnosis.subjects import SUBJECTS, cancel, terminate
+from exporter.diagnosis.recorded import roots
+from exporter.diagnosis.subjects import SUBJECTS
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
 from exporter.watch.incidents import Incident
@@ -102,11 +102,7 @@ def _findings(
         for finding in subject(readings, now):
             named.add(finding.labels.get("pid", ""))
             yield finding
-    yield from (
-        _of_root(root, tree[number + 1 :])
-        for number, root in enumerate(tree)
-        if not root.depth and root.names[0] not in named
-    )
+    yield from (finding for finding in roots(tree) if finding.labels["pid"] not in named)
 
 
 def _waiting(incidents: Iterable[Incident]) -> Sequence[dict[str, object]]:
@@ -115,23 +111,6 @@ def _waiting(incidents: Iterable[Incident]) -> Sequence[dict[str, object]]:
         if incident.kind == "lock_wait" and not incident.ended and incident.snapshots:
             return [dict(session) for session in incident.snapshots[-1].sessions]
     return ()
-
-
-def _of_root(root: Node, after: Sequence[Node]) -> Finding:
-    """Say of a root what was seen between scrapes: the page does not have it yet."""
-    name = root.names[0]
-    is_session = name.isdecimal()
-    about = ", ".join(filter(None, (root.who, root.state)))
-    remedies: list[Remedy] = []
-    if is_session:
-        remedies = [terminate(name)] if root.state.startswith("idle") else [cancel(name), terminate(name)]
-    alert = "LockQueue" if root.behind > limit("LockQueue", "sessions") else "LockWait"
-    sentence = f"{f'pid {name}' if is_session else name} ({about}) blocks {count(root.behind, 'session')}"
-    below = takewhile(lambda node: node.depth > 0, after)
-    longest = max((each.seconds for each in below if each.seconds is not None), default=None)
-    return Finding(
-        f"PostgreSQL{alert}", rule(alert).severity, sentence, longest, root.statement, tuple(remedies), {"pid": name}
-    )
 
 
 def _vitals(now: Readings) -> Iterator[Vital]:

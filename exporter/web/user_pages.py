@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
 from exporter.diagnosis.findings import duration
+from exporter.diagnosis.recorded import recorded
 from exporter.diagnosis.situation import Situation, situation
 from exporter.exposition.page_limit import limited
 from exporter.kinds import PRODUCTS
@@ -149,7 +150,8 @@ class _UserRoutes:
                 if incident.id == wanted:
                     if _wants_json(request):
                         return JSONResponse(incident.whole())
-                    return self._html("incident.html", root="../", incident=incident, kinds=KINDS)
+                    values = {"incident": incident, "told": recorded(incident), "kinds": KINDS}
+                    return self._html("incident.html", root="../", **values)
         return PlainTextResponse(f"no incident is named {wanted!r}; those remembered are listed at /incidents\n", 404)
 
     def _html(self, template: str, *, root: str = "", **values: Any) -> Response:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from exporter.diagnosis.lock_tree import lock_tree
+from exporter.diagnosis.lock_tree import alike, lock_tree
 
 
 def session(pid: int, *blocked_by: int | str, query: str = "SELECT ?", **more: Any) -> dict[str, Any]:
@@ -47,3 +47,11 @@ def test_a_circle_ends() -> None:
 def test_a_chain_of_a_thousand_is_listed() -> None:
     chain = [session(1), *(session(n, n - 1) for n in range(2, 1001))]
     assert listed(*chain) == [(n, (str(n + 1),), 999 - n) for n in range(1000)]
+
+
+def test_sessions_that_do_the_same_are_one_line_the_most_first() -> None:
+    rows = [session(1, query="UPDATE t"), *(session(n, query_seconds=float(n)) for n in (2, 3, 4))]
+    assert [(node.names, node.statement, node.seconds) for node in alike(rows)] == [
+        (("2", "3", "4"), "SELECT ?", 4.0),
+        (("1",), "UPDATE t", None),
+    ]
