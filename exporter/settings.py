@@ -43,6 +43,9 @@ def _words(value: object) -> object:
 def _pattern(value: str) -> str:
     if re.search(r"\[(?!!?.[^]]*\])", value):
         raise ValueError(f"{value!r} is no pattern: a [ has no ]; shell patterns have *, ? and [abc]")
+    for part in re.findall(r"\[!?(.[^]]*)\]", value):
+        if found := next((each for each in re.findall(r"(?=(.-.))", part) if each[0] > each[2]), None):
+            raise ValueError(f"{value!r} is no pattern: the range {found} is reversed")
     return value
 
 

@@ -98,6 +98,10 @@ def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_
             {"PGVIGIL_INCLUDE_DATABASES": "blog,shop_[12"},
             "PGVIGIL_INCLUDE_DATABASES: 1: 'shop_[12' is no pattern: a [ has no ]",
         ),
+        (
+            {"PGVIGIL_EXCLUDE_TABLES": "a,[z-a]*"},
+            "PGVIGIL_EXCLUDE_TABLES: 1: '[z-a]*' is no pattern: the range z-a is reversed",
+        ),
         ({"PGVIGIL_EXCLUDE_DATABASES": "a[]"}, "PGVIGIL_EXCLUDE_DATABASES: 0: 'a[]' is no pattern"),
         (
             {"PGVIGIL_STATEMENTS_EXCLUDE_USERS": "a,b["},

@@ -34,7 +34,7 @@ class Finding:
 
 
 def rule(name: str) -> AlertRule:
-    """Return an alert as it ships."""
+    """Return an alert as it ships, by its name without `PostgreSQL`."""
     return alert_rules()[f"PostgreSQL{name}"]
 
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Session = Mapping[str, Any]
-"""A session of a snapshot, as the flight recorder keeps it."""
+from exporter.watch.incidents import Session
 
 
 @dataclass(frozen=True)
@@ -19,6 +17,8 @@ class Node:
     who: str
     """User and application."""
     state: str
+    backend_type: str
+    """Empty for what is no session, or one that is not known."""
     seconds: float | None
     """Seconds that the longest of them has been at its statement."""
     statement: str
@@ -99,4 +99,13 @@ def _node(names: tuple[str, ...], depth: int, by_name: Mapping[str, Session], be
         state = ", ".join(filter(None, (state, f"waits for {first['wait_event_type']} {first.get('wait_event', '')}")))
     seconds = [each["query_seconds"] for each in sessions if names and each.get("query_seconds") is not None]
     who = ", ".join(filter(None, about))
-    return Node(depth, names, who, state.strip(), max(seconds, default=None), first.get("query", ""), behind)
+    return Node(
+        depth,
+        names,
+        who,
+        state.strip(),
+        first.get("backend_type", ""),
+        max(seconds, default=None),
+        first.get("query", ""),
+        behind,
+    )

@@ -1,14 +1,13 @@
 """Says in sentences what the flight recorder has seen: roots of lock waits, who waited for whom, who else was there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
+from exporter.diagnosis.culprits import cancel, terminate
 from exporter.diagnosis.findings import Finding, Remedy, count, limit, rule
 from exporter.diagnosis.lock_tree import Node, alike, lock_tree
-from exporter.diagnosis.subjects import cancel, terminate
-from exporter.watch.incidents import KINDS, Incident
+from exporter.watch.incidents import KINDS, Incident, Session
 
 
 @dataclass(frozen=True)
@@ -37,27 +36,45 @@ def recorded(incident: Incident) -> Recorded:
     return Recorded(title, worst.at, locks, alike(others))
 
 
-def _waiters(sessions: Sequence[Mapping[str, Any]]) -> int:
+def _waiters(sessions: Sequence[Session]) -> int:
     return sum(bool(session.get("blocked_by")) for session in sessions)
 
 
 def roots(tree: Sequence[Node]) -> Iterator[Finding]:
-    """Say of each root of lock queues what was seen between scrapes, the one with the most waiters first."""
+    """Say of each root of lock queues what was seen between scrapes, the one with the most waiters first.
+
+    Left out are those that are waited for on purpose: transactions that an index build has to outlast, leaders.
+    """
     for number, root in enumerate(tree):
         if not root.depth:
-            yield _of_root(root, takewhile(lambda node: node.depth > 0, tree[number + 1 :]))
+            below = tuple(takewhile(lambda node: node.depth > 0, tree[number + 1 :]))
+            if not all(_is_meant(root, node) for node in below if node.depth == 1):
+                yield _of_root(root, below)
 
 
-def _of_root(root: Node, below: Iterator[Node]) -> Finding:
+def _is_meant(root: Node, waiter: Node) -> bool:
+    elects = root.state.startswith("idle") and "transaction" not in root.state
+    return waiter.state.endswith("Lock virtualxid") or (elects and waiter.state.endswith("Lock advisory"))
+
+
+def _of_root(root: Node, below: Sequence[Node]) -> Finding:
     name = root.names[0]
-    is_session = name.isdecimal()
     about = ", ".join(filter(None, (root.who, root.state)))
-    remedies: list[Remedy] = []
-    if is_session:
-        remedies = [terminate(name)] if root.state.startswith("idle") else [cancel(name), terminate(name)]
+    called = f"pid {name}" if name.isdecimal() else name
     alert = "LockQueue" if root.behind > limit("LockQueue", "sessions") else "LockWait"
-    sentence = f"{f'pid {name}' if is_session else name} ({about}) blocks {count(root.behind, 'session')}"
+    sentence = f"{called}{f' ({about})' if about else ''} blocks {count(root.behind, 'session')}"
     longest = max((each.seconds for each in below if each.seconds is not None), default=None)
+    remedies = tuple(_remedies(root, name))
     return Finding(
-        f"PostgreSQL{alert}", rule(alert).severity, sentence, longest, root.statement, tuple(remedies), {"pid": name}
+        f"PostgreSQL{alert}", rule(alert).severity, sentence, longest, root.statement, remedies, {"pid": name}
     )
+
+
+def _remedies(root: Node, pid: str) -> Iterator[Remedy]:
+    """Return what ends a session of a client; others, and a commit that waits for a standby, are left alone."""
+    if root.backend_type == "client backend" and "SyncRep" not in root.state:
+        if not root.state.startswith("idle"):
+            yield cancel(pid)
+        yield terminate(pid)
+    elif root.backend_type == "autovacuum worker":
+        yield cancel(pid)

@@ -1,18 +1,30 @@
 """What is known of one server now: who it is, how near it is to its limits, and what is wrong. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from exporter.alert_rules import SEVERITIES
-from exporter.diagnosis.findings import Finding, duration, limit, rank, rule, size
+from exporter.alert_rules import SEVERITIES, alert_rules
+from exporter.diagnosis.findings import Finding, duration, limit, rank, size
 from exporter.diagnosis.lock_tree import Node, lock_tree
-from exporter.diagnosis.readings import Readings
+from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
+from exporter.diagnosis.sessions import is_meant
 from exporter.diagnosis.subjects import SUBJECTS
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
-from exporter.watch.incidents import Incident
+from exporter.watch.incidents import Incident, Session
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a server between scrapes."""
+
+    incidents: Sequence[Incident] = ()
+    """The newest first."""
+    waiting: Sequence[Session] = ()
+    """Sessions of the last seconds, while one waits long for a lock."""
+
 
 State = Literal["good", "warning", "critical", "unknown"]
 
@@ -56,23 +68,22 @@ class Situation:
         return min((SEVERITIES.index(each.severity) for each in self.findings), default=len(SEVERITIES))
 
 
-def situation(target: str, address: str, report: Report, incidents: Sequence[Incident], now: float) -> Situation:
+def situation(target: str, address: str, report: Report, seen: Seen, now: float) -> Situation:
     """Say what is known of a server.
 
     Args:
         target: name of the target.
         address: host and port.
         report: what was collected.
-        incidents: what was recorded between scrapes, the newest first.
+        seen: what was recorded between scrapes.
         now: Unix time.
 
     """
-    readings = Readings.of_jobs(report.jobs)
+    readings = Readings.of_report(report)
     ages = [job.age for job in report.jobs if job.age is not None]
-    started = readings.value("pg_postmaster_start_time_seconds")
+    started = readings.value("pg_postmaster_start_time_seconds") if report.up else None
     versions = readings.series("pg_server_info")
-    sessions = _waiting(incidents)
-    tree = lock_tree(sessions) if sessions else ()
+    tree = lock_tree(seen.waiting) if report.up else ()
     return Situation(
         target=target,
         address=address,
@@ -80,37 +91,40 @@ def situation(target: str, address: str, report: Report, incidents: Sequence[Inc
         is_up=report.up,
         down_reason=report.down_reason,
         version=versions[0].labels.get("short_version", "") if versions else "",
-        role={None: "", True: "standby", False: "primary"}[report.in_recovery],
+        role={None: "", True: "standby", False: "primary"}[report.in_recovery] if report.up else "",
         up_seconds=now - started if started else None,
         age=min(ages, default=None),
         vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
-        findings=tuple(sorted(_findings(report, readings, incidents, tree, now), key=rank)),
+        findings=tuple(sorted(_findings(report, readings, seen, tree, now), key=rank)),
         locks=tree,
     )
 
 
-def _findings(
-    report: Report, readings: Readings, incidents: Iterable[Incident], tree: Sequence[Node], now: float
-) -> Iterator[Finding]:
-    down = next((each for each in incidents if each.kind == "down" and not each.ended), None)
-    if not report.up:
-        why = report.down_reason or "not asked yet"
-        since = down.seconds if down else None
-        yield Finding("PostgreSQLDown", rule("Down").severity, f"{PRODUCTS[report.kind]} does not answer: {why}", since)
-    named: set[str] = set()
-    for subject in SUBJECTS if report.kind == "postgresql" else ():
-        for finding in subject(readings, now):
-            named.add(finding.labels.get("pid", ""))
-            yield finding
-    yield from (finding for finding in roots(tree) if finding.labels["pid"] not in named)
+def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Node], now: float) -> Iterator[Finding]:
+    if not report.up and report.down_reason:
+        down = next((each for each in seen.incidents if each.kind == "down" and not each.ended), None)
+        alert = f"{PRODUCTS[report.kind]}Down"
+        sentence = f"{PRODUCTS[report.kind]} does not answer: {report.down_reason}"
+        yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None)
+    if report.kind != "postgresql":
+        return
+    for subject in SUBJECTS:
+        yield from subject(readings, now)
+    known = {
+        _name(root.labels)
+        for root in readings.series("pg_lock_blocker_longest_wait_seconds")
+        if _is_told(readings, root)
+    }
+    yield from (finding for finding in roots(tree) if finding.labels["pid"] not in known)
 
 
-def _waiting(incidents: Iterable[Incident]) -> Sequence[dict[str, object]]:
-    """Return the sessions of the latest snapshot of a lock wait that goes on."""
-    for incident in incidents:
-        if incident.kind == "lock_wait" and not incident.ended and incident.snapshots:
-            return [dict(session) for session in incident.snapshots[-1].sessions]
-    return ()
+def _is_told(readings: Readings, root: Series) -> bool:
+    """Return whether the page has said what there is to say: of a long wait, or of one that is meant."""
+    return root.value > limit("LockWait", "wait_seconds") or is_meant(readings, root.labels)
+
+
+def _name(root: Labels) -> str:
+    return root["pid"] or f"prepared transaction {root.get('gid', '')}"
 
 
 def _vitals(now: Readings) -> Iterator[Vital]:
@@ -125,10 +139,13 @@ def _vitals(now: Readings) -> Iterator[Vital]:
     yield _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
     oldest = now.value("pg_session_oldest_seconds", {"kind": "transaction"})
     open_at = limit("LongTransaction", "seconds")
-    text = duration(oldest) if oldest is not None else "none open"
-    yield _vital("longest transaction", text, oldest or 0.0, open_at, float("inf"), duration)
+    if oldest is None and used is not None:
+        oldest = 0.0
+    text = duration(oldest) if oldest else "none open" if oldest is not None else ""
+    yield _vital("longest transaction", text, oldest, open_at, float("inf"), duration)
     lag = now.value("pg_replication_lag_seconds")
     if lag is not None:
+        lag -= now.value("pg_recovery_min_apply_delay_seconds") or 0.0
         stale = limit("ReplicaStale", "seconds")
         yield _vital("replication lag", duration(lag), lag, limit("ReplicaLagging", "seconds"), stale, duration)
     held = now.series("pg_replication_slots_retained_bytes")

@@ -25,6 +25,8 @@ class Down:
     message: str
 
 
+State = Unknown | Up | Down
+
 _NO_ANSWER = "no answer in time"
 
 
@@ -32,7 +34,10 @@ class Health:
     """The state of a server: asked by each scrape, up with any answer, else down for the latest reason."""
 
     def __init__(self, product: str, log: TargetLog) -> None:
-        self.state: Unknown | Up | Down = Unknown()
+        self.state: State = Unknown()
+        self.settled: State = Unknown()
+        """The outcome of the latest question that has one: while a question is open, that of the one before."""
+        self._run: float | None = None
         self._product = product
         self._log = log
         self._logged: str | None = None
@@ -52,21 +57,28 @@ class Health:
                 return reason
         return "timeout"
 
-    def ask(self) -> None:
-        """Presume it down until it answers: hung when it answered before, else timed out."""
+    def ask(self, run: float | None = None) -> None:
+        """Presume it down until it answers: hung when it answered before, else timed out.
+
+        Args:
+            run: when the run began that asks; what it asks on a second connection is the same question.
+
+        """
+        if run is None or run != self._run:
+            self.settled, self._run = self.state, run
         was_there = self.is_up or self.reason == "hung"
         message = self.state.message if isinstance(self.state, Down) else _NO_ANSWER
         self.state = Down("hung" if was_there else "timeout", message)
 
     def answered(self) -> None:
         """Note an answer, whatever it says."""
-        self.state = Up()
+        self.state = self.settled = Up()
 
     def failed(self, error: ConnectError) -> None:
         """Note why there is no connection, unless another one found the server up."""
         if not self.is_up:
             is_known_as_hung = (self.reason, error.reason) == ("hung", "timeout")
-            self.state = Down("hung" if is_known_as_hung else error.reason, str(error))
+            self.state = self.settled = Down("hung" if is_known_as_hung else error.reason, str(error))
 
     def log_transition(self) -> None:
         """Log when the server has come or gone since the last line, not at every scrape."""

@@ -103,14 +103,14 @@ class Target:
         self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
         self._deadline = self._began_at = self._counted_at = float("-inf")
         self.texts = StatementReader(parts, catalog, options.statement_text_length)
-        self._watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
+        self.watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
 
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""
-        if self._watch and not self._watching:
-            self._watching = asyncio.create_task(self._watch.run(self._late_lately, self.texts.listed), name="watch")
+        if self.watch and not self._watching:
+            self._watching = asyncio.create_task(self.watch.run(self._late_lately, self.texts.listed), name="watch")
 
     def _late_lately(self) -> list[JobStatus]:
         """List what was late on the last page; nothing once that is long ago."""
@@ -119,7 +119,7 @@ class Target:
     @property
     def incidents(self) -> list[Incident]:
         """The incidents recorded between scrapes, newest first."""
-        return self._watch.recorder.incidents if self._watch else []
+        return self.watch.recorder.incidents if self.watch else []
 
     @property
     def plan(self) -> Plan:
@@ -158,8 +158,9 @@ class Target:
 
         It waits for nothing: it is asked while a server hangs. Counts as no scrape.
         """
+        report = self._report(0.0, settled=True)
         self._renew(timeout)
-        return self._report(0.0)
+        return report
 
     def _renew(self, timeout: float) -> None:
         """Start a run where what is known is older than a scrape interval."""
@@ -213,7 +214,7 @@ class Target:
         schedule.throttle()
         for worker in (self._vital, self._main):
             if starts := self._start(worker):
-                self._parts.health.ask()
+                self._parts.health.ask(self._began_at)
             elif worker is self._main and self.plan.jobs:
                 self._start_visitors()  # what is late in one database costs no other
             due = (job for job in worker.due() if job.database not in self._visiting)
@@ -252,14 +253,15 @@ class Target:
         for visitor in (*self._visitors, self._early):
             self._start(visitor)
 
-    def _report(self, seconds: float, *, with_jobs: bool = True) -> Report:
+    def _report(self, seconds: float, *, with_jobs: bool = True, settled: bool = False) -> Report:
         """Describe the target as it is known at this moment."""
-        watch = (self._watch.status(),) if self._watch and self._watching else ()
+        found = self._parts.report(self.kind, with_jobs=with_jobs, settled=settled)
+        watch = (self.watch.status(),) if self.watch and self._watching else ()
         return replace(
-            self._parts.report(self.kind, with_jobs=with_jobs),
+            found,
             jobs=(*self._parts.statuses(), *self.texts.statuses(), *watch) if with_jobs else (),
             seconds=seconds,
             scrapes=self._scrapes,
-            incidents={str(kind): times for kind, times in self._watch.recorder.begun.items()} if self._watch else {},
-            login=self._login_probe.latest if self._parts.health.is_up else None,
+            incidents={str(kind): times for kind, times in self.watch.recorder.begun.items()} if self.watch else {},
+            login=self._login_probe.latest if found.up else None,
         )

@@ -108,6 +108,10 @@ def troubles(look: Look, late: Sequence[JobStatus], lock_wait: float, connection
     return found
 
 
+Session = Mapping[str, Any]
+"""A session as it is kept: names instead of OIDs, its statement without literals; what is empty is left out."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The server at one moment of an incident."""
@@ -115,7 +119,7 @@ class Snapshot:
     at: str
     """UTC, ISO 8601."""
     summary: str
-    sessions: Sequence[Mapping[str, Any]] = ()
+    sessions: Sequence[Session] = ()
     """Idle sessions are counted in `idle_sessions` unless a session waits for them."""
     idle_sessions: int = 0
     collectors: Sequence[Mapping[str, str]] = ()

@@ -20,6 +20,7 @@ from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
+from exporter.watch.incidents import Session as Waiting
 from exporter.watch.own_load import OwnLoad
 from exporter.watch.statement_matching import Statement
 from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, SAMPLE_13, Sampler
@@ -53,6 +54,12 @@ _QUERY_IDS_SINCE = (14, 0)
 
 _FOLDED_LISTS_SINCE = (18, 0)
 """Version of PostgreSQL from which lists of constants count as one, however long they are."""
+
+_SEEN_SECONDS = 5.0
+"""Interval at which the sessions are read again while one waits long for a lock, for users who look at the page."""
+
+_FRESH_SECONDS = 15.0
+"""Age in seconds up to which sessions are shown as those that wait now: a pid may be another's later."""
 
 _LOOKS = 9
 """Latest looks whose median cost decides the interval."""
@@ -122,6 +129,8 @@ class Watch:
         self._message = ""
         self._nameless: set[Any] = set()
         """OIDs that had no name when the directory was read last."""
+        self._seen: tuple[float, Sequence[Waiting]] = (float("-inf"), ())
+        """Clock time of the latest sessions that were read while one waited long for a lock, and these."""
         self._took = 0.0
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
@@ -181,7 +190,8 @@ class Watch:
                 self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
                 wrong = troubles(look, late, self._options.lock_wait, self._options.connections)
                 shown = _Shown()
-                if any(self.recorder.wants(kind) for kind in wrong):
+                is_seen = "lock_wait" not in wrong or self._clock() - self._seen[0] < _SEEN_SECONDS
+                if not is_seen or any(self.recorder.wants(kind) for kind in wrong):
                     shown = await self._sessions(session, anybody_waits=look.lock_waiters > 0)
                     await self._learn_names(session, shown.rows)
         except DatabaseError as error:
@@ -226,9 +236,14 @@ class Watch:
         collectors = [{"collector": j.collector, "datname": j.datname, "why": j.message} for j in late[:100]]
         for kind, summary in wrong.items():
             snapshot: Snapshot | None = None
+            if shown.rows and kind == "lock_wait":
+                seen = self.recorder.snapshot(summary, shown.rows, self._names, collectors, shown.blocked_by)
+                self._seen = (self._clock(), seen.sessions)
             if self.recorder.wants(kind):
                 snapshot = self.recorder.snapshot(summary, shown.rows, self._names, collectors, shown.blocked_by)
             self.recorder.wrong(kind, summary, snapshot)
+        if "lock_wait" not in wrong:
+            self._seen = (float("-inf"), ())
 
     def _fail(self, error: DatabaseError) -> None:
         self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
@@ -241,6 +256,12 @@ class Watch:
         elif error.reason != "connection":
             self._heard_at = self._clock()
             self.recorder.well("down")
+
+    @property
+    def waiting(self) -> Sequence[Waiting]:
+        """The sessions as seen within the last seconds, while one waits long for a lock; else none."""
+        at, sessions = self._seen
+        return sessions if self._clock() - at <= _FRESH_SECONDS else ()
 
     def status(self) -> JobStatus:
         """Describe the sampling as a collector for a report."""

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from exporter import __version__
 from exporter.diagnosis.findings import duration
 from exporter.diagnosis.recorded import recorded
-from exporter.diagnosis.situation import Situation, situation
+from exporter.diagnosis.situation import Seen, Situation, situation
 from exporter.exposition.page_limit import limited
 from exporter.kinds import PRODUCTS
 from exporter.scrape.target import Target
@@ -104,11 +104,10 @@ class _UserRoutes:
     async def _situations(self, request: Request, names: Iterable[str]) -> list[Situation]:
         """Say what is known of servers, the worst first; in a thread, since pages of hundreds take a second to read."""
         seconds, now = seconds_of(request, self._settings), time.time()
-        known = [(name, self._targets[name].known(seconds)) for name in names]
+        known = [(name, self._targets[name].known(seconds), _seen(self._targets[name])) for name in names]
 
         def said() -> list[Situation]:
-            addressed = ((name, report, self._targets[name]) for name, report in known)
-            found = (situation(name, each.address, report, each.incidents, now) for name, report, each in addressed)
+            found = (situation(name, self._targets[name].address, report, seen, now) for name, report, seen in known)
             return sorted(found, key=lambda each: (each.worst, each.target))
 
         return await asyncio.to_thread(said)
@@ -157,6 +156,10 @@ class _UserRoutes:
     def _html(self, template: str, *, root: str = "", **values: Any) -> Response:
         """Render a page; links of a page below the first level need the way up to the root."""
         return HTMLResponse(self._templates.get_template(template).render(root=root, **values), headers=_HEADERS)
+
+
+def _seen(target: Target) -> Seen:
+    return Seen(target.incidents, target.watch.waiting if target.watch else ())
 
 
 def _wants_json(request: Request) -> bool:

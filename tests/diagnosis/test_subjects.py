@@ -185,3 +185,54 @@ def test_times_counts_and_sizes_read_as_a_person_says_them() -> None:
     ]
     assert [count(n, "session") for n in (1, 7, 1200)] == ["1 session", "7 sessions", "1,200 sessions"]
     assert [size(b) for b in (512, 9.5 * 2**20, 300 * 2**30)] == ["512 B", "9.5 MiB", "300 GiB"]
+
+
+REPLICA = line("pg_replication_is_replica", 1)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        REPLICA + line("pg_database_xid_age", 2.1e9, {"datname": "shop"}),
+        line("pg_replication_lag_seconds", 4000) + line("pg_wal_receiver_configured", 0),
+        line("pg_replication_lag_seconds", 3620) + line("pg_recovery_min_apply_delay_seconds", 3600),
+        line("pg_replication_lag_seconds", 400) + line("pg_recovery_waits_for_query", 1),
+        line("pg_recovery_max_standby_delay_seconds", 30) + queue(1, 34, state="active"),
+        line("pg_session_oldest_seconds", 4000, {**ROOT, "application_name": "pg_dump", "kind": "idle in transaction"}),
+        line(
+            "pg_xmin_horizon_seconds",
+            9000,
+            {**ROOT, "application_name": "pg_dump", "holder": "backend", "name": "client backend"},
+        ),
+        line("pg_xmin_horizon_seconds", 9000, {**ROOT, "holder": "backend", "name": "client backend"})
+        + line("pg_progress_seconds", 8990, {"datname": "shop", "command": "CREATE INDEX"}),
+        line("pg_replication_slots_wal_status", 1, {"slot_name": "cdc", "wal_status": "lost"})
+        + line(
+            "pg_replication_slots_invalidation_reason", 1, {"slot_name": "cdc", "invalidation_reason": "idle_timeout"}
+        ),
+        line("pg_replication_slots_safe_wal_size_bytes", -5, {"slot_name": "cdc"})
+        + line("pg_replication_slots_retained_bytes", 9e9, {"slot_name": "cdc"}),
+        line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "too_many_connections"}),
+    ],
+)
+def test_what_the_alerts_leave_out_is_not_said(page: str) -> None:
+    assert found(page) == []
+
+
+def test_an_archive_command_that_hangs_is_said_by_the_age_of_what_waits() -> None:
+    [finding] = found(
+        line("pg_archiver_failing", 0)
+        + line("pg_archiver_enabled", 1)
+        + line("pg_archiver_ready_files", 900)
+        + line("pg_archiver_ready_oldest_age_seconds", 9000)
+    )
+    assert finding.alert == "PostgreSQLArchiveBacklogOld"
+    assert finding.sentence == "900 WAL files wait for the archive, the oldest for 2 h"
+
+
+def test_a_table_whose_name_is_a_keyword_is_quoted() -> None:
+    table = {"datname": "shop", "schemaname": "user", "relname": 'or"der'}
+    page = line("pg_table_dead_tuples", 99_999, {**table, "relname": 'or\\"der'})
+    [finding] = found(page + line("pg_table_vacuum_threshold_tuples", 50, {**table, "relname": 'or\\"der'}))
+    assert [remedy.sql for remedy in finding.remedies] == ['VACUUM "user"."or""der";']
+    assert "in database shop" in finding.remedies[0].effect

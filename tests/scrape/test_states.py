@@ -71,6 +71,27 @@ def test_a_ping_that_waits_no_longer_leaves_its_session_usable() -> None:
     in_virtual_time(scenario())
 
 
+def test_what_is_known_of_a_server_stays_until_it_is_known_better() -> None:
+    """Whoever opens a page begins a run, and must not read that a server is down which is only being asked."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            assert (target.known(10).up, target.known(10).down_reason) == (False, "")  # not asked yet
+            await asyncio.sleep(1)
+            for _ in range(5):
+                assert target.known(10).up
+                await asyncio.sleep(60)
+            server.on("vitals", hangs=True)
+            assert [target.known(10).up, target.known(10).up] == [True, True]
+            await asyncio.sleep(60)
+            target.known(10)
+            assert (target.known(10).up, target.known(10).down_reason) == (False, "hung")
+            assert server.runs("a") == 5
+
+    in_virtual_time(scenario())
+
+
 def test_pings_of_many_clients_ask_the_server_five_times_a_second() -> None:
     async def scenario() -> None:
         server = FakeServer()

@@ -84,6 +84,15 @@ def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -
     assert [node["depth"] for node in server["locks"]] == [0, 1]
 
 
+def test_who_waits_is_shown_as_of_the_last_seconds(server18: Cluster) -> None:
+    """The pid of a session that has let go may be another's."""
+    with running(server18) as exporter:
+        with queue(server18, "nightly") as pid:
+            wait_until(lambda: page_with(exporter, f"pid {pid}"))
+        wait_until(lambda: f"pid {pid}" not in exporter.get("/").text)
+        assert exporter.get("/api/v1/now").json()[0]["locks"] == []
+
+
 def test_names_that_attack_the_page_stay_text(server18: Cluster) -> None:
     name = HOSTILE[:60]
     with running(server18) as exporter, queue(server18, name):

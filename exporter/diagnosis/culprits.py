@@ -1,0 +1,49 @@
+"""Names whoever is to blame, and the SQL that makes them let go. Pure."""
+
+from collections.abc import Sequence
+
+from exporter.diagnosis.findings import Finding, Remedy, rule
+from exporter.diagnosis.readings import Labels
+from exporter.sql import literal
+
+
+def found(
+    alert: str,
+    sentence: str,
+    labels: Labels,
+    remedies: Sequence[Remedy] = (),
+    seconds: float | None = None,
+    statement: str = "",
+) -> Finding:
+    """Make the finding of an alert."""
+    return Finding(
+        f"PostgreSQL{alert}", rule(alert).severity, sentence, seconds, statement, tuple(remedies), dict(labels)
+    )  # fmt: skip
+
+
+def who(labels: Labels) -> str:
+    """Name a session or a prepared transaction: `pid 9148 (reporting, notebook, idle in transaction)`."""
+    name = f"pid {labels['pid']}" if labels.get("pid") else f"prepared transaction {labels.get('gid', '')}"
+    about = [labels.get(label, "") for label in ("usename", "application_name", "state")]
+    return f"{name} ({', '.join(filter(None, about))})" if any(about) else name
+
+
+def cancel(pid: str) -> Remedy:
+    """Stop the statement of a session."""
+    return Remedy("stops its statement; its transaction fails, its session stays", f"SELECT pg_cancel_backend({pid});")
+
+
+def terminate(pid: str) -> Remedy:
+    """End a session."""
+    return Remedy("ends its session and rolls its transaction back", f"SELECT pg_terminate_backend({pid});")
+
+
+def remedies_for(labels: Labels) -> list[Remedy]:
+    """Return what makes a session or a prepared transaction let go, the safest first."""
+    pid, state = labels.get("pid", ""), labels.get("state", "")
+    if "SyncRep" in state:
+        return []  # its commit is done here: cancelled, it counts as committed without the standby
+    if not pid:
+        gid = literal(labels.get("gid", ""))
+        return [Remedy("rolls it back, in its own database and for good", f"ROLLBACK PREPARED {gid};")]
+    return [terminate(pid)] if state.startswith("idle") else [cancel(pid), terminate(pid)]

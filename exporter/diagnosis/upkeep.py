@@ -1,0 +1,147 @@
+"""Finds what is wrong with a server's upkeep: freezing, replication, archiving, vacuum, what comes to an end. Pure."""
+
+from collections.abc import Iterator
+
+from exporter.diagnosis.culprits import found, remedies_for, who
+from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
+from exporter.diagnosis.readings import Readings
+from exporter.sql import literal, quoted
+
+"""Subjects of a server: each finds what is wrong with it, by the thresholds of the alert rules. Pure."""
+
+
+DAY = 86_400.0
+
+
+def wraparound(now: Readings, _: float) -> Iterator[Finding]:
+    """Find databases that freeze too late, and who keeps VACUUM from it; a standby freezes nothing."""
+    if now.value("pg_replication_is_replica"):
+        return
+    for what, of, prefix in (("xid", "transaction ids", "Xid"), ("mxid", "multixact ids", "Multixact")):
+        oldest = now.series(f"pg_database_{what}_age")
+        if not oldest:
+            continue
+        name, age = oldest[0].labels["datname"], oldest[0].value
+        kind = "" if what == "xid" else "multixact_"
+        freeze = now.value(f"pg_wraparound_{kind}freeze_max_age") or 2.0**31
+        failsafe = now.value(f"pg_wraparound_{kind}failsafe_age") or limit(f"{prefix}FailsafeReached", "age_on_13")
+        alert = ""
+        if 2.0**31 - age < limit(f"{prefix}NearlyExhausted", "ids"):
+            alert = f"{prefix}NearlyExhausted"
+        elif age > failsafe:
+            alert = f"{prefix}FailsafeReached"
+        elif age > limit(f"{prefix}FreezeOverdue", "factor") * freeze:
+            alert = f"{prefix}FreezeOverdue"
+        if alert:
+            left = f"{(2.0**31 - age) / 1e6:,.0f} million {of} are left"
+            yield found(alert, f"database {name} is {age / 1e6:,.0f} million {of} old; {left}", {"datname": name})
+    yield from _horizon(now)
+
+
+def _horizon(now: Readings) -> Iterator[Finding]:
+    freeze = now.value("pg_wraparound_freeze_max_age")
+    for holder in now.series("pg_xmin_horizon_age")[:1]:
+        if freeze and holder.value > limit("XminHorizonHeld", "ratio") * freeze:
+            had = holder.labels
+            is_session = had["holder"] == "backend"
+            name = who(had) if is_session else f"{had['holder'].replace('_', ' ')} {had['name']}"
+            span = f"{holder.value / 1e6:,.0f} million transactions"
+            sentence = f"{name} keeps VACUUM from removing what died in the last {span}"
+            yield found("XminHorizonHeld", sentence, had, remedies_for(had) if is_session else [])
+
+
+def replication(now: Readings, at: float) -> Iterator[Finding]:
+    """Find slots that lose their WAL, and a standby that is behind."""
+    for slot in now.series("pg_replication_slots_wal_status", wal_status="lost"):
+        name = slot.labels["slot_name"]
+        idle = {"slot_name": name, "invalidation_reason": "idle_timeout"}
+        if slot.value and not now.value("pg_replication_slots_invalidation_reason", idle):
+            sentence = f"replication slot {name} has lost WAL that its reader needs; the reader has to be built anew"
+            yield found("ReplicationSlotLost", sentence, slot.labels, [_drop(name)])
+    for slot in now.series("pg_replication_slots_safe_wal_size_bytes"):
+        held = now.value("pg_replication_slots_retained_bytes", slot.labels) or 0.0
+        if held and slot.value > 0 and held / (held + slot.value) > limit("ReplicationSlotNearLimit", "ratio"):
+            name = slot.labels["slot_name"]
+            is_read = now.value("pg_replication_slots_active", {"slot_name": name})
+            reader = "" if is_read else ", and nobody reads it"
+            more = size(slot.value)
+            sentence = f"replication slot {name} holds back {size(held)} of WAL{reader}; it is lost after {more} more"
+            yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [_drop(name)])
+    lag = now.value("pg_replication_lag_seconds")
+    delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
+    if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
+        alert = "ReplicaStale" if lag - delay > limit("ReplicaStale", "seconds") else "ReplicaLagging"
+        yield found(alert, f"this standby shows data that is {duration(lag)} old", {}, (), lag)
+
+
+def _may_lag(now: Readings) -> bool:
+    """Return whether a standby is behind as it should be: it lives from an archive, or lets reports finish."""
+    wait = now.value("pg_recovery_max_standby_delay_seconds")
+    waits = now.value("pg_recovery_waits_for_query") == 1
+    allowed = wait is None or wait >= limit("ReplicaStale", "allowed_wait_seconds")
+    return now.value("pg_wal_receiver_configured") == 0 or (waits and allowed)
+
+
+def _drop(slot: str) -> Remedy:
+    return Remedy(
+        "gives the slot up, with the WAL it holds; its reader cannot go on from there",
+        f"SELECT pg_drop_replication_slot({literal(slot)});",
+    )
+
+
+def ends(now: Readings, at: float) -> Iterator[Finding]:
+    """Find what comes to an end: sequences, certificates, passwords."""
+    for sequence in now.series("pg_sequence_used_ratio"):
+        if sequence.value > limit("SequenceNearlyUsed", "ratio"):
+            had = sequence.labels
+            left = now.value("pg_sequence_remaining_values", had)
+            rest = f"; {left:,.0f} are left" if left is not None else ""
+            sentence = (
+                f"sequence {had['schemaname']}.{had['sequencename']} in {had['datname']} has given out"
+                f" {sequence.value:.0%} of its numbers{rest}"
+            )
+            yield found("SequenceNearlyUsed", sentence, had)
+    for alert, metric, what, forgotten in _EXPIRING:
+        for each in now.series(metric):
+            seconds, name = each.value - at, what.format(**each.labels)
+            if 0 <= seconds < limit(alert, "days") * DAY:
+                yield found(alert, f"{name} expires in {duration(seconds)}", each.labels)
+            elif seconds < 0 and (not forgotten or -seconds < limit(alert, forgotten) * DAY):
+                yield found(alert, f"{name} expired {duration(-seconds)} ago", each.labels)
+
+
+_EXPIRING = (
+    ("ServerCertificateExpires", "pg_server_certificate_not_after_timestamp_seconds", "the certificate", ""),
+    ("PasswordExpires", "pg_roles_valid_until_timestamp_seconds", "the password of {rolname}", "days_past"),
+)
+"""Alert, metric, what expires, and the threshold in days from which nobody misses it, if there is one."""
+
+
+def archiving(now: Readings, _: float) -> Iterator[Finding]:
+    """Find out whether WAL reaches the archive."""
+    waiting, oldest = now.value("pg_archiver_ready_files") or 0.0, now.value("pg_archiver_ready_oldest_age_seconds")
+    is_old = (oldest or 0.0) > limit("ArchiveBacklogOld", "seconds") and now.value("pg_archiver_enabled") != 0
+    fails = bool(now.value("pg_archiver_failing"))
+    if waiting and (fails or is_old):
+        since = f", the oldest for {duration(oldest)}" if oldest else ""
+        files = "1 WAL file waits" if waiting == 1 else f"{waiting:,.0f} WAL files wait"
+        sentence = f"{'archiving fails: ' if fails else ''}{files} for the archive{since}"
+        yield found("ArchiveBacklogOld" if is_old else "ArchiveFailing", sentence, {}, (), oldest)
+
+
+def vacuum(now: Readings, _: float) -> Iterator[Finding]:
+    """Find tables whose dead rows autovacuum does not remove."""
+    for table in now.series("pg_table_dead_tuples"):
+        had, threshold = table.labels, now.value("pg_table_vacuum_threshold_tuples", table.labels)
+        is_off = bool(now.value("pg_table_autovacuum_disabled", had))
+        floor, times = (0.0, 1.0) if is_off else (limit("DeadTuples", "floor"), limit("DeadTuples", "times"))
+        if threshold is not None and table.value > max(floor, times * threshold):
+            off = "; autovacuum is off for it" if is_off else ""
+            sentence = (
+                f"table {had['schemaname']}.{had['relname']} in {had['datname']} has {table.value:,.0f} dead rows,"
+                f" {table.value / (threshold + 1):.1f} times what autovacuum waits for{off}"
+            )
+            name = ".".join(quoted(had[label]) for label in ("schemaname", "relname"))
+            effect = f"removes them beside reads and writes, once nobody needs them; in database {had['datname']}"
+            remedy = Remedy(effect, f"VACUUM {name};")
+            yield found("TableAutovacuumOff" if is_off else "DeadTuples", sentence, had, [remedy])

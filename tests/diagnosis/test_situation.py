@@ -1,0 +1,93 @@
+"""What is said of a server as a whole: one that is down, what was seen between scrapes, and what is as it should be."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exporter.diagnosis.situation import Seen, Situation, situation
+from exporter.report import Login, Report
+
+NOW = 1_800_000_000.0
+
+UP = Report(up=True, down_reason="", jobs=(), skipped={}, seconds=0.0, scrapes=1, sessions=1, in_recovery=False)
+
+
+def said(report: Report = UP, *waiting: dict[str, Any]) -> Situation:
+    """What is said of a report, and of sessions that wait."""
+    return situation("", "db1:5432", report, Seen((), waiting), NOW)
+
+
+def sentences(of: Situation) -> list[str]:
+    return [finding.sentence for finding in of.findings]
+
+
+def session(pid: int, *blocked_by: int | str, **more: Any) -> dict[str, Any]:
+    lock = {"blocked_by": list(blocked_by), "wait_event_type": "Lock", "wait_event": "relation"} if blocked_by else {}
+    about = {"usename": "web", "application_name": "shop", "backend_type": "client backend", "state": "active"}
+    return {"pid": pid, "query": "SELECT ?", **about, **lock, **more}
+
+
+def test_nothing_is_said_of_a_server_that_was_not_asked_yet() -> None:
+    found = said(replace(UP, up=False))
+    assert (found.findings, found.age, found.up_seconds, found.role) == ((), None, None, "")
+    assert {vital.state for vital in found.vitals} == {"unknown"}
+
+
+@pytest.mark.parametrize(("kind", "alert"), [("postgresql", "PostgreSQLDown"), ("pgbouncer", "PgBouncerDown")])
+def test_a_server_that_is_down_has_the_alert_of_its_product(kind: Any, alert: str) -> None:
+    [finding] = said(replace(UP, up=False, down_reason="refused", kind=kind)).findings
+    assert (finding.alert, finding.severity) == (alert, "critical")
+    assert finding.sentence.endswith("does not answer: refused")
+
+
+def test_failing_logins_and_the_end_of_the_certificate_are_said() -> None:
+    login = Login(False, 3.0, "timeout", NOW + 3 * 86_400)
+    assert sentences(said(replace(UP, login=login))) == [
+        "new logins fail (timeout)",
+        "the certificate expires in 3 days",
+    ]
+    past = replace(login, success=True, reason="", certificate_expires_at=NOW - 30 * 86_400)
+    assert sentences(said(replace(UP, login=past))) == ["the certificate expired 30 days ago"]
+
+
+def test_a_login_that_fails_because_all_connections_are_used_is_said_by_them() -> None:
+    assert said(replace(UP, login=Login(False, 0.1, "too_many_connections"))).findings == ()
+
+
+def test_a_root_that_the_page_does_not_have_yet_is_said() -> None:
+    found = said(UP, session(1, state="idle in transaction"), session(2, 1, query_seconds=6.0))
+    assert sentences(found) == ["pid 1 (web, shop, idle in transaction) blocks 1 session"]
+    assert [remedy.sql for remedy in found.findings[0].remedies] == ["SELECT pg_terminate_backend(1);"]
+    assert found.findings[0].seconds == 6.0
+    assert [node.names for node in found.locks] == [("1",), ("2",)]
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"wait_event_type": "IPC", "wait_event": "SyncRep"},
+        {"backend_type": "startup", "state": ""},
+        {"backend_type": "walsender"},
+    ],
+)
+def test_what_must_not_be_ended_has_no_remedy(root: dict[str, Any]) -> None:
+    [finding] = said(UP, session(1, **root), session(2, 1)).findings
+    assert finding.remedies == ()
+
+
+def test_a_blocker_of_which_nothing_is_known_has_no_remedy() -> None:
+    [finding] = said(UP, session(2, 4711)).findings
+    assert (finding.sentence, finding.remedies) == ("pid 4711 blocks 1 session", ())
+
+
+@pytest.mark.parametrize(("root", "event"), [({"state": "idle"}, "advisory"), ({"state": "active"}, "virtualxid")])
+def test_leaders_and_what_an_index_build_outlasts_are_waited_for_on_purpose(root: dict[str, Any], event: str) -> None:
+    found = said(UP, session(1, **root), session(2, 1, wait_event=event), session(3, 1, wait_event=event))
+    assert found.findings == ()
+    assert len(found.locks) == 2
+
+
+def test_while_the_server_is_down_nobody_is_said_to_wait() -> None:
+    found = said(replace(UP, up=False, down_reason="hung"), session(1), session(2, 1))
+    assert (sentences(found), found.locks) == (["PostgreSQL does not answer: hung"], ())
