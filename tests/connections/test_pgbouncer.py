@@ -512,7 +512,7 @@ def test_it_stands_beside_other_targets_and_costs_them_nothing_when_it_hangs(
             timeout = {"X-Prometheus-Scrape-Timeout-Seconds": "2"}
             ups = read(exporter.get(headers=timeout).text)
             assert (ups.value("pg_up", target="shop"), ups.value("pgbouncer_up", target="pool")) == (1, 0)
-            assert "PgBouncer is down: " in exporter.get("/", headers=timeout).text
+            assert "PgBouncer is down: " in exporter.get("/collectors", headers=timeout).text
         finally:
             bouncer.thaw()
 
