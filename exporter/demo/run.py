@@ -153,10 +153,11 @@ def _where_to_look(address: tuple[str, int], shop: Shop) -> list[str]:
     place = _place(address)
     return [
         "",
-        f"  http://{place}/            what is collected, and how each collector fares",
+        f"  http://{place}/            what is wrong now, who is to blame, and what helps",
         f"  http://{place}/metrics     the page that Prometheus reads",
         f"  http://{place}/statements  the statements with their texts",
         f"  http://{place}/incidents   who blocked whom while something was wrong",
+        f"  http://{place}/collectors  how each collector did, and when it runs next",
         "",
         f"  prometheus.yml   scrape_configs: [{{job_name: postgresql, static_configs: [{{targets: ['{place}']}}]}}]",
         f"  the server       psql {shop.dsn(SUPERUSER)}",
