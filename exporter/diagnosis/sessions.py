@@ -119,7 +119,7 @@ def transactions(now: Readings, _: float) -> Iterator[Finding]:
     """Find transactions that are forgotten or long."""
     named = set()
     for each in now.series("pg_session_oldest_seconds", kind="idle in transaction"):
-        if each.value > limit("IdleInTransaction", "seconds") and not _is_maintenance(each.labels):
+        if each.value > limit("IdleInTransaction", "seconds") and not is_maintenance(each.labels):
             named.add(each.labels["pid"])
             sentence = f"{who(each.labels)} has been idle in its transaction for {duration(each.value)}"
             yield found("IdleInTransaction", sentence, each.labels, [terminate(each.labels["pid"])], each.value)
@@ -127,12 +127,13 @@ def transactions(now: Readings, _: float) -> Iterator[Finding]:
         return  # nobody else is held up by what reads there
     for each in now.series("pg_xmin_horizon_seconds", holder="backend", name="client backend"):
         is_long = each.value > limit("LongTransaction", "seconds") and each.labels["pid"] not in named
-        if is_long and not _is_maintenance(each.labels) and not _rebuilds(now, each):
+        if is_long and not is_maintenance(each.labels) and not _rebuilds(now, each):
             sentence = f"{who(each.labels)} has had its transaction open for {duration(each.value)}"
             yield found("LongTransaction", sentence, each.labels, remedies_for(each.labels), each.value)
 
 
-def _is_maintenance(labels: Labels) -> bool:
+def is_maintenance(labels: Labels) -> bool:
+    """Return whether a session is that of a dump, a restore or a backup."""
     return bool(MAINTENANCE.fullmatch(labels.get("application_name", "")))
 
 

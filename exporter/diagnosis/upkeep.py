@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from exporter.diagnosis.culprits import found, remedies_for, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
 from exporter.diagnosis.readings import Readings
+from exporter.diagnosis.sessions import is_maintenance
 from exporter.sql import literal, quoted
-
-"""Subjects of a server: each finds what is wrong with it, by the thresholds of the alert rules. Pure."""
-
 
 DAY = 86_400.0
 
@@ -47,10 +45,12 @@ def _horizon(now: Readings) -> Iterator[Finding]:
             name = who(had) if is_session else f"{had['holder'].replace('_', ' ')} {had['name']}"
             span = f"{holder.value / 1e6:,.0f} million transactions"
             sentence = f"{name} keeps VACUUM from removing what died in the last {span}"
-            yield found("XminHorizonHeld", sentence, had, remedies_for(had) if is_session else [])
+            yield found(
+                "XminHorizonHeld", sentence, had, remedies_for(had) if is_session and not is_maintenance(had) else []
+            )
 
 
-def replication(now: Readings, at: float) -> Iterator[Finding]:
+def replication(now: Readings, _: float) -> Iterator[Finding]:
     """Find slots that lose their WAL, and a standby that is behind."""
     for slot in now.series("pg_replication_slots_wal_status", wal_status="lost"):
         name = slot.labels["slot_name"]

@@ -236,3 +236,10 @@ def test_a_table_whose_name_is_a_keyword_is_quoted() -> None:
     [finding] = found(page + line("pg_table_vacuum_threshold_tuples", 50, {**table, "relname": 'or\\"der'}))
     assert [remedy.sql for remedy in finding.remedies] == ['VACUUM "user"."or""der";']
     assert "in database shop" in finding.remedies[0].effect
+
+
+@pytest.mark.parametrize(("application", "remedies"), [("pg_dump", 0), ("notebook", 1)])
+def test_nobody_is_told_to_end_a_dump_that_holds_back_vacuum(application: str, remedies: int) -> None:
+    holder = {**ROOT, "application_name": application, "holder": "backend", "name": "client backend"}
+    [finding] = found(line("pg_xmin_horizon_age", 150e6, holder) + line("pg_wraparound_freeze_max_age", 200e6))
+    assert (finding.alert, len(finding.remedies)) == ("PostgreSQLXminHorizonHeld", remedies)
