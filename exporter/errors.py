@@ -67,6 +67,10 @@ class PortInUseError(PgvigilError):
     """The address of `PGVIGIL_LISTEN` is taken."""
 
 
+class StateError(PgvigilError):
+    """The folder for what outlives a restart cannot be used."""
+
+
 class ProvisioningError(PgvigilError):
     """The files for a Grafana cannot be written."""
 

@@ -198,6 +198,17 @@ class Settings(Connection, BaseSettings):
     incident_literals: bool = Field(
         False, description="Keep the literals of query texts in incidents, which may be personal data."
     )
+    history_hours: float = Field(
+        24.0,
+        ge=0,
+        le=24 * 7,
+        description="Hours of active sessions, statements, key gauges and incidents that are kept; 0 for none.",
+    )
+    state_dir: Path | None = Field(
+        None,
+        description="A folder for the history, so that a restart forgets nothing: one SQLite file of 50 MB at most for"
+        " each target. A temporary folder by default, which ends with the process.",
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least important lines that are logged."

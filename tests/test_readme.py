@@ -8,6 +8,7 @@ from click import Command
 
 from exporter.__main__ import cli
 from exporter.catalog.model import Collector
+from exporter.history.historian import Historian
 from exporter.settings import PREFIX, Settings, load_settings
 from exporter.web.scraper_routes import ScraperRoutes
 from exporter.web.user_pages import create_user_app
@@ -37,7 +38,7 @@ def test_every_command_is_described(command: Command) -> None:
 
 def test_every_route_is_described() -> None:
     settings = load_settings()
-    app = create_user_app({}, settings, ScraperRoutes({}, settings))
+    app = create_user_app({}, settings, ScraperRoutes({}, settings), Historian({}, settings))
     routes = [getattr(route, "path", "") for route in app.routes]
     assert routes
     assert [path for path in routes if f"`{path}" not in README] == []

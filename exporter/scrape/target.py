@@ -153,19 +153,19 @@ class Target:
         await self._until_done(min(started + timeout, self._deadline))
         return self._report(self._clock() - started)
 
-    def known(self, timeout: float) -> Report:
-        """Report what is known at this moment, and collect in the background what is older than a scrape interval.
+    def known(self, timeout: float | None = None) -> Report:
+        """Report what is known at this moment; with a timeout, collect what is old in the background as well.
 
-        It waits for nothing: it is asked while a server hangs. Counts as no scrape.
+        It waits for nothing, since it is asked while a server hangs. Counts as no scrape.
         """
         report = self._report(0.0, settled=True)
         self._renew(timeout)
         return report
 
-    def _renew(self, timeout: float) -> None:
+    def _renew(self, timeout: float | None) -> None:
         """Start a run where what is known is older than a scrape interval."""
         now = self._clock()
-        if now - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(now):
+        if timeout and now - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(now):
             self._begin(now + timeout)
 
     async def ping(self, timeout: float) -> Report:

@@ -3,10 +3,10 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from exporter.literals import without_literals
 from exporter.planning.oid_names import Names
@@ -78,6 +78,9 @@ _MOST_SESSIONS = 100
 
 _OVER_SECONDS = 5.0
 """Seconds without trouble after which an incident has ended: a pause between two queries is no end."""
+
+_LONGEST_PAUSE_SECONDS = 600.0
+"""Seconds without a process of ours after which an incident of an earlier one has ended, and does not go on."""
 
 _QUERY_CHARACTERS = 2000
 """Characters of a query's text that are shown."""
@@ -173,6 +176,30 @@ class Incident:
         """Say all of it."""
         return {**self.line(), "snapshots": [asdict(snapshot) for snapshot in self.snapshots]}
 
+    @property
+    def seen(self) -> float:
+        """Unix time at which it was last going on."""
+        return datetime.fromisoformat(self.moment(self.seen_at)).timestamp()
+
+    @classmethod
+    def of_stored(cls, whole: Mapping[str, Any], now: float, clock_time: float) -> Self:
+        """Return what an earlier process recorded: the fields of `whole`, and `seen`.
+
+        Args:
+            whole: the fields.
+            now: clock time of this process.
+            clock_time: Unix time at that moment.
+
+        """
+        ago = clock_time - datetime.fromisoformat(whole["started"]).timestamp()
+        seen_at = now - (clock_time - whole["seen"])
+        incident = cls(whole["id"], whole["target"], whole["kind"], whole["started"], now - ago, seen_at, seen_at)
+        incident.ended, incident.summary = whole["ended"], whole["summary"]
+        incident.well_at = incident.began_at + whole["seconds"] if incident.ended else seen_at
+        incident.snapshots = [Snapshot(**each) for each in whole["snapshots"]]
+        incident.bytes = len(json.dumps(whole["snapshots"]))
+        return incident
+
 
 class Recorder:
     """Keeps the latest incidents of one target: a day at most, and no more than some megabytes."""
@@ -188,6 +215,30 @@ class Recorder:
         self._ids: Counter[str] = Counter()
         self.begun: Counter[IncidentKind] = Counter(dict.fromkeys(KINDS, 0))
         """Incidents so far, by kind."""
+        self._restored_until = float("-inf")
+        """Clock time until which an incident of an earlier process goes on although nothing is wrong."""
+
+    def restore(self, stored: Iterable[Mapping[str, Any]], patience: float, clock_time: float) -> None:
+        """Put what an earlier process recorded before what this one did; what was going on until lately may go on.
+
+        Args:
+            stored: the incidents, oldest first; see `Incident.of_stored`.
+            patience: seconds in which a trouble that still goes on is found again.
+            clock_time: Unix time of this moment.
+
+        """
+        now = self._clock()
+        incidents = [Incident.of_stored(each, now, clock_time) for each in stored]
+        for incident in incidents:
+            if incident.ended is None:
+                if incident.kind in self._open or now - incident.seen_at > _LONGEST_PAUSE_SECONDS:
+                    incident.ended = incident.moment(incident.seen_at)
+                else:
+                    self._open[incident.kind] = incident
+                    self._restored_until = now + patience
+        self._ids.update(incident.id for incident in incidents)
+        self._incidents.extendleft(reversed(incidents))
+        self._forget()
 
     @property
     def incidents(self) -> list[Incident]:
@@ -225,7 +276,7 @@ class Recorder:
         for kind in kinds:
             if incident := self._open.get(kind):
                 incident.well_at = now if incident.well_at is None else incident.well_at
-                if now - incident.seen_at >= _OVER_SECONDS:
+                if now - incident.seen_at >= _OVER_SECONDS and now >= self._restored_until:
                     incident.ended = incident.moment(incident.well_at)
                     del self._open[kind]
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from exporter.samples.convert import columns
 from exporter.samples.model import Samples
 from exporter.samples.wait_graph import blockers
 from exporter.sql import signed
+from exporter.watch.active_sessions import Activity
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
 from exporter.watch.incidents import Session as Waiting
 from exporter.watch.own_load import OwnLoad
@@ -60,6 +61,9 @@ _SEEN_SECONDS = 5.0
 
 _FRESH_SECONDS = 15.0
 """Age in seconds up to which sessions are shown as those that wait now: a pid may be another's later."""
+
+_PATIENT_SECONDS = 15.0
+"""Seconds for the first looks of a process, within which it finds again what an earlier one recorded."""
 
 _LOOKS = 9
 """Latest looks whose median cost decides the interval."""
@@ -262,6 +266,14 @@ class Watch:
         """The sessions as seen within the last seconds, while one waits long for a lock; else none."""
         at, sessions = self._seen
         return sessions if self._clock() - at <= _FRESH_SECONDS else ()
+
+    def restore(self, incidents: Iterable[Mapping[str, Any]], clock_time: float) -> None:
+        """Take up the incidents of an earlier process; this one has to see a lock wait as long before it is wrong."""
+        self.recorder.restore(incidents, self._options.lock_wait + _PATIENT_SECONDS, clock_time)
+
+    def take_recent(self) -> Mapping[Activity, float]:
+        """Hand out the seconds of active sessions since they were taken last."""
+        return self._sampler.take_recent()
 
     def status(self) -> JobStatus:
         """Describe the sampling as a collector for a report."""

@@ -17,7 +17,7 @@ from exporter.watch.active_sessions import (
     ApplicationSeconds,
     StatementSeconds,
 )
-from exporter.watch.statement_matching import MOST_BYTES, Statement, StatementMatcher
+from exporter.watch.statement_matching import MOST_BYTES, OTHER, Statement, StatementMatcher
 
 COLLECTOR = "wait_sampler"
 """Its name among the collectors."""
@@ -61,6 +61,9 @@ SAMPLE_13 = _SAMPLE.format(query_id="NULL::bigint", bytes=MOST_BYTES)
 
 MOST_SERIES = 500
 """Combinations of labels that have a series of their own; what comes later is counted as `other`."""
+
+_MOST_RECENT = 1000
+"""Upper bound on the activities between two times that they are taken; what comes later is counted as `other`."""
 
 _TICKS = 1024
 """Times are whole fractions of a second, of which any sum is exact: parts add up to their total to the last bit."""
@@ -128,6 +131,7 @@ class Sampler:
         self._statements = StatementSeconds()
         self._matcher = StatementMatcher()
         self._applications = ApplicationSeconds()
+        self._recent: dict[Activity, float] = {}
         self._locks: dict[Hashable, float] = {}
         self._waiting: dict[int, float] = {}
         self._longest: deque[tuple[float, float]] = deque()
@@ -195,6 +199,17 @@ class Sampler:
             activity = Activity(statement, row["application_name"] or "", kind, event)
             self._statements.add(activity, passed * row["sessions"])
             self._applications.add(activity, passed * row["sessions"])
+            self._remember(activity, passed * row["sessions"])
+
+    def _remember(self, activity: Activity, seconds: float) -> None:
+        if activity not in self._recent and len(self._recent) >= _MOST_RECENT:
+            activity = Activity(OTHER, "other", activity.wait_event_type, "")
+        self._recent[activity] = self._recent.get(activity, 0.0) + seconds
+
+    def take_recent(self) -> Mapping[Activity, float]:
+        """Hand out the seconds of each activity since they were taken last."""
+        taken, self._recent = self._recent, {}
+        return taken
 
     def _count_lock_waits(self, rows: Sequence[Mapping[str, Any]], passed: float) -> None:
         """Count the sessions that wait for locks, by database."""

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from exporter.history.historian import Historian
 from exporter.report import Report
 from exporter.scrape.target import Target
 from exporter.scrape.turns import Turns
@@ -20,23 +21,27 @@ _FIRST_LOGIN_SECONDS = 10.0
 
 def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
     """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`."""
-    scrapers = ScraperRoutes(targets, settings)
+    historian = Historian(targets, settings)
+    scrapers = ScraperRoutes(targets, settings, historian.families)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         logins: list[asyncio.Task[Report]] = []
+        await historian.restore()
         beginning = asyncio.create_task(_begin(targets.values(), logins), name="begin")
+        keeping = asyncio.create_task(historian.run(), name="historian")
         yield
-        for task in (beginning, *logins):
+        for task in (beginning, keeping, *logins):
             task.cancel()
-        await asyncio.gather(beginning, *logins, return_exceptions=True)
+        await asyncio.gather(beginning, keeping, *logins, return_exceptions=True)
+        await historian.close()
         await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
         scrapers.close()
 
     def build() -> ASGIApp:
         from exporter.web.user_pages import create_user_app
 
-        return create_user_app(targets, settings, scrapers)
+        return create_user_app(targets, settings, scrapers, historian)
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], lifespan=lifespan)

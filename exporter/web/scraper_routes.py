@@ -31,8 +31,12 @@ _OWN_SAMPLES = 10
 class ScraperRoutes:
     """One method a route."""
 
-    def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
+    def __init__(
+        self, targets: Mapping[str, Target], settings: Settings, also: Callable[[], Sequence[Family]] = list
+    ) -> None:
         self._targets = targets
+        self._also = also
+        """Families of this process beside those of every Prometheus client."""
         self._settings = settings
         self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
         self._locks = {name: asyncio.Lock() for name in targets}
@@ -56,11 +60,12 @@ class ScraperRoutes:
     async def metrics(self, request: Request) -> Response:
         """Serve the one target with the exporter's own metrics; with several, who is up."""
         if "" in self._targets:
-            return await self._scraped(request, "", process_families())
+            return await self._scraped(request, "", [*process_families(), *self._also()])
         seconds = seconds_of(request, self._settings)
         reports = await of_all(self._targets, lambda target: target.ping(seconds))
         families = [family for name, report in reports.items() for family in up_families(report, {"target": name})]
-        return _answer(request, lambda form, gzip: page_of([*families, *process_families()], form, gzip))
+        families += [*process_families(), *self._also()]
+        return _answer(request, lambda form, gzip: page_of(families, form, gzip))
 
     async def probe(self, request: Request) -> Response:
         """Serve one of several targets, by its configured name; never a free address."""

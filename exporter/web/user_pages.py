@@ -18,10 +18,12 @@ from exporter.diagnosis.findings import duration
 from exporter.diagnosis.recorded import recorded
 from exporter.diagnosis.situation import Seen, Situation, situation
 from exporter.exposition.page_limit import limited
+from exporter.history.historian import Historian
 from exporter.kinds import PRODUCTS
 from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
+from exporter.web.activity import Choice, activity
 from exporter.web.runbooks import runbook, runbooks
 from exporter.web.scraper_routes import Endpoint, ScraperRoutes, of_all, seconds_of, unknown
 
@@ -40,10 +42,12 @@ _HEADERS = {
 """Headers of every page: only what we ship runs on it, and no copy of it is kept."""
 
 
-def create_user_app(targets: Mapping[str, Target], settings: Settings, scrapers: ScraperRoutes) -> FastAPI:
+def create_user_app(
+    targets: Mapping[str, Target], settings: Settings, scrapers: ScraperRoutes, historian: Historian
+) -> FastAPI:
     """Serve the pages for users, and the scrapers' routes for requests that are not answered without FastAPI."""
     app = FastAPI(title="pgvigil", version=__version__, docs_url=None, redoc_url=None, openapi_url=_OPENAPI)
-    routes = _UserRoutes(targets, settings)
+    routes = _UserRoutes(targets, settings, historian)
     for path, route in {**routes.by_path, **scrapers.by_path}.items():
         # Plain routes without typed parameters or response models: HTML has no schema to check.
         app.add_route(path, route, methods=["GET"])
@@ -55,9 +59,10 @@ def create_user_app(targets: Mapping[str, Target], settings: Settings, scrapers:
 class _UserRoutes:
     """One method a route."""
 
-    def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
+    def __init__(self, targets: Mapping[str, Target], settings: Settings, historian: Historian) -> None:
         self._targets = targets
         self._settings = settings
+        self._historian = historian
         self._templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
         self._templates.globals |= {"duration": duration, "products": PRODUCTS}
 
@@ -95,7 +100,8 @@ class _UserRoutes:
             return self._html("targets.html", situations=found)
         clock = datetime.now(UTC).strftime("%H:%M:%S")
         here = f"./?{request.url.query}" if request.url.query else "./"
-        return self._html("now.html", now=found[0], clock=clock, here=here)
+        past = await activity(self._historian.of(target), Choice.of_query(request.query_params))
+        return self._html("now.html", now=found[0], clock=clock, here=here, past=past, target=target)
 
     async def now_as_json(self, request: Request) -> Sequence[Situation]:
         """Say the same to programs."""

@@ -9,6 +9,7 @@ import pytest
 from fake_session import FakeServer, collector, scraping
 from starlette.types import ASGIApp
 
+from exporter.history.historian import Historian
 from exporter.settings import Settings
 from exporter.web.app import create_app
 from exporter.web.scraper_routes import ScraperRoutes
@@ -47,7 +48,9 @@ async def answer(app: ASGIApp, method: str, path: str) -> tuple[int, dict[str, s
 )
 async def test_every_request_is_answered_as_by_fastapi(method: str, path: str) -> None:
     found = await answer(create_app({}, SETTINGS), method, path)
-    assert found == await answer(create_user_app({}, SETTINGS, ScraperRoutes({}, SETTINGS)), method, path)
+    assert found == await answer(
+        create_user_app({}, SETTINGS, ScraperRoutes({}, SETTINGS), Historian({}, SETTINGS)), method, path
+    )
     assert found[0] != 500
 
 

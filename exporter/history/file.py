@@ -1,0 +1,235 @@
+"""The history of one target in an SQLite file: written once a minute, read when a page asks for it. Blocking."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from exporter.history.minute import Minute, Use
+from exporter.watch.active_sessions import Activity
+from exporter.watch.statement_matching import Statement
+
+MOST_BYTES = 50_000_000
+"""Upper bound on the size of a file, in bytes."""
+
+_PAGE_BYTES = 4096
+_FULL = 0.9
+"""Share of the bound from which on the oldest tenth of the history is dropped."""
+
+_VERSION = 1
+"""Version of the schema; a file of another one is moved aside."""
+
+_PATIENCE_SECONDS = 5.0
+"""Seconds to wait for a lock that a reader or a writer of the same process holds."""
+
+_SCHEMA = """
+CREATE TABLE statement (
+  id INTEGER PRIMARY KEY, datname TEXT, usename TEXT, queryid TEXT, query TEXT, UNIQUE (datname, usename, queryid)
+);
+CREATE TABLE kind (
+  id INTEGER PRIMARY KEY, application TEXT, wait_event_type TEXT, wait_event TEXT,
+  UNIQUE (application, wait_event_type, wait_event)
+);
+CREATE TABLE activity (
+  minute INTEGER, statement INTEGER, kind INTEGER, seconds REAL, PRIMARY KEY (minute, statement, kind)
+) WITHOUT ROWID;
+CREATE TABLE work (
+  minute INTEGER, statement INTEGER, calls REAL, seconds REAL, blocks REAL, PRIMARY KEY (minute, statement)
+) WITHOUT ROWID;
+CREATE TABLE gauge (minute INTEGER, name TEXT, value REAL, PRIMARY KEY (minute, name)) WITHOUT ROWID;
+CREATE TABLE incident (id TEXT PRIMARY KEY, seen REAL, whole TEXT);
+"""
+
+_TABLES = 6
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""Primary result codes of a file whose content is not what we wrote. Beside them a short read is: other errors of the
+disk leave the file as it is."""
+
+
+class HistoryFile:
+    """Every call opens the file and closes it: hundreds of targets hold neither memory nor files meanwhile.
+
+    All methods raise sqlite3.Error or OSError. A damaged file is moved to `NAME.damaged` and a new one begun.
+    """
+
+    def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self.path = path
+        self._most_bytes = most_bytes
+        self._is_checked = False
+        self.was_damaged = False
+        """True once a damaged file was moved aside."""
+
+    def write(self, minute: Minute | None, incidents: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Add a minute and incidents; return the size in bytes.
+
+        Args:
+            minute: the minute; None for incidents alone.
+            incidents: each replaces the one of the same `id`; its `seen` is when it was last going on, as Unix time.
+
+        """
+        rows = [(each["id"], each["seen"], json.dumps(each, default=str, separators=(",", ":"))) for each in incidents]
+        with self._open() as database:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO incident VALUES (?, ?, ?)", rows)
+                if minute:
+                    _add(database, minute)
+            [pages] = database.execute("PRAGMA page_count").fetchone()
+        return int(pages * _PAGE_BYTES)
+
+    def drop(self, oldest: float) -> None:
+        """Drop what is older than `oldest` (Unix time), and the oldest tenth of a file that is nearly full."""
+        with self._open() as database, database:
+            if _used_bytes(database) > _FULL * self._most_bytes:
+                [first, last] = database.execute(
+                    "SELECT min(at), max(at) FROM (SELECT minute AS at FROM activity UNION ALL SELECT minute FROM work"
+                    " UNION ALL SELECT seen FROM incident)"
+                ).fetchone()
+                oldest = max(oldest, first + 0.1 * (last - first))
+            for table in ("activity", "work", "gauge"):
+                database.execute(f"DELETE FROM {table} WHERE minute < ?", (oldest,))  # noqa: S608  # a name of ours
+            database.execute("DELETE FROM incident WHERE seen < ?", (oldest,))
+            database.execute(
+                "DELETE FROM statement WHERE id NOT IN (SELECT statement FROM activity)"
+                " AND id NOT IN (SELECT statement FROM work)"
+            )
+            database.execute("DELETE FROM kind WHERE id NOT IN (SELECT kind FROM activity)")
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """Return the incidents, oldest first."""
+        with self._open() as database:
+            rows = database.execute("SELECT whole FROM incident ORDER BY seen").fetchall()
+        return [json.loads(text) for (text,) in rows]
+
+    def minutes(self, since: float, until: float) -> list[Minute]:
+        """Return what is known of the minutes from `since` until before `until` (Unix time), oldest first."""
+        span = {"since": since, "until": until}
+        with self._open() as database:
+            activities = database.execute(
+                "SELECT a.minute, s.datname, s.usename, s.queryid, s.query, k.application, k.wait_event_type,"
+                " k.wait_event, a.seconds FROM activity AS a JOIN statement AS s ON s.id = a.statement"
+                " JOIN kind AS k ON k.id = a.kind WHERE a.minute >= :since AND a.minute < :until", span
+            ).fetchall()  # fmt: skip
+            work = database.execute(
+                "SELECT w.minute, s.datname, s.usename, s.queryid, s.query, w.calls, w.seconds, w.blocks"
+                " FROM work AS w JOIN statement AS s ON s.id = w.statement"
+                " WHERE w.minute >= :since AND w.minute < :until", span
+            ).fetchall()  # fmt: skip
+            gauges = database.execute(
+                "SELECT minute, name, value FROM gauge WHERE minute >= :since AND minute < :until", span
+            ).fetchall()
+        return _minutes(activities, work, gauges)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            self._move_aside()
+            connection = self._connect()
+        with closing(connection) as database:
+            try:
+                yield database
+            except sqlite3.Error as error:
+                if _is_damage(error):
+                    self._is_checked = False
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE_SECONDS)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA max_page_count = {self._most_bytes // _PAGE_BYTES}")
+            if not self._is_checked:
+                _check(connection)
+                self._is_checked = True
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _move_aside(self) -> None:
+        self.was_damaged, self._is_checked = True, False
+        self.path.replace(self.path.with_name(self.path.name + ".damaged"))
+        for tail in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + tail).unlink(missing_ok=True)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def _used_bytes(database: sqlite3.Connection) -> int:
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    [free] = database.execute("PRAGMA freelist_count").fetchone()
+    return int((pages - free) * _PAGE_BYTES)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file; sqlite3.DatabaseError where an old one is damaged or of another version."""
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    [tables] = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+    if not tables and not version:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        return
+    [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok" or version != _VERSION or tables < _TABLES:
+        raise sqlite3.DatabaseError(f"schema {version}, {tables} tables: {found}")
+
+
+def _add(database: sqlite3.Connection, minute: Minute) -> None:
+    """Add one minute; the same minute is added to when two processes, one after the other, saw parts of it."""
+    for statement in {activity.statement for activity in minute.sessions} | set(minute.statements):
+        database.execute(
+            "INSERT INTO statement (datname, usename, queryid, query) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET query = excluded.query WHERE excluded.query <> ''",
+            (*statement, minute.texts.get(statement, "")),
+        )
+    for activity in minute.sessions:
+        kind = activity.application, activity.wait_event_type, activity.wait_event
+        database.execute("INSERT OR IGNORE INTO kind (application, wait_event_type, wait_event) VALUES (?, ?, ?)", kind)
+    database.executemany(
+        "INSERT INTO activity SELECT ?, s.id, k.id, ? FROM statement AS s, kind AS k"
+        " WHERE (s.datname, s.usename, s.queryid) = (?, ?, ?)"
+        " AND (k.application, k.wait_event_type, k.wait_event) = (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET seconds = activity.seconds + excluded.seconds",
+        [
+            (minute.at, seconds, *each.statement, each.application, each.wait_event_type, each.wait_event)
+            for each, seconds in minute.sessions.items()
+        ],
+    )
+    database.executemany(
+        "INSERT INTO work SELECT ?, id, ?, ?, ? FROM statement WHERE (datname, usename, queryid) = (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET calls = work.calls + excluded.calls,"
+        " seconds = work.seconds + excluded.seconds, blocks = work.blocks + excluded.blocks",
+        [(minute.at, use.calls, use.seconds, use.blocks, *each) for each, use in minute.statements.items()],
+    )
+    gauges = [(minute.at, name, value) for name, value in minute.gauges.items()]
+    database.executemany("INSERT OR REPLACE INTO gauge VALUES (?, ?, ?)", gauges)
+
+
+def _minutes(
+    activities: Sequence[Sequence[Any]], work: Sequence[Sequence[Any]], gauges: Sequence[Sequence[Any]]
+) -> list[Minute]:
+    found: dict[int, tuple[dict[Activity, float], dict[Statement, Use], dict[str, float], dict[Statement, str]]] = {}
+    for at, *statement, text, application, kind, event, seconds in activities:
+        sessions, _, _, texts = found.setdefault(at, ({}, {}, {}, {}))
+        key: Statement = tuple(statement)
+        sessions[Activity(key, application, kind, event)] = seconds
+        texts[key] = text
+    for at, *statement, text, calls, seconds, blocks in work:
+        _, uses, _, texts = found.setdefault(at, ({}, {}, {}, {}))
+        key = tuple(statement)
+        uses[key], texts[key] = Use(calls, seconds, blocks), text
+    for at, name, value in gauges:
+        found.setdefault(at, ({}, {}, {}, {}))[2][name] = value
+    return [Minute(at, *parts) for at, parts in sorted(found.items())]

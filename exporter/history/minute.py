@@ -1,0 +1,75 @@
+"""One minute of a target: who was active and what for, which statements ran, and how near the limits were."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from exporter.watch.active_sessions import Activity
+from exporter.watch.statement_matching import OTHER, Statement
+
+K = TypeVar("K")
+
+SECONDS = 60
+"""Length of a minute, in seconds."""
+
+MOST_ACTIVITIES = 200
+"""Upper bound on the activities of a minute; the smallest are added up by wait event type."""
+
+MOST_STATEMENTS = 200
+"""Upper bound on the statements of a minute, those with the greatest execution time."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Work of a statement, as pg_stat_statements counts it."""
+
+    calls: float = 0.0
+    seconds: float = 0.0
+    """Execution time."""
+    blocks: float = 0.0
+    """Blocks read into shared buffers."""
+
+    def __add__(self, other: "Use") -> "Use":
+        """Add the work of another time."""
+        return Use(self.calls + other.calls, self.seconds + other.seconds, self.blocks + other.blocks)
+
+    def since(self, before: "Use") -> "Use":
+        """Return the work between two readings; after a reset, the work since the reset."""
+        if self.calls < before.calls or self.seconds < before.seconds or self.blocks < before.blocks:
+            return self
+        return Use(self.calls - before.calls, self.seconds - before.seconds, self.blocks - before.blocks)
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What a minute adds to the history."""
+
+    at: int
+    """Its beginning as Unix time, a multiple of 60."""
+    sessions: Mapping[Activity, float] = field(default_factory=dict)
+    """Session-seconds of active sessions."""
+    statements: Mapping[Statement, Use] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    """Latest values by name of metric."""
+    texts: Mapping[Statement, str] = field(default_factory=dict)
+    """Normalised texts of the statements, as far as they are known."""
+
+
+def largest(sessions: Mapping[Activity, float]) -> dict[Activity, float]:
+    """Keep the largest activities and add up the others by wait event type, so that the total stays the same."""
+    by_size = sorted(sessions.items(), key=lambda pair: -pair[1])
+    kept = dict(by_size[:MOST_ACTIVITIES])
+    for activity, seconds in by_size[MOST_ACTIVITIES:]:
+        rest = Activity(OTHER, "other", activity.wait_event_type, "")
+        kept[rest] = kept.get(rest, 0.0) + seconds
+    return kept
+
+
+def used(now: Mapping[K, Use], before: Mapping[K, Use]) -> dict[K, Use]:
+    """Return the work of each statement since the reading before; one that was not read before is left out.
+
+    The counters of a statement that enters the ledger hold its work since the last reset, not that of this minute.
+    """
+    worked = [(each, use.since(before[each])) for each, use in now.items() if each in before]
+    by_time = sorted((pair for pair in worked if pair[1].calls), key=lambda pair: -pair[1].seconds)
+    return dict(by_time[:MOST_STATEMENTS])

@@ -1,0 +1,63 @@
+"""Reads what a minute keeps out of a report: the counters of statements and the key gauges."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.history.minute import Use
+from exporter.report import Report
+from exporter.samples.model import Family
+from exporter.watch.statement_matching import Statement
+
+GAUGES: Mapping[str, str] = {
+    "pg_connections_used": "",
+    "pg_lock_longest_wait_seconds": "",
+    "pg_session_oldest_seconds": 'kind="transaction"',
+    "pg_replication_lag_seconds": "",
+}
+"""Metrics whose greatest value is kept of each minute, with the label that chooses among their series."""
+
+_COUNTERS = (
+    "pg_statements_calls_total",
+    "pg_statements_exec_seconds_total",
+    "pg_statements_shared_blocks_read_total",
+)
+"""In the order of the fields of a Use."""
+
+
+def gauges_of(report: Report) -> dict[str, float]:
+    """Return the greatest value of each key gauge."""
+    found: dict[str, float] = {}
+    for family in _families(report):
+        label = GAUGES.get(family.metric.name)
+        if label is not None:
+            of_label = (value for text, value in zip(family.labels, family.values, strict=True) if label in text)
+            greatest = max((value for value in of_label if value is not None), default=None)
+            if greatest is not None:
+                found[family.metric.name] = float(greatest)
+    return found
+
+
+def uses_of(report: Report) -> dict[str, Use]:
+    """Return the counters of each statement by the text of its labels."""
+    found: dict[str, list[float]] = {}
+    for family in _families(report):
+        if family.metric.name in _COUNTERS:
+            place = _COUNTERS.index(family.metric.name)
+            for text, value in zip(family.labels, family.values, strict=True):
+                found.setdefault(text, [0.0] * len(_COUNTERS))[place] = float(value or 0.0)
+    return {text: Use(*counters) for text, counters in found.items()}
+
+
+@lru_cache(maxsize=10_000)
+def statement_of(labels: str) -> Statement:
+    """Return the statement that the text of its labels means."""
+    [family] = text_string_to_metric_families(f"x{{{labels}}} 1\n")
+    named = family.samples[0].labels
+    return named["datname"], named["usename"], named["queryid"]
+
+
+def _families(report: Report) -> Iterator[Family]:
+    for job in report.jobs:
+        yield from job.samples.families if job.samples else ()

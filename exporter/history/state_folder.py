@@ -1,0 +1,62 @@
+"""The folder that holds the history of every target; one process at a time writes there. Blocking."""
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+from exporter.errors import StateError
+
+
+class StateFolder:
+    """A folder of the operator, or a temporary one that ends with the process."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._asked_for = path
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._path: Path | None = None
+        self._lock: int | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Return whether what is kept ends with this process."""
+        return self._asked_for is None
+
+    def file(self, target: str, address: str) -> Path:
+        """Return the file of a target; StateError or OSError where the folder cannot be used."""
+        folder = self._opened()
+        name = target or quote(address, safe="")
+        return folder / f"{name}.sqlite"
+
+    def _opened(self) -> Path:
+        if self._path is None:
+            if self._asked_for is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="pgvigil-", ignore_cleanup_errors=True)
+                self._path = Path(self._temporary.name)
+            else:
+                self._asked_for.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = _locked(self._asked_for)
+                self._path = self._asked_for
+        return self._path
+
+    def close(self) -> None:
+        """Let another process use the folder; remove a temporary one."""
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def _locked(folder: Path) -> int:
+    """Lock the folder until the file that is returned is closed, or the process ends."""
+    lock = os.open(folder / "pgvigil.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StateError(f"state_dir: {folder} is in use by another pgvigil. Give each a folder of its own") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock

@@ -1,0 +1,163 @@
+"""The history of one target: takes what was seen each minute to its file, off the event loop, and reads it back."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from exporter.connections.off_loop import OffLoop
+from exporter.errors import StateError
+from exporter.history.file import HistoryFile
+from exporter.history.minute import SECONDS, Minute, Use, largest, used
+from exporter.history.reading import gauges_of, statement_of, uses_of
+from exporter.logs import TargetLog
+from exporter.scrape.target import Target
+from exporter.watch.incidents import Incident
+
+T = TypeVar("T")
+
+_PATIENCE_SECONDS = 10.0
+"""Seconds to wait for the disk; a call that takes longer goes on, and nothing else of this target waits for it."""
+
+_FAILURES = (sqlite3.Error, OSError, StateError)
+
+_DROP_MINUTES = 30
+"""Interval at which what is old is dropped, in minutes: it reads the whole file."""
+
+
+@dataclass(frozen=True)
+class HistoryStatus:
+    """How the history of a target does."""
+
+    success: bool = True
+    bytes: int = 0
+    """Size of the file."""
+    message: str = ""
+    """Reason of the latest failure; empty while it succeeds."""
+
+
+class TargetHistory:
+    """Writes and reads. A disk that fails costs the history only: one line in the log, and a metric."""
+
+    def __init__(
+        self,
+        target: Target,
+        path: Callable[[], Path],
+        keep_seconds: float,
+        log: TargetLog,
+        clock: Callable[[], float] = time.time,
+        calls: OffLoop | None = None,
+    ) -> None:
+        self.status = HistoryStatus()
+        self._target = target
+        self._path = path
+        self._keep = keep_seconds
+        self.log = log
+        self._clock = clock
+        self._calls = calls or OffLoop()
+        self._kept: HistoryFile | None = None
+        self._minute = int(clock()) // SECONDS
+        """Number of the minute under way."""
+        self._uses: Mapping[str, Use] | None = None
+        """Counters of the statements at the beginning of the minute, by the text of their labels."""
+        self._read: tuple[object, Sequence[Minute]] | None = None
+        """The latest span of minutes that was read, and what it was."""
+        self._written: dict[str, tuple[object, ...]] = {}
+        """What each incident was when it was written."""
+
+    async def restore(self, timeout: float = _PATIENCE_SECONDS) -> None:
+        """Hand the incidents of an earlier process to the watch."""
+        stored = await self._call("restore", lambda file: file.incidents(), timeout)
+        if stored and self._target.watch:
+            since = self._clock() - self._keep
+            kept = [each for each in stored if each["seen"] >= since]
+            self._target.watch.restore(kept, self._clock())
+            self._written = {each.id: _state(each) for each in self._target.incidents if each.ended}
+
+    async def note(self) -> None:
+        """Write what changed: incidents at once, the rest when a minute is over."""
+        minute = self._finished()
+        changed = [each for each in self._target.incidents if (minute and not each.ended) or self._is_new(each)]
+        if not minute and not changed:
+            return
+        states = {each.id: _state(each) for each in changed}
+        size = await self._call("write", lambda file: file.write(minute, [_stored(each) for each in changed]))
+        if size is None:
+            await self._call("drop", lambda file: file.drop(self._clock() - self._keep))
+            return
+        self._written |= states
+        self._read = None
+        self.status = HistoryStatus(bytes=size)
+        if minute and self._minute % _DROP_MINUTES == 0:
+            await self._call("drop", lambda file: file.drop(self._clock() - self._keep))
+
+    async def minutes(self, since: float, until: float, timeout: float = _PATIENCE_SECONDS) -> Sequence[Minute]:
+        """Return what is known from `since` until `until` (Unix time), oldest first; StateError where it is unreadable.
+
+        The answer is remembered until a minute is written: a page is read every few seconds.
+        """
+        if self._read is None or self._read[0] != (since, until):
+            try:
+                found = await self._calls.call("read", lambda: self._file().minutes(since, until), timeout)
+            except _FAILURES as error:
+                raise StateError(_said(error)) from None
+            self._read = (since, until), found
+        return self._read[1]
+
+    def _finished(self) -> Minute | None:
+        """Return the minute that is over; None while it is under way."""
+        number = int(self._clock()) // SECONDS
+        if number == self._minute:
+            return None
+        at, self._minute = self._minute * SECONDS, number
+        report = self._target.known()
+        uses, before = uses_of(report), self._uses
+        self._uses = uses
+        work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
+        sessions = largest(self._target.watch.take_recent()) if self._target.watch else {}
+        texts = self._target.texts.listed()
+        return Minute(at, sessions, work, gauges_of(report) if report.up else {}, texts)
+
+    def _is_new(self, incident: Incident) -> bool:
+        return self._written.get(incident.id) != _state(incident)
+
+    async def _call(self, what: str, work: Callable[[HistoryFile], T], timeout: float = _PATIENCE_SECONDS) -> T | None:
+        """Work on the file in a thread; None, and one line in the log, where that fails."""
+        try:
+            done = await self._calls.call(what, lambda: work(self._file()), timeout)
+        except _FAILURES as error:
+            self._fail(_said(error))
+            return None
+        if self.status.message:
+            self.log.info("history is kept again")
+        elif self._kept and self._kept.was_damaged:
+            self.log.warning("history was damaged and begins again", extra={"moved": f"{self._kept.path}.damaged"})
+        if self._kept:
+            self._kept.was_damaged = False
+        self.status = HistoryStatus(bytes=self.status.bytes)
+        return done
+
+    def _fail(self, message: str) -> None:
+        if not self.status.message:
+            self.log.warning("history is not kept", extra={"reason": message})
+        self.status = HistoryStatus(success=False, bytes=self.status.bytes, message=message)
+
+    def _file(self) -> HistoryFile:
+        """Return the file; its folder is looked for until there is one."""
+        if self._kept is None:
+            self._kept = HistoryFile(self._path())
+        return self._kept
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
+
+
+def _state(incident: Incident) -> tuple[object, ...]:
+    return len(incident.snapshots), incident.ended
+
+
+def _stored(incident: Incident) -> dict[str, object]:
+    return {**incident.whole(), "seen": incident.seen}

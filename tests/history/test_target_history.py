@@ -1,0 +1,163 @@
+"""What is kept of a real server minute by minute, and of one that is scripted."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from clients import client
+from clock import Clock
+from fake_session import FakeServer, collector, scraping
+from pages import MONITOR, target, uncached
+from patience import until
+from virtual_time import in_virtual_time
+
+from exporter.connections.off_loop import OffLoop
+from exporter.demo.cluster import Cluster
+from exporter.history.file import HistoryFile
+from exporter.history.minute import Minute
+from exporter.history.target_history import TargetHistory
+from exporter.logs import TargetLog
+from exporter.scrape.target import Target
+from exporter.watch.loop import WatchOptions
+
+T = TypeVar("T")
+
+DAY = 24 * 3600.0
+LOG = TargetLog(logging.getLogger("exporter.history"), "main")
+
+
+class AtOnce(OffLoop):
+    """Works on the loop: virtual time knows no threads."""
+
+    async def call(self, what: str, work: Callable[[], T], timeout: float) -> T:
+        """Return what a call returns."""
+        return work()
+
+
+def history(of: Target, path: Path, clock: Clock, calls: OffLoop | None = None) -> TargetHistory:
+    """The history of a target in a file of a test."""
+    return TargetHistory(of, lambda: path, DAY, LOG, clock, calls or AtOnce())
+
+
+@asynccontextmanager
+async def watched(server: Cluster) -> AsyncIterator[Target]:
+    """A target whose sessions are looked at."""
+    found = target(server.dsn(user=MONITOR), uncached("statements"), watch=WatchOptions(), statement_text_length=160)
+    found.start()
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
+async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: Cluster, tmp_path: Path) -> None:
+    clock = Clock(6000.0)
+    async with watched(server18) as seen, client(server18, "nightly") as session:
+        kept = history(seen, tmp_path / "main.sqlite", clock, OffLoop())
+
+        async def next_minute() -> Minute:
+            assert (await seen.scrape(60)).up
+            seen.texts.read_newcomers()
+            await until(lambda: all(seen.texts.listed().values()))
+            clock.advance(60)
+            await kept.note()
+            [*_, latest] = await kept.minutes(0, clock())
+            return latest
+
+        for _ in range(3):
+            await session.execute("SELECT pg_sleep(0.5) AS counted_by_the_minute")
+        await next_minute()
+        for _ in range(5):
+            await session.execute("SELECT pg_sleep(0.7) AS counted_by_the_minute")
+        found = await next_minute()
+
+        assert found.at == 6060
+        asleep = {a: seconds for a, seconds in found.sessions.items() if a.application == "nightly"}
+        assert {(a.wait_event_type, a.wait_event) for a in asleep} >= {("Timeout", "PgSleep")}
+        assert 1 < sum(asleep.values()) < 10
+        [(statement, use)] = [
+            (each, use) for each, use in found.statements.items() if "counted_by_the_minute" in found.texts[each]
+        ]
+        assert use.calls == 5
+        assert 3.5 <= use.seconds < 5
+        assert statement[:2] == ("postgres", "postgres")
+        assert "0.7" not in found.texts[statement]
+        assert found.gauges["pg_connections_used"] >= 2
+
+
+def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path) -> None:
+    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+
+    async def process(server: FakeServer, seconds: float) -> list[tuple[str, bool, str]]:
+        """Watch for some seconds; return the incidents, the newest first."""
+        async with scraping(server, collector("a"), watch=WatchOptions()) as watched:
+            kept = history(watched, path, clock)
+            await kept.restore()
+            watched.start()
+            await watched.scrape(9)
+            await asyncio.sleep(seconds)
+            await kept.note()
+            return [(each.id, each.ended is None, each.summary) for each in watched.incidents]
+
+    down = FakeServer()
+    for query in ("wait_sampler", "vitals"):
+        down.on(query, hangs=True)
+    down.on_login(hangs=True)
+    [(first, is_open, _)] = in_virtual_time(process(down, 20))
+    assert is_open
+    clock.advance(30)
+    [(second, is_open, _)] = in_virtual_time(process(down, 40))
+    assert (second, is_open) == (first, True)
+    clock.advance(30)
+    [(third, is_open, _)] = in_virtual_time(process(FakeServer(), 60))
+    assert (third, is_open) == (first, False)
+    [stored] = HistoryFile(path).incidents()
+    assert stored["id"] == first
+    assert stored["ended"] is not None
+
+
+def test_one_of_long_ago_has_ended_when_it_was_last_seen(tmp_path: Path) -> None:
+    clock, path = Clock(100_000.0), tmp_path / "main.sqlite"
+    stored = {
+        "id": "main-1-down", "target": "", "kind": "down", "started": "1970-01-01T01:00:00.000+00:00", "ended": None,
+        "seconds": 60.0, "summary": "gone", "snapshots": [], "seen": 3660.0,
+    }  # fmt: skip
+    HistoryFile(path).write(None, [stored | {"id": "older", "seen": 100_000 - DAY - 1}, stored | {"seen": 99_000.0}])
+
+    async def restored() -> list[tuple[str, str | None]]:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            await history(watched, path, clock).restore()
+            return [(each.id, each.ended) for each in watched.incidents]
+
+    [(name, ended)] = in_virtual_time(restored())
+    assert name == "main-1-down"
+    assert ended is not None
+    assert ended.startswith("1970-01-02T03:30:00")
+
+
+def test_a_disk_that_fails_is_said_once_and_again_when_it_is_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, folder = Clock(6000.0), tmp_path / "state"
+
+    async def scenario() -> list[bool]:
+        found = []
+        async with scraping(FakeServer(), collector("a")) as watched:
+            kept = history(watched, folder / "main.sqlite", clock)
+            for minute in range(4):
+                if minute == 3:
+                    folder.mkdir()
+                clock.advance(60)
+                await kept.note()
+                found.append(kept.status.success)
+        return found
+
+    with caplog.at_level("INFO", "exporter.history"):
+        assert in_virtual_time(scenario()) == [False, False, False, True]
+    said = [(record.message, getattr(record, "reason", "")) for record in caplog.records]
+    assert [message for message, _ in said] == ["history is not kept", "history is kept again"]
+    assert "No such file or directory" in said[0][1]
