@@ -46,6 +46,7 @@ ENV PATH="/opt/pgvigil/bin:${PATH}" \
 # which nobody may write later.
 RUN /usr/local/bin/python -m pip uninstall --yes --root-user-action ignore pip \
     && useradd --uid 65532 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pgvigil \
+    && install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/pgvigil \
     && pgvigil --version
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532

@@ -19,6 +19,17 @@ def _metric(name: str, kind: str, text: str, *labels: str) -> Metric:
 
 
 BUILD = _metric("pgvigil_build_info", "gauge", "1, labelled with the exporter's version.", "version")
+HISTORY_SUCCESS = _metric(
+    "pgvigil_history_success",
+    "gauge",
+    "1 when the history of every target was written the last time, else 0; the log says why not. While it is 0, a"
+    " restart of the exporter forgets incidents and active sessions.",
+)
+HISTORY_BYTES = _metric(
+    "pgvigil_history_bytes",
+    "gauge",
+    "Size of the history files of all targets, in bytes; bounded at 50 MB for each target.",
+)
 
 
 def process_families() -> list[Family]:

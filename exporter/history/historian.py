@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from exporter.catalog.model import Metric
+from exporter.exposition.process_metrics import HISTORY_BYTES, HISTORY_SUCCESS
 from exporter.history.state_folder import StateFolder
 from exporter.history.target_history import TargetHistory
 from exporter.logs import TargetLog
@@ -19,20 +19,6 @@ _INTERVAL_SECONDS = 5.0
 
 _START_SECONDS = 2.0
 """Seconds that the start waits for the incidents of an earlier process, before the first look at a server."""
-
-_SUCCESS = Metric(
-    name="pgvigil_history_success",
-    type="gauge",
-    help="1 when the history of every target was written the last time, else 0; the log says why not. Pages and"
-    " incidents do not depend on it until a restart.",
-    column="success",
-)
-_BYTES = Metric(
-    name="pgvigil_history_bytes",
-    type="gauge",
-    help="Size of the history files of all targets, in bytes; bounded at 50 MB for each target.",
-    column="bytes",
-)
 
 
 class Historian:
@@ -81,7 +67,10 @@ class Historian:
         if not states:
             return []
         success = all(state.success for state in states)
-        return [Family(_SUCCESS, [""], [int(success)]), Family(_BYTES, [""], [sum(state.bytes for state in states)])]
+        return [
+            Family(HISTORY_SUCCESS, [""], [int(success)]),
+            Family(HISTORY_BYTES, [""], [sum(state.bytes for state in states)]),
+        ]
 
     async def close(self) -> None:
         """Write what is not written yet, for a few seconds at most, and leave the folder."""

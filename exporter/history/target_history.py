@@ -1,27 +1,26 @@
 """The history of one target: takes what was seen each minute to its file, off the event loop, and reads it back."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import StateError
-from exporter.history.file import HistoryFile
 from exporter.history.minute import SECONDS, Minute, Use, largest, used
 from exporter.history.reading import gauges_of, statement_of, uses_of
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
 from exporter.watch.incidents import Incident
 
+if TYPE_CHECKING:
+    from exporter.history.file import HistoryFile
+
 T = TypeVar("T")
 
 _PATIENCE_SECONDS = 10.0
 """Seconds to wait for the disk; a call that takes longer goes on, and nothing else of this target waits for it."""
-
-_FAILURES = (sqlite3.Error, OSError, StateError)
 
 _DROP_MINUTES = 30
 """Interval at which what is old is dropped, in minutes: it reads the whole file."""
@@ -100,9 +99,9 @@ class TargetHistory:
         """
         if self._read is None or self._read[0] != (since, until):
             try:
-                found = await self._calls.call("read", lambda: self._file().minutes(since, until), timeout)
-            except _FAILURES as error:
-                raise StateError(_said(error)) from None
+                found = await self._calls.call("read", lambda: self._worked(_minutes(since, until)), timeout)
+            except TimeoutError as error:
+                raise StateError(str(error)) from None
             self._read = (since, until), found
         return self._read[1]
 
@@ -123,12 +122,14 @@ class TargetHistory:
     def _is_new(self, incident: Incident) -> bool:
         return self._written.get(incident.id) != _state(incident)
 
-    async def _call(self, what: str, work: Callable[[HistoryFile], T], timeout: float = _PATIENCE_SECONDS) -> T | None:
+    async def _call(
+        self, what: str, work: Callable[["HistoryFile"], T], timeout: float = _PATIENCE_SECONDS
+    ) -> T | None:
         """Work on the file in a thread; None, and one line in the log, where that fails."""
         try:
-            done = await self._calls.call(what, lambda: work(self._file()), timeout)
-        except _FAILURES as error:
-            self._fail(_said(error))
+            done = await self._calls.call(what, lambda: self._worked(work), timeout)
+        except (StateError, TimeoutError) as error:
+            self._fail(str(error))
             return None
         if self.status.message:
             self.log.info("history is kept again")
@@ -144,15 +145,22 @@ class TargetHistory:
             self.log.warning("history is not kept", extra={"reason": message})
         self.status = HistoryStatus(success=False, bytes=self.status.bytes, message=message)
 
-    def _file(self) -> HistoryFile:
-        """Return the file; its folder is looked for until there is one."""
-        if self._kept is None:
-            self._kept = HistoryFile(self._path())
-        return self._kept
+    def _worked(self, work: Callable[["HistoryFile"], T]) -> T:
+        """Work on the file, whose folder is looked for until there is one; in a thread, which imports SQLite as well."""
+        import sqlite3
+
+        from exporter.history.file import HistoryFile
+
+        try:
+            if self._kept is None:
+                self._kept = HistoryFile(self._path())
+            return work(self._kept)
+        except (sqlite3.Error, OSError) as error:
+            raise StateError(f"{type(error).__name__}: {error}") from error
 
 
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
+def _minutes(since: float, until: float) -> Callable[["HistoryFile"], Sequence[Minute]]:
+    return lambda file: file.minutes(since, until)
 
 
 def _state(incident: Incident) -> tuple[object, ...]:

@@ -19,7 +19,8 @@ SERVICES: Mapping[str, Any] = yaml.safe_load((HERE / "compose.yaml").read_text("
 def mounts() -> dict[str, Path]:
     """Where in which container what lies: service:target -> our file or folder."""
     every = [(name, volume.split(":")) for name, service in SERVICES.items() for volume in service.get("volumes", [])]
-    return {f"{name}:{target}": (HERE / source).resolve() for name, (source, target, _) in every}
+    ours = [(name, volume) for name, volume in every if volume[0].startswith(".")]
+    return {f"{name}:{target}": (HERE / source).resolve() for name, (source, target, _) in ours}
 
 
 def test_it_fits_the_compose_specification() -> None:

@@ -24,7 +24,7 @@ README = CHART / "README.md"
 
 TABLE = ("<!-- values: written by tests/helm/generate.py -->\n", "<!-- end of values -->\n")
 
-OF_THE_CHART = ("collectors_dir", "dsn", "dsn_file", "kind", "listen", "password_file", "targets")
+OF_THE_CHART = ("collectors_dir", "dsn", "dsn_file", "kind", "listen", "password_file", "state_dir", "targets")
 """Settings of the exporter that the chart makes itself, from other values."""
 
 

@@ -19,7 +19,7 @@ def test_pods_meet_the_restricted_pod_security_standard_and_have_no_rights(value
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] == 65532
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all({"configMap", "projected"} & volume.keys() for volume in spec.get("volumes", ()))
+        assert all({"configMap", "projected", "emptyDir"} & volume.keys() for volume in spec.get("volumes", ()))
         for container in spec["containers"]:
             security = container["securityContext"]
             assert security["capabilities"] == {"drop": ["ALL"]}

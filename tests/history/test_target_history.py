@@ -122,7 +122,7 @@ def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path)
 
 def test_one_of_long_ago_has_ended_when_it_was_last_seen(tmp_path: Path) -> None:
     clock, path = Clock(100_000.0), tmp_path / "main.sqlite"
-    stored = {
+    stored: dict[str, object] = {
         "id": "main-1-down", "target": "", "kind": "down", "started": "1970-01-01T01:00:00.000+00:00", "ended": None,
         "seconds": 60.0, "summary": "gone", "snapshots": [], "seen": 3660.0,
     }  # fmt: skip

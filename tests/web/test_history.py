@@ -60,8 +60,8 @@ def test_the_page_shows_what_the_file_knows(server18: Cluster, tmp_path: Path) -
         assert "Lock transactionid" in page
         of_minute = exporter.get(f"/?minute={this - 120}&top=60&by=calls").text
         assert f"Who was active: {time.strftime('%H:%M', time.gmtime(this - 120))} UTC" in of_minute
-        assert '<td class="number">1.50</td>' in of_minute
-        assert '<td class="number">30</td>' in of_minute
+        assert '<td class="number" data-label="sessions">1.50</td>' in of_minute
+        assert '<td class="number" data-label="calls">30</td>' in of_minute
         for odd in ("minute=x", "minute=9" * 30, "top=7&by=<b>"):
             assert "the last hour" in exporter.get(f"/?{odd}").text
         metrics = read(exporter.get("/metrics").text)

@@ -39,6 +39,8 @@ spec:
       env:
         - name: PGVIGIL_LISTEN  # here, since that of the image would win over a configuration file
           value: {{ printf "%s:9187" .Values.listenHost | quote }}
+        - name: PGVIGIL_STATE_DIR
+          value: /var/lib/pgvigil
         {{- if include "pgvigil.sharded" . }}
         - name: POD_NAME
           valueFrom:
@@ -88,6 +90,8 @@ spec:
           mountPath: /etc/pgvigil/secrets
           readOnly: true
         {{- end }}
+        - name: state
+          mountPath: /var/lib/pgvigil
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -110,6 +114,8 @@ spec:
         sources:
           {{- . | nindent 10 }}
     {{- end }}
+    - name: state
+      {{- toYaml .Values.stateVolume | nindent 6 }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
