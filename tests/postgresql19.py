@@ -48,8 +48,12 @@ _PLANTED = """
         do_analyze boolean,
         for_wraparound boolean
     );
-    GRANT SELECT ON pg_catalog.pg_stat_lock, pg_catalog.pg_stat_recovery, pg_catalog.pg_stat_autovacuum_scores TO PUBLIC
+    CREATE TABLE pg_catalog.progress_of_repack AS SELECT * FROM pg_stat_get_progress_info('CLUSTER');
+    GRANT SELECT ON pg_stat_lock, pg_stat_recovery, pg_stat_autovacuum_scores, progress_of_repack TO PUBLIC
 """
+
+_STAND_INS = {"pg_stat_get_progress_info('REPACK')": "pg_catalog.progress_of_repack"}
+"""What cannot be planted, since 18 has a function of that name -> the table that stands in for it."""
 
 
 @contextmanager
@@ -66,4 +70,7 @@ def planted(server: Cluster) -> Iterator[Cluster]:
 def as_on_19(collector: Collector) -> Collector:
     """The collector with its query and its metrics for 19, on whatever version it runs, primary or standby."""
     metrics = tuple(each.model_copy(update={"since": None}) for each in collector.metrics_for(VERSION))
-    return collector.model_copy(update={"sql": {(0,): collector.part_for(VERSION)}, "metrics": metrics, "role": "any"})
+    sql = collector.part_for(VERSION) or ""
+    for function, table in _STAND_INS.items():
+        sql = sql.replace(function, table)
+    return collector.model_copy(update={"sql": {(0,): sql}, "metrics": metrics, "role": "any"})

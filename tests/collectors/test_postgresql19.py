@@ -166,3 +166,30 @@ async def test_an_empty_view_is_a_missing_right_on_a_standby_only(server19: Clus
         found = await page_of(standby, "recovery_state")
     assert found.value("pgvigil_collector_errors_total", collector="recovery_state", reason="permission") == 1
     assert found.series("pg_recovery_promote_triggered") == []
+
+
+async def test_a_repack_shows_how_far_it_is(server19: Cluster) -> None:
+    """CLUSTER and VACUUM FULL are reported as it is, and the parameters have other places than on 18."""
+    server19.execute(
+        """
+        CREATE TABLE repacked ();
+        INSERT INTO pg_catalog.progress_of_repack
+            (pid, datid, relid, param1, param2, param3, param4, param5, param6, param7, param8, param9)
+        SELECT 0, d.oid, 'repacked'::regclass, c.command, c.phase, 0, 90, 70, 7, 3, 50, 40
+          FROM pg_database AS d
+         CROSS JOIN (VALUES (1, 1), (2, 5), (3, 8)) AS c (command, phase)
+         WHERE d.datname = current_database()
+        """,
+        DATABASE,
+    )
+    found = await page_of(server19, "progress")
+    phases = {had["command"]: had["phase"] for had, _ in found.series("pg_progress_phase", relname="public.repacked")}
+    assert phases == {
+        "CLUSTER": "seq scanning heap",
+        "REPACK": "catch-up",
+        "VACUUM FULL": "performing final cleanup",
+    }
+    labels = {"relname": "public.repacked", "command": "REPACK"}
+    assert found.value("pg_progress_done_blocks", **labels) == 40
+    assert found.value("pg_progress_total_blocks", **labels) == 50
+    assert found.value("pg_progress_done_tuples", **labels) == 77
