@@ -49,10 +49,29 @@ _PLANTED = """
         for_wraparound boolean
     );
     CREATE TABLE pg_catalog.progress_of_repack AS SELECT * FROM pg_stat_get_progress_info('CLUSTER');
-    GRANT SELECT ON pg_stat_lock, pg_stat_recovery, pg_stat_autovacuum_scores, progress_of_repack TO PUBLIC
+    CREATE TABLE pg_catalog.stats_of_subscription (
+        subid oid,
+        apply_error_count bigint,
+        sync_seq_error_count bigint,
+        sync_table_error_count bigint,
+        confl_insert_exists bigint,
+        confl_update_origin_differs bigint,
+        confl_update_exists bigint,
+        confl_update_deleted bigint,
+        confl_update_missing bigint,
+        confl_delete_origin_differs bigint,
+        confl_delete_missing bigint,
+        confl_multiple_unique_conflicts bigint,
+        stats_reset timestamptz
+    );
+    GRANT SELECT ON pg_stat_lock, pg_stat_recovery, pg_stat_autovacuum_scores TO PUBLIC;
+    GRANT SELECT ON progress_of_repack, stats_of_subscription TO PUBLIC
 """
 
-_STAND_INS = {"pg_stat_get_progress_info('REPACK')": "pg_catalog.progress_of_repack"}
+_STAND_INS = {
+    "pg_stat_get_progress_info('REPACK')": "pg_catalog.progress_of_repack",
+    "pg_stat_get_subscription_stats(s.oid)": "(SELECT * FROM pg_catalog.stats_of_subscription WHERE subid = s.oid)",
+}
 """What cannot be planted, since 18 has a function of that name -> the table that stands in for it."""
 
 

@@ -193,3 +193,25 @@ async def test_a_repack_shows_how_far_it_is(server19: Cluster) -> None:
     assert found.value("pg_progress_done_blocks", **labels) == 40
     assert found.value("pg_progress_total_blocks", **labels) == 50
     assert found.value("pg_progress_done_tuples", **labels) == 77
+
+
+async def test_errors_and_conflicts_of_subscriptions_have_the_names_of_19(server19: Cluster) -> None:
+    server19.execute(
+        "CREATE SUBSCRIPTION items CONNECTION 'host=nowhere' PUBLICATION items"
+        " WITH (connect = false, slot_name = NONE)",
+        DATABASE,
+    )
+    try:
+        server19.execute(
+            "INSERT INTO pg_catalog.stats_of_subscription"
+            " SELECT oid, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 FROM pg_subscription WHERE subname = 'items'",
+            DATABASE,
+        )
+        found = await page_of(server19, "subscriptions", "subscription_conflicts")
+    finally:
+        server19.execute("DROP SUBSCRIPTION items", DATABASE)
+    assert found.value("pg_subscription_apply_errors_total", subname="items") == 1
+    assert found.value("pg_subscription_sync_errors_total", subname="items") == 3
+    conflicts = {had["conflict"]: value for had, value in found.series("pg_subscription_conflicts_total")}
+    assert (conflicts["update_exists"], conflicts["update_deleted"], conflicts["update_missing"]) == (6, 7, 8)
+    assert sorted(conflicts.values()) == [*range(4, 12)]
