@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 from patience import wait_until
+from servers import MAJORS
 from standby import clone_standby, restart
 
+from exporter.catalog.by_version import NEWEST, OLDEST
 from exporter.demo.build import copied, embedded
 from exporter.demo.cluster import FAST, Cluster
 from exporter.errors import ClusterError
@@ -28,6 +30,10 @@ server.init()
 server.start()
 os.kill(os.getpid(), 9)
 """
+
+
+def test_the_tests_run_every_version_that_is_said_to_be_tested() -> None:
+    assert tuple(range(OLDEST, NEWEST + 1)) == MAJORS
 
 
 def test_a_shared_server_is_of_the_asked_version_and_collects_statements(server: Cluster, major: int) -> None:

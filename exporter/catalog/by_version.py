@@ -16,6 +16,10 @@ OLDEST = 13
 """Oldest major version of PostgreSQL that is supported: a query without a version runs from here on."""
 
 
+NEWEST = 18
+"""Newest major version of PostgreSQL that the tests run on: a query from a later one on has not been run on it."""
+
+
 def _version(value: object) -> Version:
     """Read `17` or `"1.11"`; a bare 1.10 is the number 1.1, so it has to be quoted."""
     if isinstance(value, float):

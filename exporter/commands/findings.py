@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from exporter.catalog.by_version import OLDEST
+from exporter.catalog.by_version import NEWEST, OLDEST
 from exporter.commands.answers import MONITOR, RESERVED, Answers, ConsoleAnswers, Offer
 from exporter.planning.database_filter import PROVIDERS
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]
-
-NEWEST = 18
-"""Newest major version of PostgreSQL that the tests run on."""
 
 STATEMENTS = "pg_stat_statements"
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from exporter.catalog.by_version import NEWEST
 from exporter.catalog.model import Catalog, Collector, Metric
 from exporter.exposition.self_metrics import OWN
 from exporter.kinds import PRODUCTS
@@ -76,7 +77,7 @@ def reference(catalog: Catalog, costs: Mapping[str, RunCost]) -> str:
 def _collector(collector: Collector, cost: RunCost | None) -> str:
     totals = [(total, ()) for metric in collector.metrics if (total := metric.in_total())]
     metrics = [(metric, collector.labels_of(metric)) for metric in collector.metrics]
-    facts = "\n".join(filter(None, (_facts(collector), _sources(collector), _costs(cost))))
+    facts = "\n".join(filter(None, (_facts(collector), _sources(collector), _costs(cost), _untried(collector))))
     return f"## {collector.name}\n\n{collector.help}\n\n{facts}\n\n{_table([*metrics, *totals])}"
 
 
@@ -120,6 +121,14 @@ def _costs(cost: RunCost | None) -> str:
         return ""
     small, large = (f"{_short(ms)} ms and {_short(blocks)} blocks" for ms, blocks in (cost[:2], cost[2:]))
     return f"A run costs {small} with 20 tables, {large} with 10 000."
+
+
+def _untried(collector: Collector) -> str:
+    """Say so where no version that the tests run on has a query; the versions of extensions are smaller numbers."""
+    first = next(version for version, sql in collector.sql.items() if sql is not None)
+    if first <= (NEWEST,):
+        return ""
+    return f"Written from the documentation and the sources of PostgreSQL {first[0]}, and not run on it yet."
 
 
 def _short(number: float) -> str:

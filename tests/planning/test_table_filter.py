@@ -5,8 +5,9 @@ from fnmatch import fnmatchcase
 
 import pytest
 from pages import MONITOR, Page, catalog, scraped, target
+from servers import NEWEST
 
-from exporter.catalog.model import Catalog
+from exporter.catalog.model import Catalog, Collector
 from exporter.demo.cluster import Cluster
 from exporter.planning.table_filter import TableFilter
 from exporter.sql import quoted
@@ -95,15 +96,20 @@ def twins(server: Cluster) -> Iterator[Cluster]:
     server.execute("DROP DATABASE twins WITH (FORCE)")
 
 
+def heeding() -> list[Collector]:
+    """The collectors that tell of tables, on the newest version that is supported."""
+    return [each for each in catalog() if each.table and each.sql_for((NEWEST,))]
+
+
 async def filtered(server: Cluster, tables: TableFilter) -> Page:
     """A page with every collector that tells of tables."""
-    heeding = [each.model_copy(update={"enabled": True}) for each in catalog() if each.table]
+    switched_on = [each.model_copy(update={"enabled": True}) for each in heeding()]
     others = [
         each.model_copy(update={"limit": None}) if each.name == "table_freeze" else each
         for each in catalog()
         if not each.table
     ]
-    of = target(server.dsn("twins", MONITOR), Catalog((*heeding, *others)), tables=tables)
+    of = target(server.dsn("twins", MONITOR), Catalog((*switched_on, *others)), tables=tables)
     try:
         found = await scraped(of)
     finally:
@@ -121,8 +127,7 @@ def tables_of(found: Page) -> dict[str, set[tuple[str, str]]]:
             for had, _ in found.series(metric.name, datname="twins")
             if had["schemaname"] in ("audit", "shop")
         }
-        for each in catalog()
-        if each.table
+        for each in heeding()
     }
 
 
