@@ -146,7 +146,7 @@ class TargetHistory:
         self.status = HistoryStatus(success=False, bytes=self.status.bytes, message=message)
 
     def _worked(self, work: Callable[["HistoryFile"], T]) -> T:
-        """Work on the file, whose folder is looked for until there is one; in a thread, which imports SQLite as well."""
+        """Work on the file, in a thread, which imports SQLite as well. Its folder is looked for until there is one."""
         import sqlite3
 
         from exporter.history.file import HistoryFile
