@@ -1,18 +1,16 @@
 """The page for whoever was paged: the culprit in a sentence, what ends it, and nothing that runs but what we ship."""
 
-import asyncio
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import unescape
 
-import asyncpg
 import pytest
 from pages import MONITOR
 from patience import Stopwatch, wait_until
+from queues import queue
 from serving import Exporter, serving
 
 from exporter.alert_rules import alert_rules
@@ -33,38 +31,6 @@ def page_with(exporter: Exporter, text: str) -> str:
     """The page once it has a text; empty until then."""
     page = exporter.get("/").text
     return page if text in page else ""
-
-
-@contextmanager
-def queue(server: Cluster, application: str) -> Iterator[int]:
-    """A session idle in transaction that holds up another one; gives its pid."""
-    began, over, pids = threading.Event(), threading.Event(), list[int]()
-
-    async def hold() -> None:
-        dsn = server.dsn("postgres", SUPERUSER)
-        holder = await asyncpg.connect(dsn, ssl="disable", server_settings={"application_name": application})
-        waiter = await asyncpg.connect(dsn, ssl="disable", server_settings={"application_name": "checkout"})
-        await holder.execute("BEGIN; LOCK TABLE queued; SELECT 'a literal'")
-        waiting = asyncio.create_task(waiter.execute("SELECT count(*) FROM queued"))
-        pids.append(holder.get_server_pid())
-        began.set()
-        while not over.is_set():
-            await asyncio.sleep(0.1)
-        await holder.execute("ROLLBACK")
-        await waiting
-        await holder.close()
-        await waiter.close()
-
-    server.execute("CREATE TABLE queued (id integer)")
-    thread = threading.Thread(target=lambda: asyncio.run(hold()))
-    thread.start()
-    try:
-        assert began.wait(30)
-        yield pids[0]
-    finally:
-        over.set()
-        thread.join()
-        server.execute("DROP TABLE queued")
 
 
 def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -> None:
