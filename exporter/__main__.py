@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporter import __version__
-from exporter.errors import PgvigilError, SettingsError
+from exporter.errors import ExporterError, PgvigilError, SettingsError
 from exporter.kinds import PRODUCTS
 from exporter.passwords import without_passwords
 
@@ -67,6 +67,23 @@ def scrape(config: Path | None, target: str) -> None:
     sys.exit(0 if up else 1)
 
 
+@cli.command("now")
+@click.option("--url", default="http://127.0.0.1:9187", show_default=True, help="Where the exporter serves.")
+@click.option("--target", default="", help="Which one, when it has several; without it a line for each.")
+def now_command(url: str, target: str) -> None:
+    """Print what is wrong now, who is to blame and what helps, as a running exporter knows it.
+
+    The exit code is 0 when nothing is wrong, 1 when something is, and 2 when it cannot be read or is not known yet.
+    """
+    from exporter.commands.now import now
+
+    try:
+        sys.exit(now(url, target))
+    except ExporterError as error:
+        click.echo(f"pgvigil: {error}", err=True)
+        sys.exit(2)
+
+
 @cli.command("demo")
 @click.option("--listen", default="127.0.0.1:9187", show_default=True, help="Where to serve; when taken, a free port.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this time.")
@@ -82,10 +99,8 @@ def demo_command(
     listen: str, seconds: float | None, incident: str | None, folder: Path | None, prometheus: str
 ) -> None:
     """Start a PostgreSQL that is in trouble, and the exporter beside it, until Ctrl-C."""
-    try:
-        from exporter.demo.run import Grafana, demo
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"the demo needs {error.name}: pip install 'pgvigil[demo]'") from error
+    from exporter.demo.run import Grafana, demo
+
     demo(listen, seconds, incident, Grafana(folder, prometheus) if folder else None)
 
 

@@ -5,6 +5,7 @@ PgvigilError
 ├── CatalogError           a collector file is wrong
 ├── ValuesError            the values file of the alert rules is wrong
 ├── PortInUseError         another process listens on our address
+├── ExporterError          an exporter that was asked over HTTP gave no answer
 ├── ProvisioningError      the files for a Grafana cannot be written
 ├── ClusterError           a PostgreSQL server of the demo or the tests failed
 └── DatabaseError          a server did not do what was asked; `reason` says why in one word
@@ -69,6 +70,10 @@ class PortInUseError(PgvigilError):
 
 class StateError(PgvigilError):
     """The folder for what outlives a restart cannot be used."""
+
+
+class ExporterError(PgvigilError):
+    """An exporter that was asked over HTTP gave no answer."""
 
 
 class ProvisioningError(PgvigilError):

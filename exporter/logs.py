@@ -9,6 +9,8 @@ from queue import Full, Queue
 from threading import Thread
 from typing import Any, Literal
 
+from exporter.printable import printable
+
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
 """Attributes of any record, or of any of uvicorn's."""
 
@@ -19,8 +21,7 @@ class OneLine(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging calls it so
         """Add the `extra` fields, and escape what cannot be printed; a traceback comes after and keeps its lines."""
         extra = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _USUAL and value)
-        text = super().formatMessage(record) + (f" ({extra})" if extra else "")
-        return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return printable(super().formatMessage(record) + (f" ({extra})" if extra else ""))
 
 
 LINES = 1000

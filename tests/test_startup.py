@@ -21,7 +21,7 @@ finally:
 
 SERVER = {"starlette", "uvicorn", "uvloop", "h11"}
 EXTRAS = {"fastapi", "psycopg", "sqlite3", "rich", "jinja2", "pythonjsonlogger", "exporter.demo"}
-"""What few need: other kinds of target, the demo, the pages for users, the log as JSON."""
+"""What few need: other kinds of target, `pgvigil now`, the demo, the pages for users, the log as JSON."""
 COMMANDS = {"exporter.commands.check", "exporter.commands.rules", "exporter.commands.grants"}
 
 

@@ -11,6 +11,9 @@ from rich.text import Text
 
 from exporter.demo.screen import Line
 
+_WIDTH = 20
+"""Width of the column of subjects where there is no table."""
+
 
 class Show(Protocol):
     """Takes the newest findings."""
@@ -36,7 +39,7 @@ def say(console: Console, *lines: str) -> None:
 
 
 def _line(finding: Line) -> str:
-    return f"{'!' if finding.bad else ' '} {finding.subject:<12} {finding.text}"
+    return f"{'!' if finding.bad else ' '} {finding.subject:<{_WIDTH}} {finding.text}"
 
 
 def _table(found: Sequence[Line]) -> Table:

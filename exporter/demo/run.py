@@ -1,4 +1,4 @@
-"""Runs the demo: a shop whose server is in trouble, the exporter beside it, and a screen that reads its page."""
+"""Runs the demo: a shop whose server is in trouble, the exporter beside it, and a screen that shows what it finds."""
 
 import asyncio
 import errno
@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,22 +19,28 @@ import uvicorn
 from rich.console import Console
 
 from exporter.assembly import catalog_of, targets_of
+from exporter.commands.now import Address, ask
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
 from exporter.demo.provisioning import provision
 from exporter.demo.scenarios.repertoire import scenario_of
 from exporter.demo.scenarios.scene import BEGINS_AFTER, LASTS, Scenario, perform
-from exporter.demo.screen import Line, Page, lines, read
+from exporter.demo.screen import Line, lines
 from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual
-from exporter.errors import PortInUseError, ProvisioningError
+from exporter.diagnosis.situation import Situation
+from exporter.errors import ExporterError, PortInUseError, ProvisioningError
 from exporter.logs import configure
 from exporter.settings import Settings, load_settings
 from exporter.web.app import create_app
 
 LOOK_EVERY = 3.0
 PAGE_SECONDS = 10.0
-WHAT_GOES_WRONG = ("", "What the page says is going wrong just now (Ctrl-C ends it all and removes it):", "")
+WHAT_GOES_WRONG = (
+    "",
+    "What is wrong just now, and how near the server is to its limits (Ctrl-C ends it all and removes it):",
+    "",
+)
 
 # By default dead rows are counted once a minute and indexes judged less often, which is long for a user who watches.
 COLLECTORS = json.dumps(
@@ -185,25 +190,25 @@ def _provisioned(grafana: Grafana | None, place: str) -> list[str]:
 
 
 async def _watch(address: tuple[str, int], console: Console, stop: asyncio.Event, seconds: float | None) -> None:
-    """Show what the page says, again and again, until stopped or the time is over."""
-    before: Page | None = None
+    """Show what is wrong, again and again, until stopped or the time is over."""
     with display(console) as show, suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while not stop.is_set():
-                page = await asyncio.to_thread(_page, address)
-                show(lines(page, before) if page else [Line("exporter", True, "does not answer")])
-                before = page or before
+                found = await asyncio.to_thread(_situation, address)
+                show([*lines(found)] if found else [Line("exporter", True, "does not answer")])
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LOOK_EVERY)
 
 
-def _page(address: tuple[str, int]) -> Page | None:
-    """Ask for the page as Prometheus does; None when there is no answer."""
-    exporter = HTTPConnection(*address, timeout=PAGE_SECONDS)
+def _situation(address: tuple[str, int]) -> Situation | None:
+    """Ask for the page as Prometheus does, then for what is wrong; None when there is no answer."""
+    prometheus = HTTPConnection(*address, timeout=PAGE_SECONDS)
     try:
-        exporter.request("GET", "/metrics")
-        return read(exporter.getresponse().read().decode(), time.monotonic())
-    except (OSError, HTTPException):
+        prometheus.request("GET", "/metrics")
+        prometheus.getresponse().read()
+        [found] = ask(Address.of(f"http://{_place(address)}"))
+    except (OSError, HTTPException, ExporterError):
         return None
     finally:
-        exporter.close()
+        prometheus.close()
+    return found

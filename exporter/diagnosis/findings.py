@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exporter.alert_rules import SEVERITIES, AlertRule, Severity, alert_rules
+from exporter.documented import documented
 
 
+@documented
 @dataclass(frozen=True)
 class Remedy:
     """A statement that helps."""
@@ -15,6 +17,7 @@ class Remedy:
     sql: str
 
 
+@documented
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong."""

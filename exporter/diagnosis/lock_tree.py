@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from exporter.documented import documented
 from exporter.watch.incidents import Session
 
 
+@documented
 @dataclass(frozen=True)
 class Node:
     """A session, a prepared transaction, or several sessions alike."""

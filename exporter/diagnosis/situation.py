@@ -11,6 +11,7 @@ from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
 from exporter.diagnosis.sessions import is_meant
 from exporter.diagnosis.subjects import SUBJECTS
+from exporter.documented import documented
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
 from exporter.watch.incidents import Incident, Session
@@ -29,6 +30,7 @@ class Seen:
 State = Literal["good", "warning", "critical", "unknown"]
 
 
+@documented
 @dataclass(frozen=True)
 class Vital:
     """One number of the strip, and how near it is to its threshold."""
@@ -40,6 +42,7 @@ class Vital:
     """The threshold from which an alert fires, in words."""
 
 
+@documented
 @dataclass(frozen=True)
 class Situation:
     """What a person who was paged has to see first."""

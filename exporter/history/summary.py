@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from exporter.documented import documented
 from exporter.history.minute import SECONDS, Minute, Use
 from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import OTHER, Statement
@@ -11,6 +12,7 @@ _MOST_CONTRIBUTIONS = 5
 _MOST_TOP = 5
 
 
+@documented
 @dataclass(frozen=True)
 class MinuteOfSessions:
     """Average number of active sessions in a minute."""
@@ -22,6 +24,7 @@ class MinuteOfSessions:
     """The same by wait event type, `CPU` for no wait; the largest first."""
 
 
+@documented
 @dataclass(frozen=True)
 class Contribution:
     """Part of the active sessions that a statement or an application had."""
@@ -36,6 +39,7 @@ class Contribution:
     """Most frequent wait event, with its type."""
 
 
+@documented
 @dataclass(frozen=True)
 class SessionHistory:
     """Active sessions of a span of minutes."""
@@ -47,6 +51,7 @@ class SessionHistory:
     applications: tuple[Contribution, ...]
 
 
+@documented
 @dataclass(frozen=True)
 class TopStatement:
     """Work of a statement by pg_stat_statements."""

@@ -156,9 +156,15 @@ class StatementReader:
     async def read(self) -> StatementList:
         """List the statements with their texts; the note says why there are none, or why texts are missing."""
         job, samples = self._listed()
+        if job and samples:
+            await self._look_up(job, samples)
+        return self.known()
+
+    def known(self) -> StatementList:
+        """List the statements with those of their texts that are known already: the server is asked for none."""
+        job, samples = self._listed()
         if not job or not samples:
             return StatementList(note=why_none(self._parts, self._collectors, job))
-        await self._look_up(job, samples)
         return StatementList(listed(samples, self._texts.text), self._note)
 
     def listed(self) -> Mapping[Key, str]:

@@ -62,34 +62,53 @@ class Activity:
     choice: Choice = Choice()
 
 
-async def activity(history: TargetHistory | None, choice: Choice) -> Activity:
-    """Read the last two hours of the history; the second is what top statements are compared with."""
-    if history is None:
-        return Activity("No history is kept.", choice=choice)
+@dataclass(frozen=True)
+class Past:
+    """Minutes that were read, with as many before them as top statements are compared with."""
+
+    minutes: Sequence[Minute]
+    """Those that were asked for, oldest first."""
+    before: Sequence[Minute]
+    """The hour before them."""
+    first: int
+    """Unix time of the first minute that was asked for."""
+    note: str
+    """Reason for no minutes."""
+
+    def top(self, by: str, span: int | None = None) -> Sequence[TopStatement]:
+        """Return the top statements by a measure, of the last `span` minutes or of all."""
+        begin = self.first if span is None else self.first + (_HOUR - span) * SECONDS
+        latest = [minute for minute in self.minutes if minute.at >= begin]
+        hour = [minute for minute in (*self.before, *self.minutes) if begin - _HOUR * SECONDS <= minute.at < begin]
+        return top_statements(latest, hour, MEASURES[by])
+
+
+async def latest(history: TargetHistory | None, count: int = _HOUR) -> Past:
+    """Read the minutes before this one, and the hour before them."""
     now = int(time.time()) // SECONDS * SECONDS
+    first = now - count * SECONDS
+    if history is None:
+        return Past((), (), first, "No history is kept.")
     try:
-        known = await history.minutes(now - 2 * _HOUR * SECONDS, now, _PATIENCE_SECONDS)
+        known = await history.minutes(first - _HOUR * SECONDS, now, _PATIENCE_SECONDS)
     except StateError as error:
-        return Activity(f"The history cannot be read: {error}", choice=choice)
-    if not known:
-        return Activity("Not known yet: a minute has to pass.", choice=choice)
-    first = now - _HOUR * SECONDS
-    hour = [minute for minute in known if minute.at >= first]
-    chosen = [minute for minute in hour if minute.at == choice.minute] or hour
-    whole = session_history(hour)
+        return Past((), (), first, f"The history cannot be read: {error}")
+    minutes = [minute for minute in known if minute.at >= first]
+    note = "" if minutes else "Not known yet: a minute has to pass."
+    return Past(minutes, [minute for minute in known if minute.at < first], first, note)
+
+
+async def activity(history: TargetHistory | None, choice: Choice) -> Activity:
+    """Show the last hour of the history as the client chose."""
+    past = await latest(history)
+    if past.note:
+        return Activity(past.note, choice=choice)
+    chosen = [minute for minute in past.minutes if minute.at == choice.minute] or past.minutes
     return Activity(
         note="",
-        chart=activity_chart(whole.minutes, first, _HOUR),
+        chart=activity_chart(session_history(past.minutes).minutes, past.first, _HOUR),
         of=f"{clock(chosen[0].at)} UTC" if len(chosen) == 1 else "the last hour",
         sessions=session_history(chosen),
-        top=_top(known, now, choice),
+        top=past.top(choice.by, choice.span),
         choice=choice,
     )
-
-
-def _top(known: Sequence[Minute], now: int, choice: Choice) -> Sequence[TopStatement]:
-    """Return the top statements of the span before now, compared with the hour before that, by the time that passed."""
-    begin = now - choice.span * SECONDS
-    latest = [minute for minute in known if minute.at >= begin]
-    before = [minute for minute in known if begin - _HOUR * SECONDS <= minute.at < begin]
-    return top_statements(latest, before, MEASURES[choice.by])

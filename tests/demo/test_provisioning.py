@@ -78,7 +78,7 @@ def test_the_demo_writes_the_address_at_which_it_serves_and_says_how_to_go_on(te
     with running(temporary, "--listen", "127.0.0.1:0", "--grafana-provisioning", str(folder)) as demo:
         place = demo.url.removeprefix("http://").rstrip("/")
         scraped = yaml.safe_load((folder / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"]
-        said = "".join(takewhile(lambda line: "What the page says" not in line, demo.process.stdout or ()))
+        said = "".join(takewhile(lambda line: "What is wrong just now" not in line, demo.process.stdout or ()))
         demo.process.send_signal(signal.SIGINT)
         demo.rest()
 

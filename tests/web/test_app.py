@@ -17,6 +17,9 @@ from exporter.web.user_pages import create_user_app
 
 SETTINGS = Settings(targets=())
 
+JSON = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+"""Headers of every answer as JSON."""
+
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 OFFLINE = """
@@ -57,7 +60,7 @@ async def test_every_request_is_answered_as_by_fastapi(method: str, path: str) -
 async def test_users_who_ask_at_once_share_one_application() -> None:
     app = create_app({}, SETTINGS)
     found = await asyncio.gather(*(answer(app, "GET", "/incidents") for _ in range(5)))
-    assert found == [(200, {"content-type": "application/json"}, "[]")] * 5
+    assert found == [(200, {"content-type": "application/json", **JSON}, "[]")] * 5
 
 
 async def test_an_application_that_could_not_be_built_is_built_at_the_next_request(

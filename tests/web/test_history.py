@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from lock_queue import queue, running
 from pages import read
 from patience import wait_until
+from queues import queue, running
 from serving import Exporter
 
 from exporter.demo.cluster import Cluster
@@ -64,6 +64,13 @@ def test_the_page_shows_what_the_file_knows(server18: Cluster, tmp_path: Path) -
         assert '<td class="number" data-label="calls">30</td>' in of_minute
         for odd in ("minute=x", "minute=9" * 30, "top=7&by=<b>"):
             assert "the last hour" in exporter.get(f"/?{odd}").text
+        [told] = exporter.get("/api/v1/sessions/history?minutes=5").json()
+        ours = [each for each in told["history"]["minutes"] if each["at"] < this - 60]  # it writes its own as well
+        assert [(each["at"], each["sessions"]) for each in ours] == [(this - 180, 1.5), (this - 120, 1.5)]
+        assert told["history"]["applications"][0]["name"] == "checkout <b>"
+        [statement] = [each for each in told["statements"] if each["queryid"] == "42"]
+        assert (statement["calls"], statement["query"]) == (20, "SELECT * FROM deals WHERE id = $1")
+        assert 0.5 <= statement["change"] <= 1
         metrics = read(exporter.get("/metrics").text)
         assert metrics.value("pgvigil_history_success") == 1
         with closing(sqlite3.connect(path)) as database:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from html import unescape
 
 import pytest
-from lock_queue import queue, running
 from pages import MONITOR
 from patience import Stopwatch, wait_until
+from queues import queue, running
 from serving import Exporter
 
 from exporter.alert_rules import alert_rules

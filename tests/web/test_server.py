@@ -383,6 +383,6 @@ def test_of_several_targets_what_is_down_comes_first_and_statements_are_a_choice
 def test_python_m_and_the_command_are_the_same() -> None:
     help_text = run("--help").stdout
     assert help_text.startswith("Usage: pgvigil ")
-    for command in ("serve", "demo", "check", "grants", "scrape", "reference"):
+    for command in ("serve", "demo", "check", "grants", "scrape", "now", "reference"):
         assert f"  {command} " in help_text
     assert environment(dsn="x")["PGVIGIL_DSN"] == "x"

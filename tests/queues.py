@@ -1,4 +1,4 @@
-"""A session that holds up another one, and an exporter that takes a lock wait of a second for an incident."""
+"""A lock queue as tests of pages need it: of a holder and one that waits, for as long as the test looks."""
 
 import asyncio
 import threading

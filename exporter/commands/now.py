@@ -1,0 +1,135 @@
+"""Asks an exporter what is wrong now, and prints it."""
+
+import base64
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from io import TextIOWrapper
+from typing import Self
+from urllib.error import HTTPError, URLError
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from exporter.commands.situation_lines import Line, brief, whole
+from exporter.diagnosis.situation import Situation
+from exporter.errors import ExporterError
+from exporter.printable import printable
+
+_PATH = "/api/v1/now"
+
+_SECONDS = 10.0
+"""Timeout of each step of reading the answer: the exporter waits for nothing to make it."""
+
+_MOST_BYTES = 64 * 2**20
+"""Upper bound on an answer: far beyond that of a thousand servers in trouble."""
+
+_NO_ADDRESS = (
+    "--url: is no address of an exporter. Write http://HOST:PORT, where needed with USER:PASSWORD@ before the host, and"
+    " in the password %2F for /, %40 for @, %23 for #"
+)
+
+_SITUATIONS = TypeAdapter(list[Situation])
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an exporter serves, as a browser may have it."""
+
+    place: str
+    """URL without user, password and query."""
+    user: str
+    """User and password for basic authentication; empty for none."""
+    query: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Take a URL apart; http:// may be left out. Its error repeats nothing: it may hold a password."""
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ExporterError(_NO_ADDRESS) from None
+        if not is_http or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise ExporterError(_NO_ADDRESS)
+        user, _, host = parts.netloc.rpartition("@")
+        place = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        return cls(printable(place), unquote(user), parse_qsl(parts.query))
+
+
+class _Problem(BaseModel):
+    """An error of the API."""
+
+    detail: str
+
+
+def now(url: str, target: str) -> int:
+    """Print what is wrong now; return 0 for nothing, 1 for something, 2 where it is not known yet."""
+    exporter = Address.of(url)
+    found = ask(exporter, target)
+    if len(found) == 1:
+        show(whole(found[0], exporter.place))
+    else:
+        note = "One of them: pgvigil now --target NAME" if found else "No target is configured."
+        show([*map(brief, found), [(note, "")]])
+    if any(each.findings or each.down_reason for each in found):
+        return 1
+    return 0 if all(each.is_up for each in found) else 2
+
+
+def show(lines: Iterable[Line]) -> None:
+    """Print lines, with colours in a terminal only; names are never read as markup, and no line is folded."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters that names have
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(Text.assemble(*line), soft_wrap=True)
+
+
+def ask(exporter: Address, target: str = "") -> Sequence[Situation]:
+    """Read what an exporter knows of its servers, or of one; ExporterError where that fails."""
+    place = exporter.place + _PATH
+    try:
+        body = _read(exporter, target)
+    except HTTPError as error:
+        with error:
+            why = _detail(error)
+        raise ExporterError(f"{place}: {why}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        cause = error.reason if isinstance(error, URLError) else error
+        why = printable(str(getattr(cause, "strerror", None) or cause))
+        remedy = "Start the exporter there (pgvigil serve), or say where it serves with --url"
+        raise ExporterError(f"{place}: cannot be read: {why}. {remedy}") from error
+    try:
+        return _SITUATIONS.validate_json(body)
+    except ValidationError as error:
+        raise ExporterError(f"{place}: is not the answer of a pgvigil. Say where it serves with --url") from error
+
+
+def _read(exporter: Address, target: str) -> bytes:
+    """Read the answer, directly as Prometheus does: a proxy for the outside would not find the exporter."""
+    query = urlencode([*exporter.query, *([("target", target)] if target else [])])
+    request = Request(f"{exporter.place}{_PATH}{'?' if query else ''}{query}")  # noqa: S310  # Address has checked it
+    if exporter.user:
+        basic = base64.b64encode(exporter.user.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {basic}")  # not for another host
+    with build_opener(ProxyHandler({})).open(request, timeout=_SECONDS) as answer:
+        body: bytes = answer.read(_MOST_BYTES + 1)
+    if len(body) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+    return body
+
+
+def _detail(error: HTTPError) -> str:
+    """Say why the exporter has no answer: in its own words where it has some."""
+    try:
+        return printable(_Problem.model_validate_json(error.read(_MOST_BYTES)).detail)
+    except (ValidationError, OSError, HTTPException):
+        said = printable(f"{error.code} {error.reason}")
+    if error.code == 401:
+        return f"{said}. Write USER:PASSWORD@ before the host in --url"
+    return f"{said}. Is it a pgvigil? Say where it serves with --url"

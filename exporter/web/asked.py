@@ -1,0 +1,55 @@
+"""Questions about the targets that pages and API share, answered from what is known: none waits for a server."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from exporter.diagnosis.situation import Seen, Situation, situation
+from exporter.exposition.page_limit import limited
+from exporter.report import Report
+from exporter.scrape.target import Target
+from exporter.watch.incidents import Incident
+from exporter.web.answers import TargetCollectors
+
+Targets = Mapping[str, Target]
+
+
+async def situations(targets: Targets, seconds: float) -> list[Situation]:
+    """Say what is known of servers, the worst first; in a thread, since pages of hundreds take a second to read.
+
+    Args:
+        targets: the servers by name.
+        seconds: deadline of what is collected in the background, where that is older than a scrape interval.
+
+    """
+    now = time.time()
+    known = [(name, target.address, target.known(seconds), _seen(target)) for name, target in targets.items()]
+
+    def said() -> list[Situation]:
+        found = (situation(name, address, report, seen, now) for name, address, report, seen in known)
+        return sorted(found, key=lambda each: (each.worst, each.target))
+
+    return await asyncio.to_thread(said)
+
+
+def _seen(target: Target) -> Seen:
+    return Seen(target.incidents, target.watch.waiting if target.watch else ())
+
+
+def collectors(targets: Targets, reports: Mapping[str, Report], max_samples: int) -> list[TargetCollectors]:
+    """Describe the collectors as their samples fit on the page; servers that are down come first."""
+    down_first = sorted(reports.items(), key=lambda named: named[1].up)
+    return [
+        TargetCollectors.of(name, targets[name].address, limited(report, max_samples)) for name, report in down_first
+    ]
+
+
+def incidents(targets: Targets) -> list[Incident]:
+    """List the incidents that are remembered, the newest first."""
+    found = [incident for target in targets.values() for incident in target.incidents]
+    return sorted(found, key=lambda incident: incident.started, reverse=True)
+
+
+def incident(targets: Targets, wanted: str) -> Incident | None:
+    """Find an incident by its id."""
+    return next((incident for incident in incidents(targets) if incident.id == wanted), None)
