@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporter.history.minute import Minute, Use
+from exporter.history.minute import Minute, Span, Use
 from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import Statement
 
@@ -33,6 +33,7 @@ CREATE TABLE kind (
   id INTEGER PRIMARY KEY, application TEXT, wait_event_type TEXT, wait_event TEXT,
   UNIQUE (application, wait_event_type, wait_event)
 );
+CREATE TABLE minute (at INTEGER PRIMARY KEY);
 CREATE TABLE activity (
   minute INTEGER, statement INTEGER, kind INTEGER, seconds REAL, PRIMARY KEY (minute, statement, kind)
 ) WITHOUT ROWID;
@@ -43,7 +44,48 @@ CREATE TABLE gauge (minute INTEGER, name TEXT, value REAL, PRIMARY KEY (minute, 
 CREATE TABLE incident (id TEXT PRIMARY KEY, seen REAL, whole TEXT);
 """
 
-_TABLES = 6
+_TABLES = 7
+
+MOST_OF_SPAN = 1000
+"""Upper bound on the activities and on the statements that are read of a span, the largest first."""
+
+_MINUTES = "SELECT at FROM minute WHERE at >= :since AND at < :until ORDER BY at"
+
+_GAUGES = "SELECT minute, name, value FROM gauge WHERE minute >= :since AND minute < :until ORDER BY minute"
+
+_WAITS = """
+SELECT a.minute, k.wait_event_type, sum(a.seconds)
+  FROM activity AS a
+  JOIN kind AS k ON k.id = a.kind
+ WHERE a.minute >= :since
+   AND a.minute < :until
+ GROUP BY 1, 2
+"""
+
+_ACTIVITIES = """
+SELECT s.datname, s.usename, s.queryid, s.query, k.application, k.wait_event_type, k.wait_event, a.seconds
+  FROM (SELECT statement, kind, sum(seconds) AS seconds
+          FROM activity
+         WHERE minute >= :since
+           AND minute < :until
+         GROUP BY 1, 2
+         ORDER BY 3 DESC
+         LIMIT :most) AS a
+  JOIN statement AS s ON s.id = a.statement
+  JOIN kind AS k ON k.id = a.kind
+"""
+
+_WORK = """
+SELECT s.datname, s.usename, s.queryid, s.query, w.calls, w.seconds, w.blocks
+  FROM (SELECT statement, sum(calls) AS calls, sum(seconds) AS seconds, sum(blocks) AS blocks
+          FROM work
+         WHERE minute >= :since
+           AND minute < :until
+         GROUP BY 1
+         ORDER BY 3 DESC
+         LIMIT :most) AS w
+  JOIN statement AS s ON s.id = w.statement
+"""
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 """Primary result codes of a file whose content is not what we wrote. Beside them a short read is: other errors of the
@@ -85,10 +127,10 @@ class HistoryFile:
         with self._open() as database, database:
             if _used_bytes(database) > _FULL * self._most_bytes:
                 [first, last] = database.execute(
-                    "SELECT min(at), max(at) FROM (SELECT minute AS at FROM activity UNION ALL SELECT minute FROM work"
-                    " UNION ALL SELECT seen FROM incident)"
+                    "SELECT min(at), max(at) FROM (SELECT at FROM minute UNION ALL SELECT seen FROM incident)"
                 ).fetchone()
                 oldest = max(oldest, first + 0.1 * (last - first))
+            database.execute("DELETE FROM minute WHERE at < ?", (oldest,))
             for table in ("activity", "work", "gauge"):
                 database.execute(f"DELETE FROM {table} WHERE minute < ?", (oldest,))  # noqa: S608  # a name of ours
             database.execute("DELETE FROM incident WHERE seen < ?", (oldest,))
@@ -104,24 +146,10 @@ class HistoryFile:
             rows = database.execute("SELECT whole FROM incident ORDER BY seen").fetchall()
         return [json.loads(text) for (text,) in rows]
 
-    def minutes(self, since: float, until: float) -> list[Minute]:
-        """Return what is known of the minutes from `since` until before `until` (Unix time), oldest first."""
-        span = {"since": since, "until": until}
+    def spans(self, spans: Sequence[tuple[float, float]]) -> list[Span]:
+        """Return what is known of each span, from its first until before its second Unix time."""
         with self._open() as database:
-            activities = database.execute(
-                "SELECT a.minute, s.datname, s.usename, s.queryid, s.query, k.application, k.wait_event_type,"
-                " k.wait_event, a.seconds FROM activity AS a JOIN statement AS s ON s.id = a.statement"
-                " JOIN kind AS k ON k.id = a.kind WHERE a.minute >= :since AND a.minute < :until", span
-            ).fetchall()  # fmt: skip
-            work = database.execute(
-                "SELECT w.minute, s.datname, s.usename, s.queryid, s.query, w.calls, w.seconds, w.blocks"
-                " FROM work AS w JOIN statement AS s ON s.id = w.statement"
-                " WHERE w.minute >= :since AND w.minute < :until", span
-            ).fetchall()  # fmt: skip
-            gauges = database.execute(
-                "SELECT minute, name, value FROM gauge WHERE minute >= :since AND minute < :until", span
-            ).fetchall()
-        return _minutes(activities, work, gauges)
+            return [_span(database, since, until) for since, until in spans]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -188,6 +216,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def _add(database: sqlite3.Connection, minute: Minute) -> None:
     """Add one minute; the same minute is added to when two processes, one after the other, saw parts of it."""
+    database.execute("INSERT OR IGNORE INTO minute VALUES (?)", (minute.at,))
     for statement in {activity.statement for activity in minute.sessions} | set(minute.statements):
         database.execute(
             "INSERT INTO statement (datname, usename, queryid, query) VALUES (?, ?, ?, ?)"
@@ -217,19 +246,21 @@ def _add(database: sqlite3.Connection, minute: Minute) -> None:
     database.executemany("INSERT OR REPLACE INTO gauge VALUES (?, ?, ?)", gauges)
 
 
-def _minutes(
-    activities: Sequence[Sequence[Any]], work: Sequence[Sequence[Any]], gauges: Sequence[Sequence[Any]]
-) -> list[Minute]:
-    found: dict[int, tuple[dict[Activity, float], dict[Statement, Use], dict[str, float], dict[Statement, str]]] = {}
-    for at, *statement, text, application, kind, event, seconds in activities:
-        sessions, _, _, texts = found.setdefault(at, ({}, {}, {}, {}))
-        key: Statement = tuple(statement)
-        sessions[Activity(key, application, kind, event)] = seconds
-        texts[key] = text
-    for at, *statement, text, calls, seconds, blocks in work:
-        _, uses, _, texts = found.setdefault(at, ({}, {}, {}, {}))
-        key = tuple(statement)
-        uses[key], texts[key] = Use(calls, seconds, blocks), text
-    for at, name, value in gauges:
-        found.setdefault(at, ({}, {}, {}, {}))[2][name] = value
-    return [Minute(at, *parts) for at, parts in sorted(found.items())]
+def _span(database: sqlite3.Connection, since: float, until: float) -> Span:
+    span = {"since": since, "until": until, "most": MOST_OF_SPAN}
+    waits: dict[int, dict[str, float]] = {at: {} for (at,) in database.execute(_MINUTES, span)}
+    for at, kind, seconds in database.execute(_WAITS, span):
+        waits[at][kind] = seconds
+    sessions: dict[Activity, float] = {}
+    statements: dict[Statement, Use] = {}
+    texts: dict[Statement, str] = {}
+    for datname, usename, queryid, text, application, kind, event, seconds in database.execute(_ACTIVITIES, span):
+        sessions[Activity((datname, usename, queryid), application, kind, event)] = seconds
+        texts[datname, usename, queryid] = text
+    for datname, usename, queryid, text, calls, seconds, blocks in database.execute(_WORK, span):
+        statements[datname, usename, queryid] = Use(calls, seconds, blocks)
+        texts[datname, usename, queryid] = text
+    gauges: dict[str, dict[int, float]] = {}
+    for at, name, value in database.execute(_GAUGES, span):
+        gauges.setdefault(name, {})[at] = value
+    return Span(waits, sessions, statements, {statement: text for statement, text in texts.items() if text}, gauges)

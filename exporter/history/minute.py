@@ -55,6 +55,21 @@ class Minute:
     """Normalised texts of the statements, as far as they are known."""
 
 
+@dataclass(frozen=True)
+class Span:
+    """What is known of some minutes, added up."""
+
+    waits: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Session-seconds of each minute that is known, oldest first, by wait event type; its key is its beginning."""
+    sessions: Mapping[Activity, float] = field(default_factory=dict)
+    """Session-seconds of active sessions, of the largest activities."""
+    statements: Mapping[Statement, Use] = field(default_factory=dict)
+    texts: Mapping[Statement, str] = field(default_factory=dict)
+    """Normalised texts of the statements, as far as they are known."""
+    gauges: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Latest values of each minute, by metric and beginning of the minute."""
+
+
 def largest(sessions: Mapping[Activity, float]) -> dict[Activity, float]:
     """Keep the largest activities and add up the others by wait event type, so that the total stays the same."""
     by_size = sorted(sessions.items(), key=lambda pair: -pair[1])

@@ -1,10 +1,10 @@
 """Sums up minutes: active sessions by what they waited for, who contributed, and top statements. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.documented import documented
-from exporter.history.minute import SECONDS, Minute, Use
+from exporter.history.minute import SECONDS, Span, Use
 from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import OTHER, Statement
 
@@ -70,35 +70,33 @@ class TopStatement:
     """Ratio of its execution time in a minute to that of the hour before; None where it did not run then."""
 
 
-def session_history(minutes: Sequence[Minute]) -> SessionHistory:
-    """Sum up minutes, oldest first."""
-    texts = _texts(minutes)
-    activities = [pair for minute in minutes for pair in minute.sessions.items()]
-    span = len(minutes) * SECONDS
+def session_history(span: Span) -> SessionHistory:
+    """Sum up the active sessions of a span."""
+    seconds = SECONDS * len(span.waits)
+    whole = sum(sum(waits.values()) for waits in span.waits.values())
     return SessionHistory(
-        minutes=tuple(map(_sessions, minutes)),
-        statements=_contributions(activities, lambda each: _named(each.statement, texts), span),
-        applications=_contributions(activities, lambda each: each.application or "(no application_name)", span),
+        minutes=tuple(_sessions(at, waits) for at, waits in span.waits.items()),
+        statements=_contributions(span.sessions, lambda each: _named(each.statement, span.texts), seconds, whole),
+        applications=_contributions(
+            span.sessions, lambda each: each.application or "(no application_name)", seconds, whole
+        ),
     )
 
 
-def top_statements(
-    minutes: Sequence[Minute], before: Sequence[Minute], measure: Callable[[TopStatement], float]
-) -> tuple[TopStatement, ...]:
-    """Return the statements with the most work in these minutes.
+def top_statements(span: Span, before: Span, measure: Callable[[TopStatement], float]) -> tuple[TopStatement, ...]:
+    """Return the statements with the most work in a span.
 
     Args:
-        minutes: the span.
-        before: minutes before it, to compare with.
+        span: the minutes to look at.
+        before: minutes before them, to compare with.
         measure: what to order by.
 
     """
-    texts, work, earlier = _texts(minutes), _work(minutes), _work(before)
     found = list[TopStatement]()
-    for each, use in work.items():
+    for each, use in span.statements.items():
         if each[0]:  # what is added up of many, ours included, has no database
-            change = _ratio(use, len(minutes), earlier.get(each), len(before))
-            found.append(TopStatement(*each, texts.get(each, ""), use.calls, use.seconds, use.blocks, change))
+            change = _ratio(use, len(span.waits), before.statements.get(each), len(before.waits))
+            found.append(TopStatement(*each, span.texts.get(each, ""), use.calls, use.seconds, use.blocks, change))
     return tuple(sorted((each for each in found if measure(each)), key=measure, reverse=True)[:_MOST_TOP])
 
 
@@ -109,43 +107,27 @@ def _ratio(use: Use, minutes: int, earlier: Use | None, minutes_before: int) -> 
     return (use.seconds / minutes) / (earlier.seconds / minutes_before)
 
 
-def _work(minutes: Iterable[Minute]) -> dict[Statement, Use]:
-    found: dict[Statement, Use] = {}
-    for minute in minutes:
-        for statement, use in minute.statements.items():
-            found[statement] = found.get(statement, Use()) + use
-    return found
-
-
-def _sessions(minute: Minute) -> MinuteOfSessions:
-    found: dict[str, float] = {}
-    for activity, seconds in minute.sessions.items():
-        found[activity.wait_event_type] = found.get(activity.wait_event_type, 0.0) + seconds / SECONDS
-    by_size = dict(sorted(found.items(), key=lambda pair: -pair[1]))
-    return MinuteOfSessions(minute.at, sum(found.values()), by_size)
+def _sessions(at: int, waits: Mapping[str, float]) -> MinuteOfSessions:
+    by_size = sorted(((kind, seconds / SECONDS) for kind, seconds in waits.items()), key=lambda pair: -pair[1])
+    return MinuteOfSessions(at, sum(sessions for _, sessions in by_size), dict(by_size))
 
 
 def _contributions(
-    activities: Iterable[tuple[Activity, float]], name_of: Callable[[Activity], str], span: float
+    activities: Mapping[Activity, float], name_of: Callable[[Activity], str], span: float, whole: float
 ) -> tuple[Contribution, ...]:
     seconds: dict[str, float] = {}
     waits: dict[str, dict[str, float]] = {}
-    for activity, took in activities:
+    for activity, took in activities.items():
         name, wait = name_of(activity), " ".join(filter(None, (activity.wait_event_type, activity.wait_event)))
         seconds[name] = seconds.get(name, 0.0) + took
         of_name = waits.setdefault(name, {})
         of_name[wait] = of_name.get(wait, 0.0) + took
-    whole = sum(seconds.values())
     by_size = sorted(seconds.items(), key=lambda pair: -pair[1])[:_MOST_CONTRIBUTIONS]
     return tuple(
         Contribution(name, took / span, took / whole, max(waits[name], key=waits[name].__getitem__))
         for name, took in by_size
         if took
     )
-
-
-def _texts(minutes: Iterable[Minute]) -> dict[Statement, str]:
-    return {statement: text for minute in minutes for statement, text in minute.texts.items() if text}
 
 
 def _named(statement: Statement, texts: Mapping[Statement, str]) -> str:

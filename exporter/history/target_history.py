@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import StateError
-from exporter.history.minute import SECONDS, Minute, Use, largest, used
+from exporter.history.minute import SECONDS, Minute, Span, Use, largest, used
 from exporter.history.reading import gauges_of, statement_of, uses_of
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
@@ -61,8 +61,8 @@ class TargetHistory:
         """Number of the minute under way."""
         self._uses: Mapping[str, Use] | None = None
         """Counters of the statements at the beginning of the minute, by the text of their labels."""
-        self._read: tuple[object, Sequence[Minute]] | None = None
-        """The latest span of minutes that was read, and what it was."""
+        self._read: tuple[object, Sequence[Span]] | None = None
+        """The latest spans that were read, and what they were."""
         self._written: dict[str, tuple[object, ...]] = {}
         """What each incident was when it was written."""
 
@@ -92,17 +92,18 @@ class TargetHistory:
         if minute and self._minute % _DROP_MINUTES == 0:
             await self._call("drop", lambda file: file.drop(self._clock() - self._keep))
 
-    async def minutes(self, since: float, until: float, timeout: float = _PATIENCE_SECONDS) -> Sequence[Minute]:
-        """Return what is known from `since` until `until` (Unix time), oldest first; StateError where it is unreadable.
+    async def spans(self, spans: Sequence[tuple[float, float]], timeout: float = _PATIENCE_SECONDS) -> Sequence[Span]:
+        """Return what is known of each span, from its first until before its second Unix time.
 
-        The answer is remembered until a minute is written: a page is read every few seconds.
+        The answer is remembered until a minute is written: a page is read every few seconds. StateError where the file
+        cannot be read.
         """
-        if self._read is None or self._read[0] != (since, until):
+        if self._read is None or self._read[0] != spans:
             try:
-                found = await self._calls.call("read", lambda: self._worked(_minutes(since, until)), timeout)
+                found = await self._calls.call("read", lambda: self._worked(lambda file: file.spans(spans)), timeout)
             except TimeoutError as error:
                 raise StateError(str(error)) from None
-            self._read = (since, until), found
+            self._read = spans, found
         return self._read[1]
 
     def _finished(self) -> Minute | None:
@@ -157,10 +158,6 @@ class TargetHistory:
             return work(self._kept)
         except (sqlite3.Error, OSError) as error:
             raise StateError(f"{type(error).__name__}: {error}") from error
-
-
-def _minutes(since: float, until: float) -> Callable[["HistoryFile"], Sequence[Minute]]:
-    return lambda file: file.minutes(since, until)
 
 
 def _state(incident: Incident) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.errors import StateError
-from exporter.history.minute import SECONDS, Minute
+from exporter.history.minute import SECONDS, Span
 from exporter.history.summary import SessionHistory, TopStatement, session_history, top_statements
 from exporter.history.target_history import TargetHistory
 from exporter.web.activity_chart import Chart, activity_chart, clock
@@ -62,53 +62,61 @@ class Activity:
     choice: Choice = Choice()
 
 
+_NOTHING = Span()
+
+
 @dataclass(frozen=True)
 class Past:
-    """Minutes that were read, with as many before them as top statements are compared with."""
+    """The minutes before this one, as the history has them."""
 
-    minutes: Sequence[Minute]
-    """Those that were asked for, oldest first."""
-    before: Sequence[Minute]
-    """The hour before them."""
     first: int
     """Unix time of the first minute that was asked for."""
-    note: str
+    note: str = ""
     """Reason for no minutes."""
+    all: Span = _NOTHING
+    chosen: Span = _NOTHING
+    """The minute that was chosen; all of them where none was."""
+    latest: Span = _NOTHING
+    """The minutes of the top statements."""
+    before: Span = _NOTHING
+    """The hour before those."""
 
-    def top(self, by: str, span: int | None = None) -> Sequence[TopStatement]:
-        """Return the top statements by a measure, of the last `span` minutes or of all."""
-        begin = self.first if span is None else self.first + (_HOUR - span) * SECONDS
-        latest = [minute for minute in self.minutes if minute.at >= begin]
-        hour = [minute for minute in (*self.before, *self.minutes) if begin - _HOUR * SECONDS <= minute.at < begin]
-        return top_statements(latest, hour, MEASURES[by])
 
+async def past(history: TargetHistory | None, count: int, span: int, minute: int | None = None) -> Past:
+    """Read the history.
 
-async def latest(history: TargetHistory | None, count: int = _HOUR) -> Past:
-    """Read the minutes before this one, and the hour before them."""
+    Args:
+        history: that of the target; None where none is kept.
+        count: minutes before this one.
+        span: minutes of the top statements.
+        minute: Unix time of a minute that was chosen.
+
+    """
     now = int(time.time()) // SECONDS * SECONDS
-    first = now - count * SECONDS
+    first, begin = now - count * SECONDS, now - span * SECONDS
     if history is None:
-        return Past((), (), first, "No history is kept.")
+        return Past(first, "No history is kept.")
+    chosen = (minute, minute + SECONDS) if minute is not None and first <= minute < now else (first, now)
     try:
-        known = await history.minutes(first - _HOUR * SECONDS, now, _PATIENCE_SECONDS)
+        found = await history.spans(
+            [(first, now), chosen, (begin, now), (begin - _HOUR * SECONDS, begin)], _PATIENCE_SECONDS
+        )
     except StateError as error:
-        return Past((), (), first, f"The history cannot be read: {error}")
-    minutes = [minute for minute in known if minute.at >= first]
-    note = "" if minutes else "Not known yet: a minute has to pass."
-    return Past(minutes, [minute for minute in known if minute.at < first], first, note)
+        return Past(first, f"The history cannot be read: {error}")
+    return Past(first, "" if found[0].waits else "Not known yet: a minute has to pass.", *found)
 
 
 async def activity(history: TargetHistory | None, choice: Choice) -> Activity:
     """Show the last hour of the history as the client chose."""
-    past = await latest(history)
-    if past.note:
-        return Activity(past.note, choice=choice)
-    chosen = [minute for minute in past.minutes if minute.at == choice.minute] or past.minutes
+    found = await past(history, _HOUR, choice.span, choice.minute)
+    if found.note:
+        return Activity(found.note, choice=choice)
+    minute = choice.minute if choice.minute in found.chosen.waits and len(found.chosen.waits) == 1 else None
     return Activity(
         note="",
-        chart=activity_chart(session_history(past.minutes).minutes, past.first, _HOUR),
-        of=f"{clock(chosen[0].at)} UTC" if len(chosen) == 1 else "the last hour",
-        sessions=session_history(chosen),
-        top=past.top(choice.by, choice.span),
+        chart=activity_chart(session_history(found.all).minutes, found.first, _HOUR),
+        of="the last hour" if minute is None else f"{clock(minute)} UTC",
+        sessions=session_history(found.all if minute is None else found.chosen),
+        top=top_statements(found.latest, found.before, MEASURES[choice.by]),
         choice=choice,
     )

@@ -308,6 +308,8 @@ class TargetSessions:
     """Unix time of the first minute that was asked for."""
     history: SessionHistory
     statements: Sequence[TopStatement]
+    gauges: Mapping[str, Mapping[int, float]]
+    """Latest values of each minute, by metric and Unix time."""
     note: str
     """Reason for no minutes."""
 

@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.alert_rules import alert_rules
 from exporter.diagnosis.situation import Situation
 from exporter.history.historian import Historian
-from exporter.history.summary import session_history
+from exporter.history.summary import session_history, top_statements
 from exporter.scrape.statement_list import StatementList
 from exporter.settings import Settings
 from exporter.web import asked
-from exporter.web.activity import latest
+from exporter.web.activity import MEASURES, Past, past
 from exporter.web.answers import (
     IncidentRecord,
     IncidentSummary,
@@ -96,13 +96,8 @@ class _Api:
     async def sessions(self, target: Target = "", minutes: Minutes = 60) -> Response:
         """Show the active sessions of each PostgreSQL minute by minute, who contributed, and the top statements."""
         names = [name for name, each in self._chosen(target).items() if target or each.kind == "postgresql"]
-        known = await asyncio.gather(*(latest(self._historian.of(name), minutes) for name in names))
-        return await in_thread(
-            lambda: [
-                TargetSessions(name, past.first, session_history(past.minutes), past.top("time"), past.note)
-                for name, past in zip(names, known, strict=True)
-            ]
-        )
+        known = await asyncio.gather(*(past(self._historian.of(name), minutes, minutes) for name in names))
+        return await in_thread(lambda: [_sessions(name, of) for name, of in zip(names, known, strict=True)])
 
     async def incidents(self, target: Target = "") -> Response:
         """List the recent incidents, the newest first."""
@@ -147,6 +142,11 @@ class _Api:
         if "" in self._targets:
             return "there is one, without a name: leave out ?target="
         return f"configured: {', '.join(self._targets) or 'none'}"
+
+
+def _sessions(target: str, of: Past) -> TargetSessions:
+    top = top_statements(of.latest, of.before, MEASURES["time"])
+    return TargetSessions(target, of.first, session_history(of.all), top, of.all.gauges, of.note)
 
 
 def _statements(target: str, found: StatementList) -> TargetStatements:

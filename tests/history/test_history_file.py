@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import StateError
-from exporter.history.file import HistoryFile
-from exporter.history.minute import MOST_ACTIVITIES, Minute, Use, largest, used
+from exporter.history.file import MOST_OF_SPAN, HistoryFile
+from exporter.history.minute import MOST_ACTIVITIES, Minute, Span, Use, largest, used
 from exporter.history.state_folder import StateFolder
 from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import OTHER, Statement
@@ -31,6 +31,12 @@ def incident(name: str, seen: float, text: str = "") -> dict[str, object]:
     return {"id": name, "seen": seen, "summary": text}
 
 
+def known(file: HistoryFile, since: float = 0, until: float = 1e9) -> Span:
+    """What is known of a span."""
+    [found] = file.spans([(since, until)])
+    return found
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where the file is."""
@@ -39,13 +45,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read_by_another_process(path: Path) -> None:
     size = HistoryFile(path).write(minute(pg_connections_used=12.0), [incident("a", 610.0, "one waits")])
-    [found] = HistoryFile(path).minutes(600, 660)
-    assert found == Minute(
-        600,
+    assert known(HistoryFile(path), 600, 660) == Span(
+        {600: {"Lock": 30.0, "CPU": 1.5}},
         minute().sessions,
         {DEALS: Use(10, 2.5, 7)},
-        {"pg_connections_used": 12.0},
-        {DEALS: DEALS_TEXT, OTHER: ""},
+        {DEALS: DEALS_TEXT},
+        {"pg_connections_used": {600: 12.0}},
     )
     assert HistoryFile(path).incidents() == [incident("a", 610.0, "one waits")]
     assert size == path.stat().st_size
@@ -57,14 +62,15 @@ def test_a_span_begins_with_its_first_minute_and_ends_before_its_last(path: Path
     file = HistoryFile(path)
     for at in (1200, 600, 660, 540):
         file.write(minute(at))
-    assert [each.at for each in file.minutes(600, 1200)] == [600, 660]
+    assert [*known(file, 600, 1200).waits] == [600, 660]
 
 
 def test_two_parts_of_a_minute_are_added_up(path: Path) -> None:
     file = HistoryFile(path)
     file.write(minute(seconds=30.0))
     file.write(minute(seconds=5.0))
-    [found] = file.minutes(0, 1000)
+    found = known(file)
+    assert found.waits == {600: {"Lock": 35.0, "CPU": 3.0}}
     assert found.sessions[Activity(DEALS, "checkout", "Lock", "transactionid")] == 35.0
     assert found.statements == {DEALS: Use(20, 5.0, 14)}
 
@@ -75,7 +81,7 @@ def test_a_text_that_becomes_known_is_kept(path: Path) -> None:
     file.write(Minute(600, unknown.sessions, unknown.statements))
     file.write(minute(660))
     file.write(Minute(720, unknown.sessions, unknown.statements))
-    assert {each.texts[DEALS] for each in file.minutes(0, 1000)} == {DEALS_TEXT}
+    assert known(file).texts == {DEALS: DEALS_TEXT}
 
 
 def test_an_incident_is_replaced_by_its_later_state(path: Path) -> None:
@@ -85,14 +91,30 @@ def test_an_incident_is_replaced_by_its_later_state(path: Path) -> None:
     assert file.incidents() == [incident("b", 5.0), incident("a", 20.0, "over")]
 
 
+def test_a_quiet_minute_is_known_too(path: Path) -> None:
+    file = HistoryFile(path)
+    file.write(Minute(600))
+    assert known(file) == Span({600: {}})
+
+
+def test_spans_are_read_together_and_bounded(path: Path) -> None:
+    file = HistoryFile(path)
+    for at in (600, 660):
+        file.write(Minute(at, {Activity(DEALS, f"app {n}", "CPU", ""): float(n) for n in range(1500)}))
+    [both, one] = file.spans([(600, 720), (660, 720)])
+    assert len(both.sessions) == MOST_OF_SPAN
+    assert both.sessions[Activity(DEALS, "app 1499", "CPU", "")] == 2998.0
+    assert min(both.sessions.values()) == 1000.0  # the largest are kept
+    assert one.waits == {660: {"CPU": sum(range(1500))}}
+
+
 def test_the_old_is_dropped_with_all_that_belongs_to_it(path: Path) -> None:
     file = HistoryFile(path)
     file.write(minute(600, pg_connections_used=1.0), [incident("old", 610.0)])
     new = Minute(1200, {Activity(("shop", "batch", "7"), "cron", "IO", "DataFileRead"): 3.0})
     file.write(new, [incident("new", 1210.0)])
     file.drop(oldest=1200)
-    [left] = file.minutes(0, 10_000)
-    assert left.at == 1200
+    assert known(file) == Span({1200: {"IO": 3.0}}, new.sessions)
     assert [each["id"] for each in file.incidents()] == ["new"]
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT queryid FROM statement").fetchall() == [("7",)]
@@ -111,11 +133,11 @@ def test_a_file_that_fills_up_loses_its_oldest_part_and_goes_on(path: Path) -> N
             refused += 1
             file.drop(oldest=0)
     assert path.stat().st_size <= most
-    known = [each.at for each in file.minutes(0, at + 60)]
-    assert known[-1] == at
-    assert known[0] > 0
+    left = [*known(file).waits]
+    assert left[-1] == at
+    assert left[0] > 0
     assert refused < 60
-    assert len(known) > 60
+    assert len(left) > 60
 
 
 def test_a_file_that_was_truncated_anywhere_is_begun_again_or_read(tmp_path: Path) -> None:
@@ -132,12 +154,12 @@ def test_a_file_that_was_truncated_anywhere_is_begun_again_or_read(tmp_path: Pat
         with path.open("r+b") as cut:
             cut.truncate(chance.randrange(size))
         after = HistoryFile(path)
-        known = len(after.incidents())
+        before = len(after.incidents())
         after.write(minute(6000), [incident("new", 6000.0)])
-        assert [each.at for each in after.minutes(6000, 6060)] == [6000]
+        assert [*known(after, 6000, 6060).waits] == [6000]
         assert after.incidents()[-1]["id"] == "new"
-        assert len(after.incidents()) == known + 1
-        assert known in (0, 60)
+        assert len(after.incidents()) == before + 1
+        assert before in (0, 60)
         begun_again += after.was_damaged
         assert path.with_name(f"{number}.sqlite.damaged").exists() == after.was_damaged
     assert begun_again > 80
@@ -148,7 +170,7 @@ def test_whatever_else_is_there_costs_the_history_only(path: Path, content: byte
     path.write_bytes(content)
     file = HistoryFile(path)
     file.write(minute())
-    assert len(file.minutes(0, 1000)) == 1
+    assert [*known(file).waits] == [600]
     assert file.was_damaged == bool(content)
 
 
@@ -158,7 +180,7 @@ def test_a_file_of_another_version_is_kept_aside(path: Path) -> None:
         database.execute("PRAGMA user_version = 99")
     database.close()
     file = HistoryFile(path)
-    assert file.minutes(0, 1000) == []
+    assert known(file) == Span()
     assert file.was_damaged
 
 
@@ -167,7 +189,7 @@ def test_a_file_damaged_while_it_is_in_use_is_begun_again(path: Path) -> None:
     file.write(minute())
     path.write_bytes(b"\xff" * 20_000)
     file.write(minute())
-    assert len(file.minutes(0, 1000)) == 1
+    assert [*known(file).waits] == [600]
 
 
 def test_a_place_where_no_file_can_be_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What the page says of the past, on minutes made by hand."""
 
-from exporter.history.minute import Minute, Use
+from exporter.history.minute import Span, Use
 from exporter.history.summary import Contribution, session_history, top_statements
 from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import OTHER, Statement
@@ -12,19 +12,14 @@ TEXTS = {DEALS: "SELECT * FROM deals"}
 
 
 def test_sessions_are_told_by_minute_statement_and_application() -> None:
-    minutes = [
-        Minute(
-            60,
-            {
-                Activity(DEALS, "checkout", "Lock", "transactionid"): 90.0,
-                Activity(DEALS, "checkout", "CPU", ""): 30.0,
-                Activity(USERS, "", "IO", "DataFileRead"): 60.0,
-            },
-            texts=TEXTS,
-        ),
-        Minute(120, {Activity(OTHER, "cron", "CPU", ""): 60.0}),
-    ]
-    found = session_history(minutes)
+    sessions = {
+        Activity(DEALS, "checkout", "Lock", "transactionid"): 90.0,
+        Activity(DEALS, "checkout", "CPU", ""): 30.0,
+        Activity(USERS, "", "IO", "DataFileRead"): 60.0,
+        Activity(OTHER, "cron", "CPU", ""): 60.0,
+    }
+    waits = {60: {"CPU": 30.0, "Lock": 90.0, "IO": 60.0}, 120: {"CPU": 60.0}}
+    found = session_history(Span(waits, sessions, texts=TEXTS))
     assert [(each.at, each.sessions) for each in found.minutes] == [(60, 3.0), (120, 1.0)]
     assert found.minutes[0].by_wait_event_type == {"Lock": 1.5, "IO": 1.0, "CPU": 0.5}
     assert found.statements == (
@@ -40,14 +35,14 @@ def test_sessions_are_told_by_minute_statement_and_application() -> None:
 
 
 def test_nothing_known_is_nothing_shown() -> None:
-    found = session_history([])
+    found = session_history(Span())
     assert (found.minutes, found.statements, found.applications) == ((), (), ())
     assert activity_chart(found.minutes, 0) is None
 
 
 def test_top_statements_are_compared_with_the_time_before() -> None:
-    latest = [Minute(3600 + 60 * n, {}, {DEALS: Use(10, 6.0, 0), USERS: Use(100, 3.0, 50)}) for n in range(5)]
-    before = [Minute(60 * n, {}, {DEALS: Use(10, 2.0, 0)}) for n in range(60)]
+    latest = Span({at: {} for at in range(5)}, {}, {DEALS: Use(50, 30.0, 0), USERS: Use(500, 15.0, 250)})
+    before = Span({at: {} for at in range(60)}, {}, {DEALS: Use(600, 120.0, 0)})
     by_time = top_statements(latest, before, lambda statement: statement.seconds)
     assert [(each.queryid, each.seconds, each.change) for each in by_time] == [("42", 30.0, 3.0), ("43", 15.0, None)]
     by_calls = top_statements(latest, before, lambda statement: statement.calls)
@@ -57,12 +52,8 @@ def test_top_statements_are_compared_with_the_time_before() -> None:
 
 
 def test_the_bars_stand_on_each_other_and_reach_the_top() -> None:
-    sessions = {
-        Activity(DEALS, "a", "Lock", "tuple"): 120.0,
-        Activity(DEALS, "a", "CPU", ""): 60.0,
-        Activity(DEALS, "a", "Timeout", "PgSleep"): 60.0,
-    }
-    minutes = session_history([Minute(0, {Activity(DEALS, "a", "CPU", ""): 120.0}), Minute(60, sessions)]).minutes
+    waits = {0: {"CPU": 120.0}, 60: {"Lock": 120.0, "CPU": 60.0, "Timeout": 60.0}}
+    minutes = session_history(Span(waits)).minutes
     chart = activity_chart(minutes, first=0, count=2)
     assert chart is not None
     assert (chart.most, chart.begins, chart.ends) == (4.0, "00:00", "00:02")

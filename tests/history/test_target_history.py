@@ -18,7 +18,7 @@ from virtual_time import in_virtual_time
 from exporter.connections.off_loop import OffLoop
 from exporter.demo.cluster import Cluster
 from exporter.history.file import HistoryFile
-from exporter.history.minute import Minute
+from exporter.history.minute import Span
 from exporter.history.target_history import TargetHistory
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
@@ -59,13 +59,13 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
     async with watched(server18) as seen, client(server18, "nightly") as session:
         kept = history(seen, tmp_path / "main.sqlite", clock, OffLoop())
 
-        async def next_minute() -> Minute:
+        async def next_minute() -> Span:
             assert (await seen.scrape(60)).up
             seen.texts.read_newcomers()
             await until(lambda: all(seen.texts.listed().values()))
             clock.advance(60)
             await kept.note()
-            [*_, latest] = await kept.minutes(0, clock())
+            [latest] = await kept.spans([(clock() - 60, clock())])
             return latest
 
         for _ in range(3):
@@ -75,18 +75,20 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
             await session.execute("SELECT pg_sleep(0.7) AS counted_by_the_minute")
         found = await next_minute()
 
-        assert found.at == 6060
+        assert [*found.waits] == [6060]
         asleep = {a: seconds for a, seconds in found.sessions.items() if a.application == "nightly"}
         assert {(a.wait_event_type, a.wait_event) for a in asleep} >= {("Timeout", "PgSleep")}
         assert 1 < sum(asleep.values()) < 10
         [(statement, use)] = [
-            (each, use) for each, use in found.statements.items() if "counted_by_the_minute" in found.texts[each]
+            (each, use)
+            for each, use in found.statements.items()
+            if "counted_by_the_minute" in found.texts.get(each, "")
         ]
         assert use.calls == 5
         assert 3.5 <= use.seconds < 5
         assert statement[:2] == ("postgres", "postgres")
         assert "0.7" not in found.texts[statement]
-        assert found.gauges["pg_connections_used"] >= 2
+        assert found.gauges["pg_connections_used"][6060] >= 2
 
 
 def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path) -> None:
