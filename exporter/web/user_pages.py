@@ -112,7 +112,7 @@ class _UserRoutes:
         name = request.path_params["name"]
         if name not in runbooks():
             return PlainTextResponse(f"no alert is named {name!r}\n", 404)
-        return self._html("runbook.html", root="../", name=name, text=Markup(runbook(name)))  # noqa: S704  # ours
+        return self._html("runbook.html", root="../", name=name, text=Markup(runbook(name, request.query_params)))  # noqa: S704  # ours
 
     async def collectors(self, request: Request) -> Response:
         """Show how each collector did, when it runs next and why, as collected so far; what is down comes first."""

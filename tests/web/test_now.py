@@ -14,7 +14,7 @@ from serving import Exporter
 
 from exporter.alert_rules import alert_rules
 from exporter.demo.cluster import SUPERUSER, Cluster
-from exporter.web.runbooks import runbook, runbooks
+from exporter.web.runbooks import filled, runbook, runbooks
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -33,6 +33,7 @@ def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -
     assert "blocks 1 session" in text
     assert f'data-copy="SELECT pg_terminate_backend({pid});"' in text
     assert "a literal" not in text
+    assert re.search(rf'href="runbooks/\w+\?[^"]*\bpid={pid}\b', text)
     assert re.findall(r"<b>\s*pid (\d+)\s*</b>", text)[0] == str(pid)  # the root of the tree
     assert f"127.0.0.1:{server18.port}" in text
     assert "PostgreSQL 18" in text
@@ -103,8 +104,20 @@ def test_opening_it_is_no_scrape(server18: Cluster) -> None:
 
 def test_every_alert_has_its_runbook_as_a_page() -> None:
     assert runbooks() == alert_rules().keys()
-    assert "<h1>PostgreSQLLockQueue</h1>" in runbook("PostgreSQLLockQueue")
-    assert "<script" not in "".join(map(runbook, runbooks()))
+    assert "<h1>PostgreSQLLockQueue</h1>" in runbook("PostgreSQLLockQueue", {})
+    assert "<script" not in "".join(runbook(name, {}) for name in runbooks())
+
+
+def test_a_runbook_has_the_values_of_the_case_filled_in() -> None:
+    case = {"pid": "9148", "relname": 'odd"name', "schemaname": "it's", "gid": "a\\b", "queryid": "-42"}
+    sql = "SELECT :pid, :queryid, :'schemaname', :\"relname\", :'gid', x::regclass, :'datname', now()::text -- 12:30:45"
+    assert filled(sql, case) == (
+        """SELECT 9148, -42, 'it''s', "odd""name", E'a\\\\b', x::regclass, :'datname', now()::text -- 12:30:45"""
+    )
+    assert filled("WHERE pid = :pid", {"pid": "1; DROP TABLE users"}) == "WHERE pid = :pid"
+    page = runbook("PostgreSQLLockWait", {"pid": "9148", "usename": "<b>"})
+    assert "WHERE pid = 9148" in page
+    assert "<b>" not in page
 
 
 @pytest.mark.parametrize("name", ["Nothing", "..%2F..%2Frules%2Flocks", "PostgreSQLDown.md"])
