@@ -78,8 +78,9 @@ def connections(now: Readings, _: float) -> Iterator[Finding]:
             alert = "ConnectionsAtLimit" if ratio >= limit("ConnectionsAtLimit", "ratio") else "ConnectionsNearlyUsed"
             holder = _holder(now)
             most = f"; {holder[1]} has {holder[0]:,.0f} of them" if holder else ""
-            labels, ends = (holder[2], [_idle_end(holder[2])]) if holder else ({}, [])
-            yield found(alert, f"{used:,.0f} of {count(used + left, 'connection')} are in use{most}", labels, ends)
+            labels, ends = (holder[2], _ends(now, holder[2])) if holder else ({}, [])
+            sentence = f"{used:,.0f} of {count(used + left, 'connection')} are in use{most}"
+            yield found(alert, sentence, labels, ends, None, _most_run(now) if holder else "")
     for had in now.series("pg_roles_connection_limit"):
         has = now.value("pg_roles_connections", had.labels) or 0.0
         if had.value > 0 and has > limit("RoleConnectionsNearlyUsed", "ratio") * had.value:
@@ -100,12 +101,40 @@ def _holder(now: Readings) -> tuple[float, str, Labels] | None:
     return most, name, {"usename": user, "application_name": application}
 
 
-def _idle_end(labels: Labels) -> Remedy:
-    conditions = [f"{column} = {literal(value)}" for column, value in {"state": "idle", **labels}.items()]
-    return Remedy(
-        "ends its sessions that are idle outside of a transaction",
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {' AND '.join(conditions)};",  # noqa: S608
-    )
+def _ends(now: Readings, labels: Labels) -> list[Remedy]:
+    """Return what frees connections of an application: it depends on what its sessions do."""
+    of_state = {state: _sessions(now, {**labels, "state": state}) for state in ("idle", "active")}
+    found = []
+    if of_state["idle"]:
+        found.append(
+            Remedy(
+                f"ends its {count(of_state['idle'], 'session')} that are idle outside of a transaction",
+                _of_sessions("pg_terminate_backend", {"state": "idle", **labels}),
+            )
+        )
+    if of_state["active"] > of_state["idle"]:
+        found.append(
+            Remedy(
+                f"cancels what its {count(of_state['active'], 'active session')} run; it gets errors",
+                _of_sessions("pg_cancel_backend", {"state": "active", **labels}),
+            )
+        )
+    return found
+
+
+def _sessions(now: Readings, labels: Labels) -> float:
+    return sum(each.value for each in now.series("pg_sessions", **labels))
+
+
+def _of_sessions(function: str, labels: Labels) -> str:
+    conditions = " AND ".join(f"{column} = {literal(value)}" for column, value in labels.items())
+    return f"SELECT {function}(pid) FROM pg_stat_activity WHERE {conditions};"  # noqa: S608  # an operator runs it
+
+
+def _most_run(now: Readings) -> str:
+    """Return the text of the statement that most sessions are at."""
+    running = now.series("pg_statement_running_sessions")
+    return _text(now, running[0].labels) if running else ""
 
 
 def logins(now: Readings, _: float) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """What is known of one server now: who it is, how near it is to its limits, and what is wrong. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.alert_rules import SEVERITIES, alert_rules
@@ -15,6 +15,10 @@ from exporter.documented import documented
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
 from exporter.watch.incidents import Incident, Session
+from exporter.watch.wait_sampler import COLLECTOR as SAMPLER
+
+_OLD_SECONDS = 60.0
+"""Age of the readings, in seconds, from which no statement against a session is proposed."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
 
     """
     readings = Readings.of_report(report)
-    ages = [job.age for job in report.jobs if job.age is not None]
+    ages = [job.age for job in report.jobs if job.age is not None and job.collector != SAMPLER]
+    age = min(ages, default=None)
     started = readings.value("pg_postmaster_start_time_seconds") if report.up else None
     versions = readings.series("pg_server_info")
     tree = lock_tree(seen.waiting) if report.up else ()
@@ -96,9 +101,9 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         version=versions[0].labels.get("short_version", "") if versions else "",
         role={None: "", True: "standby", False: "primary"}[report.in_recovery] if report.up else "",
         up_seconds=now - started if started else None,
-        age=min(ages, default=None),
+        age=age,
         vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
-        findings=tuple(sorted(_findings(report, readings, seen, tree, now), key=rank)),
+        findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
     )
 
@@ -119,6 +124,13 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         if _is_told(readings, root)
     }
     yield from (finding for finding in roots(tree) if finding.labels["pid"] not in known)
+
+
+def _timely(findings: Iterator[Finding], age: float | None) -> Iterator[Finding]:
+    """Propose nothing against a session that was seen long ago: its pid may be another's."""
+    is_old = age is not None and age > _OLD_SECONDS
+    for each in findings:
+        yield replace(each, remedies=()) if is_old and each.labels.get("pid") else each
 
 
 def _is_told(readings: Readings, root: Series) -> bool:

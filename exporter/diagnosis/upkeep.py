@@ -10,6 +10,9 @@ from exporter.sql import literal, quoted
 
 DAY = 86_400.0
 
+_HELD_SECONDS = 60.0
+"""Seconds from which on a transaction is named beside dead rows: others come and go between two runs of autovacuum."""
+
 
 def wraparound(now: Readings, _: float) -> Iterator[Finding]:
     """Find databases that freeze too late, and who keeps VACUUM from it; a standby freezes nothing."""
@@ -143,5 +146,17 @@ def vacuum(now: Readings, _: float) -> Iterator[Finding]:
             )
             name = ".".join(quoted(had[label]) for label in ("schemaname", "relname"))
             effect = f"removes them beside reads and writes, once nobody needs them; in database {had['datname']}"
-            remedy = Remedy(effect, f"VACUUM {name};")
-            yield found("TableAutovacuumOff" if is_off else "DeadTuples", sentence, had, [remedy])
+            held, ends = _held_up(now)
+            alert = "TableAutovacuumOff" if is_off else "DeadTuples"
+            yield found(alert, sentence + held, had, [*ends, Remedy(effect, f"VACUUM {name};")])
+
+
+def _held_up(now: Readings) -> tuple[str, list[Remedy]]:
+    """Say who keeps VACUUM from removing what died lately, and how that ends; nothing where nobody does."""
+    for holder in now.series("pg_xmin_horizon_seconds")[:1]:
+        if holder.value > _HELD_SECONDS:
+            had = holder.labels
+            name = who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
+            ends = remedies_for(had) if had.get("pid") and not is_maintenance(had) else []
+            return f"; {name} has kept VACUUM from removing what died in the last {duration(holder.value)}", ends
+    return "", []

@@ -54,7 +54,7 @@ _MINUTES = "SELECT at FROM minute WHERE at >= :since AND at < :until ORDER BY at
 _GAUGES = "SELECT minute, name, value FROM gauge WHERE minute >= :since AND minute < :until ORDER BY minute"
 
 _WAITS = """
-SELECT a.minute, k.wait_event_type, sum(a.seconds)
+SELECT a.minute, k.wait_event_type, total(a.seconds)
   FROM activity AS a
   JOIN kind AS k ON k.id = a.kind
  WHERE a.minute >= :since
@@ -64,7 +64,7 @@ SELECT a.minute, k.wait_event_type, sum(a.seconds)
 
 _ACTIVITIES = """
 SELECT s.datname, s.usename, s.queryid, s.query, k.application, k.wait_event_type, k.wait_event, a.seconds
-  FROM (SELECT statement, kind, sum(seconds) AS seconds
+  FROM (SELECT statement, kind, total(seconds) AS seconds
           FROM activity
          WHERE minute >= :since
            AND minute < :until
@@ -77,7 +77,7 @@ SELECT s.datname, s.usename, s.queryid, s.query, k.application, k.wait_event_typ
 
 _WORK = """
 SELECT s.datname, s.usename, s.queryid, s.query, w.calls, w.seconds, w.blocks
-  FROM (SELECT statement, sum(calls) AS calls, sum(seconds) AS seconds, sum(blocks) AS blocks
+  FROM (SELECT statement, total(calls) AS calls, total(seconds) AS seconds, total(blocks) AS blocks
           FROM work
          WHERE minute >= :since
            AND minute < :until
@@ -129,7 +129,7 @@ class HistoryFile:
                 [first, last] = database.execute(
                     "SELECT min(at), max(at) FROM (SELECT at FROM minute UNION ALL SELECT seen FROM incident)"
                 ).fetchone()
-                oldest = max(oldest, first + 0.1 * (last - first))
+                oldest = max(oldest, first + 0.1 * (last - first)) if first is not None else oldest
             database.execute("DELETE FROM minute WHERE at < ?", (oldest,))
             for table in ("activity", "work", "gauge"):
                 database.execute(f"DELETE FROM {table} WHERE minute < ?", (oldest,))  # noqa: S608  # a name of ours
@@ -144,7 +144,8 @@ class HistoryFile:
         """Return the incidents, oldest first."""
         with self._open() as database:
             rows = database.execute("SELECT whole FROM incident ORDER BY seen").fetchall()
-        return [json.loads(text) for (text,) in rows]
+        found = [_read(text) for (text,) in rows]
+        return [each for each in found if isinstance(each, dict)]
 
     def spans(self, spans: Sequence[tuple[float, float]]) -> list[Span]:
         """Return what is known of each span, from its first until before its second Unix time."""
@@ -170,15 +171,15 @@ class HistoryFile:
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.exists():
+            self._is_checked = False
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(self.path, timeout=_PATIENCE_SECONDS)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA max_page_count = {self._most_bytes // _PAGE_BYTES}")
-            if not self._is_checked:
-                _check(connection)
-                self._is_checked = True
+            _prepare(connection, is_checked=self._is_checked)
+            self._is_checked = True
         except BaseException:
             connection.close()
             raise
@@ -202,16 +203,26 @@ def _used_bytes(database: sqlite3.Connection) -> int:
     return int((pages - free) * _PAGE_BYTES)
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, *, is_checked: bool) -> None:
     """Make the tables of a new file; sqlite3.DatabaseError where an old one is damaged or of another version."""
     [version] = connection.execute("PRAGMA user_version").fetchone()
     [tables] = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
     if not tables and not version:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        return
-    [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok" or version != _VERSION or tables < _TABLES:
-        raise sqlite3.DatabaseError(f"schema {version}, {tables} tables: {found}")
+    elif version != _VERSION or tables < _TABLES:
+        raise sqlite3.DatabaseError(f"schema {version}, {tables} tables")
+    elif not is_checked:
+        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+
+def _read(text: str) -> object:
+    """Read an incident; None for what is none."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def _add(database: sqlite3.Connection, minute: Minute) -> None:

@@ -67,7 +67,9 @@ class TopStatement:
     blocks: float
     """Blocks read into shared buffers."""
     change: float | None
-    """Ratio of its execution time in a minute to that of the hour before; None where it did not run then."""
+    """Ratio of its execution time in a minute to that of the hour before; None where that is not known."""
+    is_new: bool
+    """True where the hour before is known, and it did not run then."""
 
 
 def session_history(span: Span) -> SessionHistory:
@@ -96,7 +98,9 @@ def top_statements(span: Span, before: Span, measure: Callable[[TopStatement], f
     for each, use in span.statements.items():
         if each[0]:  # what is added up of many, ours included, has no database
             change = _ratio(use, len(span.waits), before.statements.get(each), len(before.waits))
-            found.append(TopStatement(*each, span.texts.get(each, ""), use.calls, use.seconds, use.blocks, change))
+            is_new = bool(before.waits) and each not in before.statements
+            text = span.texts.get(each, "")
+            found.append(TopStatement(*each, text, use.calls, use.seconds, use.blocks, change, is_new))
     return tuple(sorted((each for each in found if measure(each)), key=measure, reverse=True)[:_MOST_TOP])
 
 

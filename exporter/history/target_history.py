@@ -59,6 +59,8 @@ class TargetHistory:
         self._kept: HistoryFile | None = None
         self._minute = int(clock()) // SECONDS
         """Number of the minute under way."""
+        self._latest = -1
+        """Number of the latest minute that was finished."""
         self._uses: Mapping[str, Use] | None = None
         """Counters of the statements at the beginning of the minute, by the text of their labels."""
         self._read: tuple[object, Sequence[Span]] | None = None
@@ -67,28 +69,33 @@ class TargetHistory:
         """What each incident was when it was written."""
 
     async def restore(self, timeout: float = _PATIENCE_SECONDS) -> None:
-        """Hand the incidents of an earlier process to the watch."""
+        """Hand the incidents of an earlier process to the watch; what it cannot read is left out."""
         stored = await self._call("restore", lambda file: file.incidents(), timeout)
-        if stored and self._target.watch:
-            since = self._clock() - self._keep
-            kept = [each for each in stored if each["seen"] >= since]
-            self._target.watch.restore(kept, self._clock())
-            self._written = {each.id: _state(each) for each in self._target.incidents if each.ended}
+        if not stored or not self._target.watch:
+            return
+        since = self._clock() - self._keep
+        for each in stored:
+            try:
+                if each["seen"] >= since:
+                    self._target.watch.restore(each, self._clock())
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self.log.warning("incident of the history cannot be read", extra={"reason": repr(error)})
+        self._written = {each.id: _state(each) for each in self._target.incidents if each.ended}
 
     async def note(self) -> None:
         """Write what changed: incidents at once, the rest when a minute is over."""
-        minute = self._finished()
+        minute = await self._finished()
         changed = [each for each in self._target.incidents if (minute and not each.ended) or self._is_new(each)]
         if not minute and not changed:
             return
         states = {each.id: _state(each) for each in changed}
         size = await self._call("write", lambda file: file.write(minute, [_stored(each) for each in changed]))
         if size is None:
-            await self._call("drop", lambda file: file.drop(self._clock() - self._keep))
+            await self._call("drop", lambda file: file.drop(self._clock() - self._keep))  # it may be full
             return
+        self._succeed(size)
         self._written |= states
         self._read = None
-        self.status = HistoryStatus(bytes=size)
         if minute and self._minute % _DROP_MINUTES == 0:
             await self._call("drop", lambda file: file.drop(self._clock() - self._keep))
 
@@ -106,19 +113,21 @@ class TargetHistory:
             self._read = spans, found
         return self._read[1]
 
-    def _finished(self) -> Minute | None:
-        """Return the minute that is over; None while it is under way."""
+    async def _finished(self) -> Minute | None:
+        """Return the minute that is over; None while it is under way, and where the clock was set back."""
         number = int(self._clock()) // SECONDS
         if number == self._minute:
             return None
-        at, self._minute = self._minute * SECONDS, number
-        report = self._target.known()
+        at, self._minute = self._minute, number
+        report = await self._target.known()
         uses, before = uses_of(report), self._uses
         self._uses = uses
-        work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
         sessions = largest(self._target.watch.take_recent()) if self._target.watch else {}
-        texts = self._target.texts.listed()
-        return Minute(at, sessions, work, gauges_of(report) if report.up else {}, texts)
+        if at <= self._latest < at + _DROP_MINUTES:  # written already, before the clock was set back
+            return None
+        self._latest = at
+        work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
+        return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, self._target.texts.listed())
 
     def _is_new(self, incident: Incident) -> bool:
         return self._written.get(incident.id) != _state(incident)
@@ -132,14 +141,15 @@ class TargetHistory:
         except (StateError, TimeoutError) as error:
             self._fail(str(error))
             return None
+        if self._kept and self._kept.was_damaged:
+            self.log.warning("history was damaged and begins again", extra={"moved": f"{self._kept.path}.damaged"})
+            self._kept.was_damaged = False
+        return done
+
+    def _succeed(self, size: int) -> None:
         if self.status.message:
             self.log.info("history is kept again")
-        elif self._kept and self._kept.was_damaged:
-            self.log.warning("history was damaged and begins again", extra={"moved": f"{self._kept.path}.damaged"})
-        if self._kept:
-            self._kept.was_damaged = False
-        self.status = HistoryStatus(bytes=self.status.bytes)
-        return done
+        self.status = HistoryStatus(bytes=size)
 
     def _fail(self, message: str) -> None:
         if not self.status.message:
@@ -157,7 +167,8 @@ class TargetHistory:
                 self._kept = HistoryFile(self._path())
             return work(self._kept)
         except (sqlite3.Error, OSError) as error:
-            raise StateError(f"{type(error).__name__}: {error}") from error
+            place = self._kept.path if self._kept else "state_dir"
+            raise StateError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 def _state(incident: Incident) -> tuple[object, ...]:

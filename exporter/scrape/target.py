@@ -153,14 +153,14 @@ class Target:
         await self._until_done(min(started + timeout, self._deadline))
         return self._report(self._clock() - started)
 
-    def known(self, timeout: float | None = None) -> Report:
-        """Report what is known at this moment; with a timeout, collect what is old in the background as well.
+    async def known(self, timeout: float | None = None, patience: float = 0.125) -> Report:
+        """Report what is known; with a timeout, collect what is old too and wait for it, up to `patience` seconds.
 
-        It waits for nothing, since it is asked while a server hangs. Counts as no scrape.
+        It is asked while a server hangs, so it waits no longer. Counts as no scrape.
         """
-        report = self._report(0.0, settled=True)
         self._renew(timeout)
-        return report
+        await self._until_done(self._clock() + (patience if timeout else 0.0))
+        return self._report(0.0, settled=True)
 
     def _renew(self, timeout: float | None) -> None:
         """Start a run where what is known is older than a scrape interval."""

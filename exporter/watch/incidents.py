@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -152,7 +152,7 @@ class Incident:
     @property
     def seconds(self) -> float:
         """Its duration so far, in seconds."""
-        return (self.seen_at if self.well_at is None else self.well_at) - self.began_at
+        return max((self.seen_at if self.well_at is None else self.well_at) - self.began_at, 0.0)
 
     def moment(self, now: float) -> str:
         """Return a moment as UTC, reckoned from the beginning: the system's clock may have been set meanwhile."""
@@ -196,7 +196,8 @@ class Incident:
         incident = cls(whole["id"], whole["target"], whole["kind"], whole["started"], now - ago, seen_at, seen_at)
         incident.ended, incident.summary = whole["ended"], whole["summary"]
         incident.well_at = incident.began_at + whole["seconds"] if incident.ended else seen_at
-        incident.snapshots = [Snapshot(**each) for each in whole["snapshots"]]
+        known = Snapshot.__dataclass_fields__
+        incident.snapshots = [Snapshot(**{n: v for n, v in each.items() if n in known}) for each in whole["snapshots"]]
         incident.bytes = len(json.dumps(whole["snapshots"]))
         return incident
 
@@ -218,26 +219,26 @@ class Recorder:
         self._restored_until = float("-inf")
         """Clock time until which an incident of an earlier process goes on although nothing is wrong."""
 
-    def restore(self, stored: Iterable[Mapping[str, Any]], patience: float, clock_time: float) -> None:
-        """Put what an earlier process recorded before what this one did; what was going on until lately may go on.
+    def restore(self, stored: Mapping[str, Any], patience: float, clock_time: float) -> None:
+        """Remember an incident of an earlier process; one that was going on until lately may go on.
 
         Args:
-            stored: the incidents, oldest first; see `Incident.of_stored`.
+            stored: the incident, see `Incident.of_stored`; they come oldest first, before this process saw anything.
             patience: seconds in which a trouble that still goes on is found again.
             clock_time: Unix time of this moment.
 
         """
         now = self._clock()
-        incidents = [Incident.of_stored(each, now, clock_time) for each in stored]
-        for incident in incidents:
-            if incident.ended is None:
-                if incident.kind in self._open or now - incident.seen_at > _LONGEST_PAUSE_SECONDS:
-                    incident.ended = incident.moment(incident.seen_at)
-                else:
-                    self._open[incident.kind] = incident
-                    self._restored_until = now + patience
-        self._ids.update(incident.id for incident in incidents)
-        self._incidents.extendleft(reversed(incidents))
+        incident = Incident.of_stored(stored, now, clock_time)
+        if incident.ended is None:
+            is_recent = abs(now - incident.seen_at) <= _LONGEST_PAUSE_SECONDS  # nor of a clock that was far ahead
+            if is_recent and incident.kind not in self._open:
+                self._open[incident.kind] = incident
+                self._restored_until = now + patience
+            else:
+                incident.ended = incident.moment(incident.seen_at)
+        self._ids[incident.id] += 1
+        self._incidents.append(incident)
         self._forget()
 
     @property

@@ -4,7 +4,7 @@ import asyncio
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -267,9 +267,9 @@ class Watch:
         at, sessions = self._seen
         return sessions if self._clock() - at <= _FRESH_SECONDS else ()
 
-    def restore(self, incidents: Iterable[Mapping[str, Any]], clock_time: float) -> None:
-        """Take up the incidents of an earlier process; this one has to see a lock wait as long before it is wrong."""
-        self.recorder.restore(incidents, self._options.lock_wait + _PATIENT_SECONDS, clock_time)
+    def restore(self, incident: Mapping[str, Any], clock_time: float) -> None:
+        """Take up an incident of an earlier process; this one has to see a lock wait as long before it is wrong."""
+        self.recorder.restore(incident, self._options.lock_wait + _PATIENT_SECONDS, clock_time)
 
     def take_recent(self) -> Mapping[Activity, float]:
         """Hand out the seconds of active sessions since they were taken last."""

@@ -88,8 +88,7 @@ class _Api:
     async def statements(self, request: Request, target: Target = "") -> Response:
         """List the top statements of each PostgreSQL as last collected, those first that took most time."""
         chosen = {name: each for name, each in self._chosen(target).items() if target or each.kind == "postgresql"}
-        for each in chosen.values():
-            each.known(seconds_of(request, self._settings))  # collects in the background what is too old
+        await asked.known(chosen, seconds_of(request, self._settings))
         lists = {name: each.texts.known() for name, each in chosen.items()}
         return await in_thread(lambda: [_statements(name, found) for name, found in lists.items()])
 
@@ -114,7 +113,7 @@ class _Api:
     async def collectors(self, request: Request, target: Target = "") -> Response:
         """Show how each collector did, when it runs next and why; servers that are down come first."""
         seconds, chosen = seconds_of(request, self._settings), self._chosen(target)
-        reports = {name: each.known(seconds) for name, each in chosen.items()}
+        reports = await asked.known(chosen, seconds)
         return await in_thread(lambda: asked.collectors(chosen, reports, self._settings.max_samples))
 
     async def runbooks(self) -> Response:

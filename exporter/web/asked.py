@@ -23,13 +23,20 @@ async def situations(targets: Targets, seconds: float) -> list[Situation]:
 
     """
     now = time.time()
-    known = [(name, target.address, target.known(seconds), _seen(target)) for name, target in targets.items()]
+    reports = await known(targets, seconds)
+    seen = [(name, target.address, reports[name], _seen(target)) for name, target in targets.items()]
 
     def said() -> list[Situation]:
-        found = (situation(name, address, report, seen, now) for name, address, report, seen in known)
+        found = (situation(name, address, report, past, now) for name, address, report, past in seen)
         return sorted(found, key=lambda each: (each.worst, each.target))
 
     return await asyncio.to_thread(said)
+
+
+async def known(targets: Targets, seconds: float) -> dict[str, Report]:
+    """Report what is known of servers; what is old is collected in the background, and waited for a moment."""
+    found = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
+    return dict(zip(targets, found, strict=True))
 
 
 def _seen(target: Target) -> Seen:

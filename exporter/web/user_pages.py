@@ -1,6 +1,7 @@
 """The application of FastAPI: every route, and the pages for users; imported when the first of them is asked for."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,17 @@ def create_user_app(
     return app
 
 
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Marks of direction, by which a name could change how the rest of its line reads."""
+
+
+def _visible(value: Any) -> Any:
+    """Write out marks of direction: names and texts are data."""
+    if isinstance(value, str) and not isinstance(value, Markup) and _DIRECTIONS.search(value):
+        return _DIRECTIONS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return value
+
+
 class _UserRoutes:
     """One method a route."""
 
@@ -66,7 +78,8 @@ class _UserRoutes:
         self._targets = targets
         self._settings = settings
         self._historian = historian
-        self._templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+        loader = jinja2.FileSystemLoader(_TEMPLATES)
+        self._templates = jinja2.Environment(loader=loader, autoescape=True, finalize=_visible)
         self._templates.globals |= {"duration": duration}
 
     @property

@@ -123,14 +123,14 @@ async def load(cluster: Cluster, seconds: float, sessions: int = 500) -> None:
         looks = []
         while time.monotonic() < began + seconds:
             await asyncio.sleep(1)
-            looks.append(_status(watched).duration or 0.0)
+            looks.append((await _status(watched)).duration or 0.0)
         cpu, passed = time.process_time() - cpu, time.monotonic() - began
         after = await scraped(watched)
     series = len(after.series(SECONDS))
     sampled = after.value("pg_session_sampling_seconds_total") - before.value("pg_session_sampling_seconds_total")
     print(f"{sessions} active sessions, a statement each; {series} series by statement")
     print(f"server time of a look: median {1000 * statistics.median(looks):.2f} ms (budget: 2 ms a second)")
-    print(f"interval imposed by the budget: {_status(watched).interval:.2f} s")
+    print(f"interval imposed by the budget: {(await _status(watched)).interval:.2f} s")
     print(f"our CPU for looks: {100 * cpu / passed:.2f} % of a core; seconds sampled of {passed:.0f}: {sampled:.0f}")
     for task in tasks:
         task.cancel()
@@ -144,8 +144,8 @@ def _statement(number: int, seconds: int) -> str:
     return f"SELECT pg_sleep({seconds}){', 1' * number}"
 
 
-def _status(watched: Target):  # type: ignore[no-untyped-def]
-    return next(status for status in watched.known(1.0).jobs if status.collector == COLLECTOR)
+async def _status(watched: Target):  # type: ignore[no-untyped-def]
+    return next(status for status in (await watched.known(1.0)).jobs if status.collector == COLLECTOR)
 
 
 @asynccontextmanager

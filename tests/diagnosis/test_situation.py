@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from exporter.diagnosis.situation import Seen, Situation, situation
-from exporter.report import Login, Report
+from exporter.report import JobStatus, Login, Report
 
 NOW = 1_800_000_000.0
 
@@ -91,3 +91,23 @@ def test_leaders_and_what_an_index_build_outlasts_are_waited_for_on_purpose(root
 def test_while_the_server_is_down_nobody_is_said_to_wait() -> None:
     found = said(replace(UP, up=False, down_reason="hung"), session(1), session(2, 1))
     assert (sentences(found), found.locks) == (["PostgreSQL does not answer: hung"], ())
+
+
+@pytest.mark.parametrize(("age", "remedies"), [(30.0, True), (90.0, False)])
+def test_nothing_is_proposed_against_a_session_seen_long_ago(age: float, *, remedies: bool) -> None:
+    """Its pid may be another's; looks between scrapes do not count, since they see no more than that there is one."""
+    looks = job("wait_sampler", 0.5)
+    found = said(
+        replace(UP, jobs=(job("lock_blockers", age), looks)),
+        session(1, state="idle in transaction"),
+        session(2, 1, query_seconds=6.0),
+    )
+    [finding] = found.findings
+    assert finding.sentence == "pid 1 (web, shop, idle in transaction) blocks 1 session"
+    assert bool(finding.remedies) == remedies
+    assert found.age == age
+
+
+def job(collector: str, age: float) -> JobStatus:
+    """A collector that ran some seconds ago."""
+    return JobStatus(collector, "", success=True, samples=None, duration=0.1, age=age)

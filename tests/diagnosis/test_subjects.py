@@ -243,3 +243,64 @@ def test_nobody_is_told_to_end_a_dump_that_holds_back_vacuum(application: str, r
     holder = {**ROOT, "application_name": application, "holder": "backend", "name": "client backend"}
     [finding] = found(line("pg_xmin_horizon_age", 150e6, holder) + line("pg_wraparound_freeze_max_age", 200e6))
     assert (finding.alert, len(finding.remedies)) == ("PostgreSQLXminHorizonHeld", remedies)
+
+
+def held(seconds: float, **changes: str) -> str:
+    """A page with dead rows and a transaction that is as old as that."""
+    table = {"datname": "shop", "schemaname": "public", "relname": "prices"}
+    holder = {**ROOT, "holder": "backend", "name": "client backend", **changes}
+    return (
+        line("pg_table_dead_tuples", 25_650, table)
+        + line("pg_table_vacuum_threshold_tuples", 150, table)
+        + line("pg_xmin_horizon_seconds", seconds, holder)
+    )
+
+
+def test_who_keeps_vacuum_from_dead_rows_is_named_beside_them_and_ended_first() -> None:
+    [finding] = found(held(240))
+    assert finding.sentence == (
+        "table public.prices in shop has 25,650 dead rows, 169.9 times what autovacuum waits for; pid 9148 (reporting,"
+        " notebook, idle in transaction) has kept VACUUM from removing what died in the last 4 min"
+    )
+    assert [remedy.sql for remedy in finding.remedies] == [
+        "SELECT pg_terminate_backend(9148);",
+        'VACUUM "public"."prices";',
+    ]
+    [brief] = found(held(20))
+    assert "kept VACUUM" not in brief.sentence
+    [dump] = found(held(240, application_name="pg_dump"))
+    assert [remedy.sql for remedy in dump.remedies] == ['VACUUM "public"."prices";']
+    [slot] = found(held(240, holder="replication_slot", name="cdc", pid=""))
+    assert "; replication slot cdc has kept VACUUM" in slot.sentence
+
+
+@pytest.mark.parametrize(
+    ("idle", "active", "remedies"),
+    [
+        (30, 5, ["SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};"]),
+        (0, 27, ["SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};"]),
+        (
+            4,
+            27,
+            [
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};",
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};",
+            ],
+        ),
+    ],
+)
+def test_what_frees_connections_depends_on_what_they_do(idle: int, active: int, remedies: list[str]) -> None:
+    who = {"usename": "web", "application_name": "dashboard"}
+    statement = {"datname": "shop", "usename": "web", "queryid": "42"}
+    page = (
+        line("pg_connections_used", 48)
+        + line("pg_connections_available", 2)
+        + line("pg_sessions", idle, {**who, "state": "idle"})
+        + line("pg_sessions", active, {**who, "state": "active"})
+        + line("pg_statement_running_sessions", active, statement)
+        + line("pg_statement_info", 1, {**statement, "query": "SELECT sum(total) FROM orders"})
+    )
+    finding = next(each for each in found(page) if "connections are in use" in each.sentence)
+    where = "usename = 'web' AND application_name = 'dashboard'"
+    assert [remedy.sql for remedy in finding.remedies] == [each.format(who=where) for each in remedies]
+    assert finding.statement == "SELECT sum(total) FROM orders"

@@ -192,6 +192,17 @@ def test_a_file_damaged_while_it_is_in_use_is_begun_again(path: Path) -> None:
     assert [*known(file).waits] == [600]
 
 
+def test_a_file_that_is_deleted_while_it_is_in_use_is_begun_again(path: Path) -> None:
+    file = HistoryFile(path)
+    file.write(minute())
+    path.unlink()
+    file.write(minute(660))
+    assert [*known(file).waits] == [660]
+    path.write_bytes(b"")
+    file.write(minute(720))
+    assert [*known(file).waits] == [720]
+
+
 def test_a_place_where_no_file_can_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         HistoryFile(tmp_path / "not there" / "main.sqlite").write(minute())

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,15 +21,24 @@ from exporter.connections.off_loop import OffLoop
 from exporter.demo.cluster import Cluster
 from exporter.history.file import HistoryFile
 from exporter.history.minute import Span
-from exporter.history.target_history import TargetHistory
+from exporter.history.target_history import HistoryStatus, TargetHistory
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
+from exporter.watch.active_sessions import Activity
 from exporter.watch.loop import WatchOptions
+from exporter.watch.statement_matching import OTHER
 
 T = TypeVar("T")
 
 DAY = 24 * 3600.0
 LOG = TargetLog(logging.getLogger("exporter.history"), "main")
+
+
+STORED: dict[str, object] = {
+    "id": "main-1-down", "target": "", "kind": "down", "started": "1970-01-01T01:00:00.000+00:00", "ended": None,
+    "seconds": 60.0, "summary": "gone", "snapshots": [], "seen": 3660.0,
+}  # fmt: skip
+"""An incident as an earlier process left it."""
 
 
 class AtOnce(OffLoop):
@@ -92,7 +103,7 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
 
 
 def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path) -> None:
-    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+    clock, path = Clock(time.time()), tmp_path / "main.sqlite"
 
     async def process(server: FakeServer, seconds: float) -> list[tuple[str, bool, str]]:
         """Watch for some seconds; return the incidents, the newest first."""
@@ -124,11 +135,7 @@ def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path)
 
 def test_one_of_long_ago_has_ended_when_it_was_last_seen(tmp_path: Path) -> None:
     clock, path = Clock(100_000.0), tmp_path / "main.sqlite"
-    stored: dict[str, object] = {
-        "id": "main-1-down", "target": "", "kind": "down", "started": "1970-01-01T01:00:00.000+00:00", "ended": None,
-        "seconds": 60.0, "summary": "gone", "snapshots": [], "seen": 3660.0,
-    }  # fmt: skip
-    HistoryFile(path).write(None, [stored | {"id": "older", "seen": 100_000 - DAY - 1}, stored | {"seen": 99_000.0}])
+    HistoryFile(path).write(None, [STORED | {"id": "older", "seen": 100_000 - DAY - 1}, STORED | {"seen": 99_000.0}])
 
     async def restored() -> list[tuple[str, str | None]]:
         async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
@@ -163,3 +170,79 @@ def test_a_disk_that_fails_is_said_once_and_again_when_it_is_well(
     said = [(record.message, getattr(record, "reason", "")) for record in caplog.records]
     assert [message for message, _ in said] == ["history is not kept", "history is kept again"]
     assert "No such file or directory" in said[0][1]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["not json", "[]", "{}", '{"id": "x", "seen": 99000}', '{"id": 1, "seen": "soon"}'],
+    ids=["text", "list", "nothing", "part", "types"],
+)
+def test_an_incident_that_cannot_be_read_costs_itself_only(tmp_path: Path, bad: str) -> None:
+    clock, path = Clock(80_000.0), tmp_path / "main.sqlite"
+    snapshot = {"at": "1970-01-02T03:00:00.000+00:00", "summary": "gone", "of_a_later_version": 1}
+    HistoryFile(path).write(None, [STORED | {"snapshots": [snapshot]}])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO incident VALUES ('bad', 79000, ?)", (bad,))
+
+    async def restored() -> list[tuple[str, int]]:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            await history(watched, path, clock).restore()
+            return [(each.id, len(each.snapshots)) for each in watched.incidents]
+
+    assert in_virtual_time(restored()) == [("main-1-down", 1)]
+
+
+def test_one_of_a_clock_that_was_ahead_does_not_go_on(tmp_path: Path) -> None:
+    clock, path = Clock(5000.0), tmp_path / "main.sqlite"
+    HistoryFile(path).write(None, [STORED | {"seen": 3960.0 + DAY, "started": "1970-01-02T01:00:00.000+00:00"}])
+
+    async def restored() -> list[tuple[str | None, float]]:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            await history(watched, path, clock).restore()
+            return [(each.ended, each.seconds) for each in watched.incidents]
+
+    [(ended, seconds)] = in_virtual_time(restored())
+    assert ended is not None
+    assert seconds == 360
+
+
+def test_a_clock_that_is_set_back_counts_no_minute_twice(tmp_path: Path) -> None:
+    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+
+    async def scenario() -> None:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            assert watched.watch
+            kept = history(watched, path, clock)
+            for step in (60, 60, -120, 60, 60, 60):
+                watched.watch._sampler._recent[Activity(OTHER, "web", "CPU", "")] = 60.0
+                clock.advance(step)
+                await kept.note()
+
+    in_virtual_time(scenario())
+    [found] = HistoryFile(path).spans([(0, 1e9)])
+    assert {at: waits["CPU"] for at, waits in found.waits.items()} == {6000: 60.0, 6060: 60.0, 6120: 60.0}
+
+
+def test_a_disk_that_stays_full_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+    HistoryFile(path).write(None)
+
+    async def scenario() -> HistoryStatus:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            assert watched.watch
+            kept = history(watched, path, clock)
+            await kept.restore()
+            assert kept._kept
+            kept._kept._most_bytes = path.stat().st_size  # no page more
+            for _ in range(5):
+                for number in range(500):
+                    watched.watch._sampler._recent[Activity(OTHER, f"application {number}", "CPU", "")] = 60.0
+                clock.advance(60)
+                await kept.note()
+            return kept.status
+
+    with caplog.at_level("INFO", "exporter.history"):
+        status = in_virtual_time(scenario())
+    assert not status.success
+    assert "full" in status.message
+    assert [record.message for record in caplog.records] == ["history is not kept"]

@@ -77,17 +77,39 @@ def test_what_is_known_of_a_server_stays_until_it_is_known_better() -> None:
     async def scenario() -> None:
         server = FakeServer()
         async with scraping(server, collector("a")) as target:
-            assert (target.known(10).up, target.known(10).down_reason) == (False, "")  # not asked yet
+            first = await target.known(10, patience=0)
+            assert (first.up, first.down_reason) == (False, "")  # not asked yet
             await asyncio.sleep(1)
             for _ in range(5):
-                assert target.known(10).up
+                assert (await target.known(10, patience=0)).up
                 await asyncio.sleep(60)
             server.on("vitals", hangs=True)
-            assert [target.known(10).up, target.known(10).up] == [True, True]
+            assert [(await target.known(10)).up, (await target.known(10)).up] == [True, True]
             await asyncio.sleep(60)
-            target.known(10)
-            assert (target.known(10).up, target.known(10).down_reason) == (False, "hung")
+            await target.known(10)
+            last = await target.known(10)
+            assert (last.up, last.down_reason) == (False, "hung")
             assert server.runs("a") == 5
+
+    in_virtual_time(scenario())
+
+
+def test_what_is_asked_after_a_pause_is_fresh_and_of_a_server_that_hangs_at_once() -> None:
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            await target.scrape(10)
+            await asyncio.sleep(300)
+            [job] = (await target.known(10)).jobs
+            assert job.age is not None
+            assert job.age < 1  # not what was seen five minutes ago
+            await asyncio.sleep(300)
+            server.on("a", hangs=True)
+            began = asyncio.get_running_loop().time()
+            [job] = (await target.known(10)).jobs
+            assert asyncio.get_running_loop().time() - began <= 0.25
+            assert job.age is not None
+            assert job.age >= 300
 
     in_virtual_time(scenario())
 

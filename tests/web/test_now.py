@@ -6,7 +6,9 @@ import signal
 from collections.abc import Callable
 from html import unescape
 
+import jinja2
 import pytest
+from markupsafe import Markup
 from pages import MONITOR
 from patience import Stopwatch, wait_until
 from queues import queue, running
@@ -15,6 +17,7 @@ from serving import Exporter
 from exporter.alert_rules import alert_rules
 from exporter.demo.cluster import SUPERUSER, Cluster
 from exporter.web.runbooks import filled, runbook, runbooks
+from exporter.web.user_pages import _visible
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -59,6 +62,12 @@ def test_names_that_attack_the_page_stay_text(server18: Cluster) -> None:
     assert name in unescape(text)
     assert "<script>alert" not in text
     assert "<img" not in text
+
+
+def test_marks_of_direction_are_written_out() -> None:
+    page = jinja2.Environment(autoescape=True, finalize=_visible).from_string("{{ name }} <b>{{ 7 }}</b> {{ html }}")
+    said = page.render(name="evil\u202e<name>\u2066", html=Markup("<i>kept</i>"))
+    assert said == "evil\\u202e&lt;name&gt;\\u2066 <b>7</b> <i>kept</i>"
 
 
 def test_only_what_we_ship_may_run(server18: Cluster) -> None:
