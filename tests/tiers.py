@@ -35,6 +35,7 @@ EVERY_MAJOR = ("tests/collectors/test_contract.py",)
 SLOWEST = (
     "tests/alerts/test_rules.py",
     "tests/collectors/test_replication.py",
+    "tests/web/test_browser.py",
     "tests/faults/test_fault_connections.py",
     "tests/dashboards/test_live.py",
     "tests/faults/test_fault_locks.py",
