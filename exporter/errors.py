@@ -5,6 +5,7 @@ PgvigilError
 ├── CatalogError           a collector file is wrong
 ├── ValuesError            the values file of the alert rules is wrong
 ├── PortInUseError         another process listens on our address
+├── StateError             the folder for what outlives a restart cannot be used
 ├── ExporterError          an exporter that was asked over HTTP gave no answer
 ├── ProvisioningError      the files for a Grafana cannot be written
 ├── ClusterError           a PostgreSQL server of the demo or the tests failed

@@ -76,6 +76,13 @@ def promtool(each_tool: Tool) -> Path:
     return each_tool("promtool", "it comes with Prometheus")
 
 
+@pytest.fixture(scope="module")
+def player(request: pytest.FixtureRequest, tool: Tool, newest_tool: Tool) -> Path:
+    """The promtool that plays cases: the installed one; with --full a newer one, since each takes a minute of a core."""
+    found = newest_tool if request.config.getoption("full") else tool
+    return found("promtool", "it comes with Prometheus")
+
+
 # What Prometheus says.
 
 
@@ -95,16 +102,16 @@ SLOW = (
 
 
 @pytest.mark.timeout(600)  # one minute alone, several on a machine that is busy
-def test_the_rule_tests_pass(promtool: Path) -> None:
+def test_the_rule_tests_pass(player: Path) -> None:
     files = sorted((ALERTS / "tests").glob("*.yml"))
-    _passes(promtool, *(file for file in files if file.stem not in SLOW))
+    _passes(player, *(file for file in files if file.stem not in SLOW))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)  # half a minute alone, several on a machine that is busy
 @pytest.mark.parametrize("slow", SLOW)
-def test_the_slow_rule_tests_pass(slow: str, newest_tool: Tool) -> None:
-    _passes(newest_tool("promtool", "it comes with Prometheus"), ALERTS / "tests" / f"{slow}.yml")
+def test_the_slow_rule_tests_pass(slow: str, player: Path) -> None:
+    _passes(player, ALERTS / "tests" / f"{slow}.yml")
 
 
 def _passes(promtool: Path, *files: Path) -> None:
@@ -399,7 +406,7 @@ def test_a_case_file_that_is_wrong_says_where(text: str, wrong: str, tmp_path: P
 
 @pytest.mark.full
 @pytest.mark.parametrize("golden", ["healthy18", "standby18"])
-def test_a_server_at_peace_fires_nothing(golden: str, promtool: Path, tmp_path: Path) -> None:
+def test_a_server_at_peace_fires_nothing(golden: str, player: Path, tmp_path: Path) -> None:
     """Its page as it stands, for longer than any alert waits; the watchdog shows that alerts can be seen here."""
     values = {str(each): f"{each.value}x550" for each in series_of(golden)}
     values |= {str(Series("up", TARGET, "")): "1x550", str(Series("pgvigil_scrapes_total", TARGET, "")): "0+4x550"}
@@ -412,5 +419,5 @@ def test_a_server_at_peace_fires_nothing(golden: str, promtool: Path, tmp_path: 
     }
     file = tmp_path / "peace.yml"
     file.write_text(yaml.safe_dump(content), "utf-8")
-    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    done = subprocess.run([player, "test", "rules", file], capture_output=True, text=True, check=False)
     assert set(re.findall(r"alertname: (\w+),", done.stdout + done.stderr)) == WATCHDOG | ON_TEST_SERVERS
