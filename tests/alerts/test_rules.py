@@ -78,7 +78,7 @@ def promtool(each_tool: Tool) -> Path:
 
 @pytest.fixture(scope="module")
 def player(request: pytest.FixtureRequest, tool: Tool, newest_tool: Tool) -> Path:
-    """The promtool that plays cases: the installed one; with --full a newer one, since each takes a minute of a core."""
+    """The promtool that plays cases: the installed one, or with --full a newer one; each takes a minute of a core."""
     found = newest_tool if request.config.getoption("full") else tool
     return found("promtool", "it comes with Prometheus")
 
