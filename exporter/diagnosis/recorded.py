@@ -1,6 +1,6 @@
 """Says in sentences what the flight recorder has seen: roots of lock waits, who waited for whom, who else was there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -21,6 +21,8 @@ class Recorded:
     locks: tuple[Node, ...]
     others: tuple[Node, ...]
     """Sessions that waited for none and held up none, those alike together, the most of a kind first."""
+    culprit: str = ""
+    """User and application of the root with the most waiters; empty where none holds up others."""
 
 
 def recorded(incident: Incident) -> Recorded:
@@ -33,7 +35,15 @@ def recorded(incident: Incident) -> Recorded:
     others = [session for session in worst.sessions if str(session["pid"]) not in shown]
     culprit = next(roots(locks), None) if incident.kind == "lock_wait" else None
     title = culprit.sentence if culprit else KINDS[incident.kind]
-    return Recorded(title, worst.at, locks, alike(others))
+    return Recorded(title, worst.at, locks, alike(others), locks[0].who if culprit else "")
+
+
+def earlier(incident: Incident, known: Iterable[Incident]) -> list[Incident]:
+    """Return what the same culprit did to the same server before, the newest first."""
+    culprit = recorded(incident).culprit
+    before = (each for each in known if each.target == incident.target and each.started < incident.started)
+    found = [each for each in before if culprit and recorded(each).culprit == culprit]
+    return sorted(found, key=lambda each: each.started, reverse=True)
 
 
 def _waiters(sessions: Sequence[Session]) -> int:

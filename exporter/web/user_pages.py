@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
 from exporter.diagnosis.findings import duration
-from exporter.diagnosis.recorded import recorded
+from exporter.diagnosis.recorded import earlier, recorded
 from exporter.history.historian import Historian
 from exporter.scrape.target import Target
 from exporter.settings import Settings
@@ -59,6 +59,9 @@ def create_user_app(
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 
+
+_MOST_EARLIER = 10
+"""Upper bound on the earlier incidents of the same culprit that are listed."""
 
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Marks of direction, by which a name could change how the rest of its line reads."""
@@ -143,7 +146,11 @@ class _UserRoutes:
         found = asked.incidents(self._targets)
         if _wants_json(request):
             return JSONResponse([incident.line() for incident in found], headers=JSON_HEADERS)
-        return self._html("incidents.html", incidents=found, kinds=KINDS)
+
+        def page() -> Response:
+            return self._html("incidents.html", incidents=[(each, recorded(each)) for each in found])
+
+        return await asyncio.to_thread(page)  # a day may have hundreds
 
     async def incident(self, request: Request) -> Response:
         """Show one incident with all that was recorded of it."""
@@ -154,8 +161,13 @@ class _UserRoutes:
             return PlainTextResponse(missing, 404)
         if _wants_json(request):
             return JSONResponse(incident.whole(), headers=JSON_HEADERS)
-        values = {"incident": incident, "told": recorded(incident), "kinds": KINDS}
-        return self._html("incident.html", root="../", **values)
+
+        def page() -> Response:
+            before = earlier(incident, asked.incidents(self._targets))[:_MOST_EARLIER]
+            values = {"incident": incident, "told": recorded(incident), "kinds": KINDS, "earlier": before}
+            return self._html("incident.html", root="../", **values)
+
+        return await asyncio.to_thread(page)
 
     def _html(self, template: str, *, root: str = "", **values: Any) -> Response:
         """Render a page; links of a page below the first level need the way up to the root."""
