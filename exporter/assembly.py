@@ -73,6 +73,7 @@ def options_of(connection: Connection, settings: Settings, own_load: OwnLoad) ->
         lock_wait=settings.incident_lock_wait,
         connections=settings.incident_connections,
         literals=settings.incident_literals,
+        text_length=settings.statement_text_length,
         own_load=own_load,
     )
     return Options(

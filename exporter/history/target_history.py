@@ -12,7 +12,9 @@ from exporter.history.minute import SECONDS, Minute, Span, Use, largest, used
 from exporter.history.reading import gauges_of, statement_of, uses_of
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
+from exporter.watch.active_sessions import Activity
 from exporter.watch.incidents import Incident
+from exporter.watch.statement_matching import Statement
 
 if TYPE_CHECKING:
     from exporter.history.file import HistoryFile
@@ -127,7 +129,14 @@ class TargetHistory:
             return None
         self._latest = at
         work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
-        return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, self._target.texts.listed())
+        listed = {statement: text for statement, text in self._target.texts.listed().items() if text}
+        texts = {**self._seen(sessions), **listed}
+        return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, texts)
+
+    def _seen(self, sessions: Mapping[Activity, float]) -> dict[Statement, str]:
+        """Return the texts of statements that were seen to run; a list has them at their end only."""
+        known = self._target.watch.texts.texts if self._target.watch else {}
+        return {each.statement: known[each.statement[2]] for each in sessions if each.statement[2] in known}
 
     def _is_new(self, incident: Incident) -> bool:
         return self._written.get(incident.id) != _state(incident)

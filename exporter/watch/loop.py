@@ -23,6 +23,7 @@ from exporter.watch.active_sessions import Activity
 from exporter.watch.incidents import SESSIONS, IncidentKind, Recorder, Snapshot, troubles
 from exporter.watch.incidents import Session as Waiting
 from exporter.watch.own_load import OwnLoad
+from exporter.watch.seen_texts import SeenTexts
 from exporter.watch.statement_matching import Statement
 from exporter.watch.wait_sampler import COLLECTOR, SAMPLE, SAMPLE_13, Sampler
 
@@ -83,6 +84,8 @@ class WatchOptions:
     """Share of the unreserved connections (max_connections less those reserved) that is an incident."""
     literals: bool = False
     """True if recorded query texts keep their literals."""
+    text_length: int = 160
+    """Upper bound on the characters of a statement's text; 0 for none."""
     own_load: OwnLoad | None = None
     """The load of this process, by which looks yield; None for no heed."""
 
@@ -118,7 +121,8 @@ class Watch:
         self._discovery = discovery
         self._names = discovery.names
         self._options = options
-        self._sampler = Sampler()
+        self._sampler, self.texts = Sampler(), SeenTexts(options.text_length)
+        self._listed: Mapping[Statement, str] = {}
         self._costs: deque[float] = deque([0.0], maxlen=_LOOKS)
         self._cost = 0.0
         self._seconds = 0.0
@@ -152,7 +156,8 @@ class Watch:
         while True:
             started = self._clock()
             try:
-                self._sampler.choose(listed(), folds_lists=self._is_since(_FOLDED_LISTS_SINCE))
+                self._listed = listed()
+                self._sampler.choose(self._listed, folds_lists=self._is_since(_FOLDED_LISTS_SINCE))
                 await self._look(late())
             except Exception as error:  # noqa: BLE001  # the boundary: a bad look does not end the looking
                 self._log.error("look between scrapes failed unexpectedly", exc_info=error)
@@ -192,6 +197,8 @@ class Watch:
                 look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause), self._names)
                 self._note_cost(look.seconds)
                 self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
+                if self._is_since(_QUERY_IDS_SINCE):
+                    await self.texts.learn(session, self._sampler.running, self._listed, self._clock(), _PATIENCE)
                 wrong = troubles(look, late, self._options.lock_wait, self._options.connections)
                 shown = _Shown()
                 is_seen = "lock_wait" not in wrong or self._clock() - self._seen[0] < _SEEN_SECONDS

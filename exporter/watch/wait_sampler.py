@@ -132,6 +132,8 @@ class Sampler:
         self._matcher = StatementMatcher()
         self._applications = ApplicationSeconds()
         self._recent: dict[Activity, float] = {}
+        self.running: frozenset[Statement] = frozenset()
+        """Statements that active sessions were at in the latest sample, as far as they show them."""
         self._locks: dict[Hashable, float] = {}
         self._waiting: dict[int, float] = {}
         self._longest: deque[tuple[float, float]] = deque()
@@ -190,9 +192,11 @@ class Sampler:
         names = names or Names()
         databases = names.text("database", [row["datid"] for row in rows])
         users = names.text("role", [row["usesysid"] for row in rows])
+        running = set[Statement]()
         for row, database, user in zip(rows, databases, users, strict=True):
             if row["queryid"] is not None:
                 statement = database, user, str(row["queryid"])
+                running.add(statement)
             else:
                 statement = self._matcher.statement(database, user, row["query"] or b"")
             kind, event = row["wait_event_type"] or CPU, row["wait_event"] or ""
@@ -200,6 +204,7 @@ class Sampler:
             self._statements.add(activity, passed * row["sessions"])
             self._applications.add(activity, passed * row["sessions"])
             self._remember(activity, passed * row["sessions"])
+        self.running = frozenset(running)
 
     def _remember(self, activity: Activity, seconds: float) -> None:
         if activity not in self._recent and len(self._recent) >= _MOST_RECENT:
