@@ -71,23 +71,23 @@ async def test_excluded_statements_count_in_the_rest_and_the_totals(
     excluded = StatementFilter(("batch_[a-z]*", "nobody_*"), ("queue", "nowhere"))
     collectors = (named(load(BUILT_IN, COMPATIBILITY), name) for name in ("statements", "stat_statements"))
     both = Catalog(tuple(each.model_copy(update={"cache": 0}) for each in collectors))
-    server.execute("CREATE ROLE batch_load LOGIN; CREATE ROLE web LOGIN")
+    server.execute("CREATE ROLE batch_load LOGIN; CREATE ROLE till LOGIN")
     server.execute("CREATE DATABASE queue")
     watched = target(server.dsn(user=MONITOR), both, excluded_statements=excluded)
     try:
         before = await scraped(watched)
-        for user, database in (("batch_load", "postgres"), ("web", "queue"), ("web", "postgres")):
+        for user, database in (("batch_load", "postgres"), ("till", "queue"), ("till", "postgres")):
             for _ in range(5):
                 server.execute("SELECT pg_sleep(0.02) AS slow", database=database, user=user)
         after = await scraped(watched)
     finally:
         await watched.close()
         server.execute("DROP DATABASE queue WITH (FORCE)")
-        server.execute("DROP ROLE batch_load; DROP ROLE web")
-    [(web, ran)] = after.series(CALLS, usename="web")
-    assert (web["datname"], ran) == ("postgres", 5)
+        server.execute("DROP ROLE batch_load; DROP ROLE till")
+    [(till, ran)] = after.series(CALLS, usename="till")
+    assert (till["datname"], ran) == ("postgres", 5)
     assert after.series(CALLS, usename="batch_load") == after.series(CALLS, datname="queue") == []
-    assert {had["user"] for had, _ in after.series("pg_stat_statements_calls_total")} >= {"web", "postgres"}
+    assert {had["user"] for had, _ in after.series("pg_stat_statements_calls_total")} >= {"till", "postgres"}
     assert after.series("pg_stat_statements_calls_total", user="batch_load") == []
     assert after.value(CALLS, queryid="other") >= before.value(CALLS, queryid="other") + 10
     assert sum(parts(after).values()) == after.value("pg_statements_all_calls_total")

@@ -56,7 +56,7 @@ def test_a_lock_wait_of_8_s_between_two_scrapes_15_s_apart_is_counted_and_record
     assert sessions["waiter"]["query"] == "UPDATE account SET pin = ? WHERE id = ?"
     assert sessions["holder"]["query"] == "BEGIN; LOCK TABLE account IN ACCESS EXCLUSIVE MODE"
     assert "1234" not in json.dumps(whole)
-    assert "a session waits long for a lock" in people.text
+    assert "(postgres, holder, idle in transaction) blocks 1 session" in people.text
     culprit = f"pid {sessions['holder']['pid']} (postgres, holder, idle in transaction) blocks 1 session"
     assert f"<h1>{culprit}</h1>" in person.text
     assert "UPDATE account SET pin = ?" in person.text
