@@ -11,8 +11,9 @@ _LITERAL = re.compile(
         | [bBxXnN]?'(?:[^'\\]|''|\\[^'])*(?:\\'.*|'|\\?$)  # \' ends it or not, by a setting: hide the rest
         | (?P<tag>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$).*?(?:(?P=tag)|$)
       )
-    | (?P<name>"(?:[^"]|"")*(?:"|$) | \$\d+ | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
-    | (?P<number>\d[\w.]*)
+    | (?P<name>"(?:[^"']|"")*" | \$\d{1,4}(?!\d) | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
+    | (?P<odd>"(?:[^"]|"")*"|".*)  # not closed, or with an apostrophe in it: a text that is not well formed
+    | (?P<number>(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][+-]?\d+|\d[\w.]*|\.\d\w*)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -50,6 +51,7 @@ _BARE_VALUES = re.compile(
       ) (?!\?(?:[\s;]|$)) \S.*
     | (?P<password> \b (?:\w*PASSW(?:OR)?D|IDENTIFIED\s+BY)\b \s* (?:=|TO\b)? ) \s* (?:"(?:[^"]|"")*(?:"|$)|[^\s,;)"])+
     | (?P<subscription> ^ \s* (?:CREATE|ALTER)\s+SUBSCRIPTION\b .*? \b CONNECTION\b \s*+ ) (?!\?(?:\s|$)) \S.*
+    | (?P<reloptions> ^ \s* ALTER\s+SUBSCRIPTION\b .*? \b SET\s*\( ) (?!\s*\)) .*
     | (?P<label> ^ \s* (?:COMMENT\s+ON|SECURITY\s+LABEL)\b .*? \b IS\b ) \s* \S.*
     | (?P<payload> ^ \s* NOTIFY\s+{NAME} (?:\s*,)? ) \s* \S.*
     | (?P<options> \b OPTIONS \s* \( ) (?P<inside> .* )

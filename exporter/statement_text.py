@@ -8,6 +8,8 @@ GAP = "…"
 
 _TOKEN = re.compile(r'"(?:[^"]|"")*(?:"|$)|[\w$\x80-\U0010ffff]+|\s+|.', re.DOTALL)
 
+_WHERE = re.compile(" WHERE ", re.IGNORECASE)
+
 _SHORT = 20
 """Length up to which a list of columns, or what is in parentheses, stays as it is."""
 
@@ -60,17 +62,18 @@ def _end(words: list[str], start: int, ends: tuple[str, ...]) -> int:
 
 
 def _without_groups(words: list[str]) -> Iterator[str]:
-    """Leave out what is within parentheses, unless it is short."""
-    place = 0
+    """Leave out what is within parentheses, unless it is short, or the whole predicate."""
+    place, last = 0, ""
     while place < len(words):
-        if words[place] != "(":
+        if words[place] != "(" or last == "WHERE":
             yield words[place]
+            last = words[place].upper() if words[place] != " " else last
             place += 1
             continue
         end = _end(words, place, (")",))
         inside = "".join(words[place + 1 : end])
         yield f"({GAP})" if len(inside) > _SHORT else f"({inside})"
-        place = end + 1
+        place, last = end + 1, ")"
 
 
 def _without_tail(words: list[str]) -> Iterator[str]:
@@ -86,7 +89,8 @@ def _cut(text: str, length: int) -> str:
     """Cut a text that is still too long: half of it for verb and tables, the rest for the predicate."""
     if len(text) <= length:
         return text
-    before, where, predicate = text.partition(" WHERE ")
+    found = _WHERE.search(text)
+    before, where, predicate = (text[: found.start()], found[0], text[found.end() :]) if found else (text, "", "")
     room = length - len(where) - len(GAP)
     if not where or room < length // 2:
         return text[: length - len(GAP)] + GAP

@@ -4,6 +4,15 @@ import pytest
 
 from exporter.statement_text import shortened
 
+DJANGO = (
+    'SELECT "shop_order"."id", "shop_order"."number", "shop_order"."status" FROM "shop_order" INNER JOIN'
+    ' "shop_customer" ON ("shop_order"."customer_id" = "shop_customer"."id") WHERE ("shop_order"."status" = $1'
+    ' AND "shop_customer"."region" = $2) ORDER BY "shop_order"."id" ASC LIMIT $3'
+)
+DJANGO_SHORT = (
+    'SELECT … FROM "shop_order" INNER JOIN "shop_customer" ON (…) WHERE ("shop_order"."status" = $1'
+    ' AND "shop_customer"."region" = $2) …'
+)
 LONG = ", ".join(f"deals.column_{i}" for i in range(40))
 
 
@@ -31,6 +40,7 @@ LONG = ", ".join(f"deals.column_{i}" for i in range(40))
         (f"SELECT a FROM t WHERE b = $1 GROUP BY {LONG}", 60, "SELECT a FROM t WHERE b = $1 …"),
         ('SELECT "a ( b" FROM "from" WHERE "where" = $1', 160, 'SELECT "a ( b" FROM "from" WHERE "where" = $1'),
         ("FETCH FORWARD 100 FROM a_cursor_of_a_long_name", 20, "FETCH FORWARD 100 F…"),
+        (DJANGO, 160, DJANGO_SHORT),
         ("VACUUM", 160, "VACUUM"),
         ("", 160, ""),
     ],
@@ -38,6 +48,11 @@ LONG = ", ".join(f"deals.column_{i}" for i in range(40))
 def test_verb_tables_and_predicate_stay(text: str, length: int, short: str) -> None:
     assert shortened(text, length) == short
     assert len(short) <= length
+
+
+def test_a_predicate_in_small_letters_stays_as_well() -> None:
+    tables = ", ".join(f"deals_{i}" for i in range(40))
+    assert shortened(f"select a from {tables} where tenant_id = $1", 100).endswith("… where tenant_id = $1")
 
 
 def test_of_a_long_predicate_and_many_tables_both_have_their_share() -> None:

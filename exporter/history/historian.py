@@ -74,14 +74,14 @@ class Historian:
 
     async def close(self) -> None:
         """Write what is not written yet, for a few seconds at most, and leave the folder."""
-        notes = [asyncio.create_task(_noted(history)) for history in self._histories.values()]
+        notes = [asyncio.create_task(_noted(history, ends=True)) for history in self._histories.values()]
         if notes:
             await asyncio.wait(notes, timeout=_START_SECONDS)
         self._folder.close()
 
 
-async def _noted(history: TargetHistory) -> None:
+async def _noted(history: TargetHistory, *, ends: bool = False) -> None:
     try:
-        await history.note()
+        await history.note(ends=ends)
     except Exception as error:  # the boundary: nothing else retrieves it
         history.log.error("history failed unexpectedly", exc_info=error)

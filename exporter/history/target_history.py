@@ -84,9 +84,9 @@ class TargetHistory:
                 self.log.warning("incident of the history cannot be read", extra={"reason": repr(error)})
         self._written = {each.id: _state(each) for each in self._target.incidents if each.ended}
 
-    async def note(self) -> None:
-        """Write what changed: incidents at once, the rest when a minute is over."""
-        minute = await self._finished()
+    async def note(self, *, ends: bool = False) -> None:
+        """Write what changed: incidents at once, the rest when a minute is over, or when the process ends."""
+        minute = await self._finished(ends=ends)
         changed = [each for each in self._target.incidents if (minute and not each.ended) or self._is_new(each)]
         if not minute and not changed:
             return
@@ -115,10 +115,10 @@ class TargetHistory:
             self._read = spans, found
         return self._read[1]
 
-    async def _finished(self) -> Minute | None:
+    async def _finished(self, *, ends: bool) -> Minute | None:
         """Return the minute that is over; None while it is under way, and where the clock was set back."""
         number = int(self._clock()) // SECONDS
-        if number == self._minute:
+        if number == self._minute and not ends:
             return None
         at, self._minute = self._minute, number
         report = await self._target.known()

@@ -24,6 +24,7 @@ _REMEMBERED = 1000
 _WAITS = (
     CPU,
     "Activity",
+    "Buffer",
     "BufferPin",
     "Client",
     "Extension",
@@ -35,7 +36,7 @@ _WAITS = (
     "Timeout",
     "other",
 )
-"""Wait event types of PostgreSQL 13 to 18, and one for those of the future."""
+"""Wait event types of PostgreSQL 13 to 19, and one for those of the future."""
 
 STATEMENT_SECONDS = Metric(
     name="pg_statement_sampled_seconds_total",

@@ -24,8 +24,13 @@ _REMEMBERED = 2000
 """Upper bound on the texts that are remembered with their statement."""
 
 _PARAMETER = re.compile(r"\$\d+")
-_SPACE_BESIDE_SIGN = re.compile(r"\s*([^\w\s])\s*")
-_NEGATIVE = re.compile(r"(?<=[=<>(,])-\?")
+_SPACE_BESIDE_SIGN = re.compile(r" ?([^\w ]) ?")
+_NEGATIVE = re.compile(r"(?<=[=<>(,\[+*/-])-\?")
+_NEGATIVE_WORD = re.compile(
+    r"\b(AND|BETWEEN|BY|CASE|ELSE|IN|LIKE|LIMIT|NOT|OFFSET|ON|OR|RETURNING|SELECT|THEN|VALUES|WHEN|WHERE)-\?",
+    re.IGNORECASE,
+)
+"""Words after which a sign belongs to the constant."""
 _LIST = re.compile(r"\?(?:,\?)+")
 _SPACE = re.compile(r"\s+")
 
@@ -38,8 +43,9 @@ def comparable(text: str, *, folds_lists: bool = False) -> str:
         folds_lists: whether a list of constants is one, however long it is: so PostgreSQL 18 counts them.
 
     """
-    bare = _SPACE_BESIDE_SIGN.sub(r"\1", _PARAMETER.sub("?", without_literals(text)))
-    bare = _NEGATIVE.sub("?", bare)
+    bare = _SPACE.sub(" ", _PARAMETER.sub("?", without_literals(text)))
+    bare = _SPACE_BESIDE_SIGN.sub(r"\1", bare)
+    bare = _NEGATIVE_WORD.sub(r"\1?", _NEGATIVE.sub("?", bare))
     bare = _LIST.sub("?", bare) if folds_lists else bare
     return _SPACE.sub(" ", bare).strip(" ;")
 

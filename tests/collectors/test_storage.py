@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from module_database import DATABASE, page_of
-from pages import MONITOR, Page, catalog, page, target, written
+from pages import MONITOR, Page, catalog, named, page, scraped, target, written
 
 from exporter.catalog.model import Catalog
 from exporter.demo.build import hand_over
@@ -74,6 +74,17 @@ def test_shared_memory_adds_up_to_the_segment(server: Cluster, major: int) -> No
     assert sum(by_name.values()) + rest == whole
     assert by_name["Buffer Blocks"] >= 32 * 1024 * 1024
     assert len(by_name) == 10
+
+
+async def test_what_is_unused_of_shared_memory_is_shown_however_little_it_is(server18: Cluster) -> None:
+    """It matters when it is next to nothing."""
+    one = Catalog((named(catalog(), "shared_memory").model_copy(update={"limit": 1}),))
+    watched = target(server18.dsn(user=MONITOR), one)
+    try:
+        [(labels, _)] = (await scraped(watched)).series("pg_shared_memory_bytes")
+    finally:
+        await watched.close()
+    assert labels["name"] == "<unused>"
 
 
 async def test_shared_buffers_by_database_and_by_relation(server: Cluster) -> None:

@@ -223,6 +223,23 @@ def test_a_clock_that_is_set_back_counts_no_minute_twice(tmp_path: Path) -> None
     assert {at: waits["CPU"] for at, waits in found.waits.items()} == {6000: 60.0, 6060: 60.0, 6120: 60.0}
 
 
+def test_the_minute_under_way_is_kept_when_the_process_ends(tmp_path: Path) -> None:
+    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+
+    async def process(seconds: float) -> None:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            assert watched.watch
+            kept = history(watched, path, clock)
+            watched.watch._sampler._recent[Activity(OTHER, "web", "CPU", "")] = seconds
+            clock.advance(20)
+            await kept.note(ends=True)
+
+    in_virtual_time(process(15.0))
+    in_virtual_time(process(10.0))  # the next process, within the same minute
+    [found] = HistoryFile(path).spans([(0, 1e9)])
+    assert found.waits == {6000: {"CPU": 25.0}}
+
+
 def test_a_disk_that_stays_full_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, path = Clock(6000.0), tmp_path / "main.sqlite"
     HistoryFile(path).write(None)

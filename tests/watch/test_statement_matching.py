@@ -20,6 +20,9 @@ PAY: Statement = ("shop", "app", "11")
         ("INSERT INTO a VALUES ($1, $2)", "INSERT INTO a VALUES ('it''s', -1.5e3) /* from web */"),
         ("SELECT $1::text, now() - interval $2", "SELECT 'a'::text, now() - interval '1 day'"),
         ("LOCK TABLE a", "LOCK TABLE a;"),
+        ("SELECT * FROM a WHERE b BETWEEN $1 AND $2", "SELECT * FROM a WHERE b BETWEEN -4 AND -5"),
+        ("SELECT CASE WHEN a THEN $1 ELSE $2 END", "SELECT CASE WHEN a THEN -2 ELSE -3 END"),
+        ("SELECT $1 - $2, ARRAY[$3,$4], $5", "SELECT 1 - -1, ARRAY[-1,2], .5e-3"),
     ],
 )
 def test_it_is_the_same_statement(listed: str, running: str) -> None:
@@ -36,6 +39,11 @@ def test_it_is_the_same_statement(listed: str, running: str) -> None:
 )
 def test_it_is_another_statement(listed: str, running: str) -> None:
     assert comparable(listed) != comparable(running)
+
+
+def test_blanks_cost_no_more_than_what_they_are() -> None:
+    blanks = " " * 100_000
+    assert comparable(f"SELECT{blanks}a{blanks}+{blanks}1") == "SELECT a+?"  # quadratic, it would take minutes
 
 
 def test_a_text_belongs_to_its_database_and_user() -> None:
