@@ -227,7 +227,7 @@ class Sampler:
 
     def _count(self, key: tuple[Hashable, ...], seconds: float) -> None:
         if key not in self._seconds and len(self._seconds) >= MOST_SERIES:
-            key = (None, "other", "other", "other")
+            key = (None, *key[1:3], "other")  # what is active stays so, as in the seconds by statement
         self._seconds[key] = self._seconds.get(key, 0.0) + seconds
 
     def _forget(self, now: float) -> None:

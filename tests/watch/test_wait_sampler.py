@@ -95,6 +95,22 @@ def test_series_are_bounded() -> None:
     assert sum(found.values()) == pytest.approx(2 * 3 * MOST_SERIES)
 
 
+def test_past_the_bound_the_time_of_each_state_and_type_is_the_same() -> None:
+    sampler = Sampler()
+    for second in range(3):
+        rows = [
+            row(1, ("Lock", "relation"), datid=number, state=state)
+            for number in range(MOST_SERIES)
+            for state in ("active", "idle in transaction")
+        ]
+        sampler.add(rows, now=float(second))
+    found = values(sampler.samples(NAMES, 3.0), SESSION_SECONDS)
+    assert len(found) == MOST_SERIES + 2
+    for state in ("active", "idle in transaction"):
+        of_state = [seconds for labels, seconds in found.items() if f'state="{state}",wait_event_type="Lock"' in labels]
+        assert sum(of_state) == 2 * MOST_SERIES
+
+
 def test_counters_never_fall() -> None:
     sampler = Sampler()
     before: dict[str, float] = {}
