@@ -1,6 +1,7 @@
 """Chooses the tables that get rows in collectors about tables, by the user's shell patterns. Pure."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.sql import escaped_literal, quoted, without_end
@@ -26,11 +27,8 @@ class TableFilter:
             column: the one with the OID of a row's table. A row without one stays, as one about what is hidden does.
 
         """
-        conditions = [
-            f"{_WHOLE_NAME} {operator} {escaped_literal(_regular_expression(patterns))}"
-            for operator, patterns in (("~", self.include), ("!~", self.exclude))
-            if patterns
-        ]
+        conditions = [_matches(self.include)] if self.include else []
+        conditions += [f"NOT {_matches(self.exclude)}"] if self.exclude else []
         if not conditions:
             return sql
         table = f"rows.{quoted(column)}"
@@ -44,13 +42,19 @@ class TableFilter:
         )
 
 
-_WHOLE_NAME = "(n.nspname || '.' || c.relname)"
+def _matches(patterns: tuple[str, ...]) -> str:
+    """Write a condition on `n` and `c`: a table alone may have a dot in its name."""
+    of_names = {
+        "(n.nspname || '.' || c.relname)": [pattern for pattern in patterns if "." in pattern],
+        "c.relname": [pattern for pattern in patterns if "." not in pattern],
+    }
+    found = [f"{name} ~ {escaped_literal(_regular_expression(each))}" for name, each in of_names.items() if each]
+    return f"({' OR '.join(found)})"
 
 
-def _regular_expression(patterns: tuple[str, ...]) -> str:
+def _regular_expression(patterns: Sequence[str]) -> str:
     """Translate shell patterns into a regular expression of PostgreSQL's that matches a whole name."""
-    whole = (pattern if "." in pattern else f"*.{pattern}" for pattern in patterns)
-    return f"^(?:{'|'.join(_PART.sub(_translated, pattern) for pattern in whole)})$"
+    return f"^(?:{'|'.join(_PART.sub(_translated, pattern) for pattern in patterns)})$"
 
 
 def _translated(part: re.Match[str]) -> str:

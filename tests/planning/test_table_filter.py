@@ -64,6 +64,15 @@ def test_patterns_are_those_of_the_shell(
     assert found == {name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in exclude)}
 
 
+def test_a_dot_in_a_name_is_no_schema(named: Cluster) -> None:
+    named.execute('CREATE TABLE shop."e.log" ()', "named")
+    asked = TableFilter(("log",)).over("SELECT oid, relname::text FROM pg_class WHERE relname LIKE '%log'", "oid")
+    assert {name for _, name in named.query(asked, database="named")} == {"log"}
+    whole = TableFilter(("*.log",)).over("SELECT oid, relname::text FROM pg_class WHERE relname LIKE '%log'", "oid")
+    assert {name for _, name in named.query(whole, database="named")} == {"log", "e.log"}  # of schema and table as one
+    named.execute('DROP TABLE shop."e.log"', "named")
+
+
 def test_a_pattern_without_a_dot_is_of_a_table_in_whatever_schema(named: Cluster) -> None:
     asked = TableFilter(("log",)).over("SELECT oid, relnamespace::regnamespace::text FROM pg_class", "oid")
     assert {schema for _, schema in named.query(asked, database="named")} == {"audit", '"Audit"'}
