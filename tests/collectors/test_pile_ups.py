@@ -183,6 +183,15 @@ async def crowded_standby(primary: Cluster, standby: Cluster, size: int) -> Asyn
             yield reader.get_server_pid(), size + 1
 
 
+async def deadlock_checks(server: Cluster) -> None:
+    """Wait until those that wait have looked for a deadlock, a second after they began (deadlock_timeout).
+
+    A thousand such checks hold the whole lock table for up to fifteen seconds, in which nobody can read pg_locks.
+    """
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(server.value, WAITING)
+
+
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("major", [13, 18])
@@ -200,6 +209,7 @@ async def test_every_page_of_a_rhythm_names_the_root_and_our_backends_stay_few(
         scenes = [(shape, primary, crowded(primary, shape, size)) for shape in SHAPES]
         for shape, server, scene in [*scenes, (row, standby, crowded_standby(primary, standby, size))]:
             async with scene as (root, waiting):
+                await deadlock_checks(server)
                 watched = target(server.dsn(user=MONITOR))
                 try:
                     for _ in range(PAGES):
