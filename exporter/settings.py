@@ -201,7 +201,7 @@ class Settings(Connection, BaseSettings):
     history_hours: float = Field(
         24.0,
         ge=0,
-        le=24 * 7,
+        le=24,
         description="Hours of active sessions, statements, key gauges and incidents that are kept; 0 for none.",
     )
     state_dir: Path | None = Field(

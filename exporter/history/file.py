@@ -261,7 +261,7 @@ def _span(database: sqlite3.Connection, since: float, until: float) -> Span:
     span = {"since": since, "until": until, "most": MOST_OF_SPAN}
     waits: dict[int, dict[str, float]] = {at: {} for (at,) in database.execute(_MINUTES, span)}
     for at, kind, seconds in database.execute(_WAITS, span):
-        waits[at][kind] = seconds
+        waits.setdefault(at, {})[kind] = seconds
     sessions: dict[Activity, float] = {}
     statements: dict[Statement, Use] = {}
     texts: dict[Statement, str] = {}

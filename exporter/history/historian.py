@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from exporter.exposition.process_metrics import HISTORY_BYTES, HISTORY_SUCCESS
 from exporter.history.state_folder import StateFolder
@@ -43,7 +44,7 @@ class Historian:
         if self._histories and self._folder.is_temporary:
             _log.info("history ends with this process. Set state_dir to keep it across restarts")
         elif self._histories:
-            await asyncio.gather(*(history.restore(_START_SECONDS) for history in self._histories.values()))
+            await asyncio.gather(*(_booked(each, each.restore(_START_SECONDS)) for each in self._histories.values()))
 
     async def run(self) -> None:
         """Keep the history until cancelled."""
@@ -55,7 +56,7 @@ class Historian:
         """Let each target note what is new, unless it still does."""
         for name, history in self._histories.items():
             if name not in self._notes or self._notes[name].done():
-                self._notes[name] = asyncio.create_task(_noted(history), name="history")
+                self._notes[name] = asyncio.create_task(_booked(history, history.note()), name="history")
 
     def of(self, target: str) -> TargetHistory | None:
         """Return the history of a target; None where none is kept."""
@@ -74,14 +75,15 @@ class Historian:
 
     async def close(self) -> None:
         """Write what is not written yet, for a few seconds at most, and leave the folder."""
-        notes = [asyncio.create_task(_noted(history, ends=True)) for history in self._histories.values()]
+        notes = [asyncio.create_task(_booked(each, each.note(ends=True))) for each in self._histories.values()]
         if notes:
             await asyncio.wait(notes, timeout=_START_SECONDS)
         self._folder.close()
 
 
-async def _noted(history: TargetHistory, *, ends: bool = False) -> None:
+async def _booked(history: TargetHistory, work: Coroutine[Any, Any, None]) -> None:
+    """Do work for a target; what goes wrong unexpectedly costs its history, not the exporter."""
     try:
-        await history.note(ends=ends)
+        await work
     except Exception as error:  # the boundary: nothing else retrieves it
         history.log.error("history failed unexpectedly", exc_info=error)

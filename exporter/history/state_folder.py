@@ -4,6 +4,7 @@ import fcntl
 import os
 import tempfile
 from pathlib import Path
+from threading import Lock
 from urllib.parse import quote
 
 from exporter.errors import StateError
@@ -16,6 +17,8 @@ class StateFolder:
         self._asked_for = path
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._path: Path | None = None
+        self._opening = Lock()
+        """All targets ask for their files at once, each in a thread of its own."""
         self._lock: int | None = None
 
     @property
@@ -25,7 +28,8 @@ class StateFolder:
 
     def file(self, target: str, address: str) -> Path:
         """Return the file of a target; StateError or OSError where the folder cannot be used."""
-        folder = self._opened()
+        with self._opening:
+            folder = self._opened()
         name = target or quote(address, safe="")
         return folder / f"{name}.sqlite"
 

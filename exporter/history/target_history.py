@@ -1,5 +1,6 @@
 """The history of one target: takes what was seen each minute to its file, off the event loop, and reads it back."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class TargetHistory:
         """The latest spans that were read, and what they were."""
         self._written: dict[str, tuple[object, ...]] = {}
         """What each incident was when it was written."""
+        self._noting = asyncio.Lock()
 
     async def restore(self, timeout: float = _PATIENCE_SECONDS) -> None:
         """Hand the incidents of an earlier process to the watch; what it cannot read is left out."""
@@ -86,6 +88,10 @@ class TargetHistory:
 
     async def note(self, *, ends: bool = False) -> None:
         """Write what changed: incidents at once, the rest when a minute is over, or when the process ends."""
+        async with self._noting:  # the end waits for what is still being written, and adds to it
+            await self._note(ends=ends)
+
+    async def _note(self, *, ends: bool) -> None:
         minute = await self._finished(ends=ends)
         changed = [each for each in self._target.incidents if (minute and not each.ended) or self._is_new(each)]
         if not minute and not changed:

@@ -4,7 +4,9 @@ import random
 import shutil
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -217,6 +219,22 @@ def test_two_exporters_do_not_share_a_folder(tmp_path: Path) -> None:
     first.close()
     assert second.file("", "x:1").parent == tmp_path / "state"
     second.close()
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_all_targets_may_ask_for_their_files_at_once(tmp_path: Path, *, asked_for: bool) -> None:
+    """Each does so in a thread of its own, and a second lock of the same process would be refused."""
+    folder = StateFolder(tmp_path / "state" if asked_for else None)
+    start = Barrier(20)
+
+    def ask(number: int) -> Path:
+        start.wait()
+        return folder.file(f"db-{number}", "x:1")
+
+    with ThreadPoolExecutor(20) as threads:
+        found = [*threads.map(ask, range(20))]
+    assert len({path.parent for path in found}) == 1
+    folder.close()
 
 
 def test_a_temporary_folder_ends_with_its_process() -> None:

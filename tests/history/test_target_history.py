@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from clients import client
@@ -238,6 +238,47 @@ def test_the_minute_under_way_is_kept_when_the_process_ends(tmp_path: Path) -> N
     in_virtual_time(process(10.0))  # the next process, within the same minute
     [found] = HistoryFile(path).spans([(0, 1e9)])
     assert found.waits == {6000: {"CPU": 25.0}}
+
+
+class Slow(AtOnce):
+    """A disk that takes a second, and whose calls are joined by whoever makes them again meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: dict[str, asyncio.Task[Any]] = {}
+
+    async def call(self, what: str, work: Callable[[], T], timeout: float) -> T:
+        if what not in self.under_way:
+
+            async def done() -> T:
+                await asyncio.sleep(1)
+                del self.under_way[what]
+                return work()
+
+            self.under_way[what] = asyncio.create_task(done())
+        found: T = await self.under_way[what]
+        return found
+
+
+def test_the_end_waits_for_what_is_still_being_written(tmp_path: Path) -> None:
+    clock, path = Clock(6000.0), tmp_path / "main.sqlite"
+
+    async def scenario() -> None:
+        async with scraping(FakeServer(), collector("a"), watch=WatchOptions()) as watched:
+            assert watched.watch
+            kept = history(watched, path, clock, Slow())
+            watched.watch._sampler._recent[Activity(OTHER, "web", "CPU", "")] = 15.0
+            clock.advance(60)
+            writing = asyncio.create_task(kept.note())
+            await asyncio.sleep(0.5)
+            watched.watch._sampler._recent[Activity(OTHER, "web", "CPU", "")] = 10.0
+            clock.advance(5)
+            await kept.note(ends=True)
+            await writing
+
+    in_virtual_time(scenario())
+    [found] = HistoryFile(path).spans([(0, 1e9)])
+    assert found.waits == {6000: {"CPU": 15.0}, 6060: {"CPU": 10.0}}
 
 
 def test_a_disk_that_stays_full_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
