@@ -119,3 +119,9 @@ def adds_up(found: Page) -> bool:
         if abs(parts - total) > 1e-9 * total:
             return False
     return True
+
+
+def line(metric: str, value: float, labels: Mapping[str, str] = {}) -> str:
+    """One sample as a page has it."""
+    said = ",".join(f'{name}="{text}"' for name, text in labels.items())
+    return f"{metric}{{{said}}} {value}\n"

@@ -11,6 +11,7 @@ from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
 from exporter.diagnosis.sessions import is_meant
 from exporter.diagnosis.subjects import SUBJECTS
+from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
@@ -29,6 +30,8 @@ class Seen:
     """The newest first."""
     waiting: Sequence[Session] = ()
     """Sessions of the last seconds, while one waits long for a lock."""
+    work: Work | None = None
+    """Work of statements; None while it is not known."""
 
 
 State = Literal["good", "warning", "critical", "unknown"]
@@ -118,6 +121,8 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         return
     for subject in SUBJECTS:
         yield from subject(readings, now)
+    if seen.work and report.up:
+        yield from work(seen.work, readings)
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from exporter.diagnosis.findings import Finding
 from exporter.diagnosis.readings import Readings
 from exporter.diagnosis.sessions import connections, locks, logins, statements, transactions
-from exporter.diagnosis.upkeep import archiving, ends, replication, vacuum, wraparound
+from exporter.diagnosis.upkeep import archiving, ends, indexes, replication, statistics, vacuum, wraparound
 
 Subject = Callable[[Readings, float], Iterable[Finding]]
 """Finds what is wrong in readings; the number is the Unix time at which they were taken."""
@@ -21,4 +21,6 @@ SUBJECTS: Sequence[Subject] = (
     wraparound,
     ends,
     vacuum,
+    statistics,
+    indexes,
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from exporter.diagnosis.culprits import found, remedies_for, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
-from exporter.diagnosis.readings import Readings
+from exporter.diagnosis.readings import Labels, Readings
 from exporter.diagnosis.sessions import is_maintenance
 from exporter.sql import literal, quoted
 
@@ -144,11 +144,43 @@ def vacuum(now: Readings, _: float) -> Iterator[Finding]:
                 f"table {had['schemaname']}.{had['relname']} in {had['datname']} has {table.value:,.0f} dead rows,"
                 f" {table.value / (threshold + 1):.1f} times what autovacuum waits for{off}"
             )
-            name = ".".join(quoted(had[label]) for label in ("schemaname", "relname"))
             effect = f"removes them beside reads and writes, once nobody needs them; in database {had['datname']}"
             held, ends = _held_up(now)
             alert = "TableAutovacuumOff" if is_off else "DeadTuples"
-            yield found(alert, sentence + held, had, [*ends, Remedy(effect, f"VACUUM {name};")])
+            yield found(alert, sentence + held, had, [*ends, Remedy(effect, f"VACUUM {_relation(had, 'relname')};")])
+
+
+def statistics(now: Readings, _: float) -> Iterator[Finding]:
+    """Find tables that the planner knows too little of."""
+    for table in now.series("pg_table_modified_since_analyze_tuples"):
+        had, threshold = table.labels, now.value("pg_table_analyze_threshold_tuples", table.labels)
+        is_many = table.value > limit("StaleStatistics", "floor")
+        if threshold is not None and is_many and table.value > limit("StaleStatistics", "times") * threshold:
+            believed = now.value("pg_table_estimated_rows", had)
+            rows = f"; the planner believes that it has {believed:,.0f}" if believed is not None else ""
+            off = "; autovacuum is off for it" if now.value("pg_table_autovacuum_disabled", had) else ""
+            name = f"table {had['schemaname']}.{had['relname']} in {had['datname']}"
+            sentence = f"{table.value:,.0f} rows of {name} were modified since it was last analyzed{rows}{off}"
+            effect = f"reads a sample of it and blocks nobody; in database {had['datname']}"
+            yield found("StaleStatistics", sentence, had, [Remedy(effect, f"ANALYZE {_relation(had, 'relname')};")])
+
+
+def indexes(now: Readings, _: float) -> Iterator[Finding]:
+    """Find what failed builds left; a standby cannot see whether its primary still builds it."""
+    if now.value("pg_replication_is_replica"):
+        return
+    for index in now.series("pg_index_invalid"):
+        if index.value:
+            had = index.labels
+            name = f"index {had['indexrelname']} of {had['schemaname']}.{had['relname']} in {had['datname']}"
+            sentence = f"{name} is invalid, and nobody builds it: no query uses it"
+            effect = f"removes it beside reads and writes; in database {had['datname']}"
+            drop = f"DROP INDEX CONCURRENTLY {_relation(had, 'indexrelname')};"
+            yield found("IndexInvalid", sentence, had, [Remedy(effect, drop)])
+
+
+def _relation(had: Labels, name: str) -> str:
+    return ".".join(quoted(had[label]) for label in ("schemaname", name))
 
 
 def _held_up(now: Readings) -> tuple[str, list[Remedy]]:

@@ -29,9 +29,18 @@ class Use:
     blocks: float = 0.0
     """Blocks read into shared buffers."""
 
+    @property
+    def seconds_per_call(self) -> float | None:
+        """Mean execution time; None without a call."""
+        return self.seconds / self.calls if self.calls else None
+
     def __add__(self, other: "Use") -> "Use":
         """Add the work of another time."""
         return Use(self.calls + other.calls, self.seconds + other.seconds, self.blocks + other.blocks)
+
+    def __mul__(self, factor: float) -> "Use":
+        """Scale the work."""
+        return Use(self.calls * factor, self.seconds * factor, self.blocks * factor)
 
     def since(self, before: "Use") -> "Use":
         """Return the work between two readings; after a reset, the work since the reset."""

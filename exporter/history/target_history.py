@@ -11,6 +11,7 @@ from exporter.connections.off_loop import OffLoop
 from exporter.errors import StateError
 from exporter.history.minute import SECONDS, Minute, Span, Use, largest, used
 from exporter.history.reading import gauges_of, statement_of, uses_of
+from exporter.history.recent_work import RecentWork
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
 from exporter.watch.active_sessions import Activity
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 _PATIENCE_SECONDS = 10.0
 """Seconds to wait for the disk; a call that takes longer goes on, and nothing else of this target waits for it."""
+
+_HOUR_SECONDS = 3600.0
 
 _DROP_MINUTES = 30
 """Interval at which what is old is dropped, in minutes: it reads the whole file."""
@@ -53,6 +56,7 @@ class TargetHistory:
         calls: OffLoop | None = None,
     ) -> None:
         self.status = HistoryStatus()
+        self.work = RecentWork()
         self._target = target
         self._path = path
         self._keep = keep_seconds
@@ -73,8 +77,12 @@ class TargetHistory:
         self._noting = asyncio.Lock()
 
     async def restore(self, timeout: float = _PATIENCE_SECONDS) -> None:
-        """Hand the incidents of an earlier process to the watch; what it cannot read is left out."""
-        stored = await self._call("restore", lambda file: file.incidents(), timeout)
+        """Take up the last hour's work, and hand the incidents of an earlier process to the watch."""
+        now = self._clock()
+        hour = [(now - _HOUR_SECONDS, now)]
+        found = await self._call("restore", lambda file: (file.incidents(), file.spans(hour)), timeout)
+        stored, [span] = found or ([], [Span()])
+        self.work.before = dict(span.statements)
         if not stored or not self._target.watch:
             return
         since = self._clock() - self._keep
@@ -125,6 +133,8 @@ class TargetHistory:
         """Return the minute that is over; None while it is under way, and where the clock was set back."""
         number = int(self._clock()) // SECONDS
         if number == self._minute and not ends:
+            if self._uses is None:  # the first minute counts from when the statements were first read
+                self._uses = uses_of(await self._target.known()) or None
             return None
         at, self._minute = self._minute, number
         report = await self._target.known()
@@ -135,6 +145,8 @@ class TargetHistory:
             return None
         self._latest = at
         work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
+        if before is not None:
+            self.work.add(work)
         listed = {statement: text for statement, text in self._target.texts.listed().items() if text}
         texts = {**self._seen(sessions), **listed}
         return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, texts)

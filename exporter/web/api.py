@@ -77,12 +77,12 @@ class _Api:
 
     async def targets(self, request: Request, target: Target = "") -> Response:
         """List the servers with the worst finding of each, the worst first."""
-        found = await asked.situations(self._chosen(target), seconds_of(request, self._settings))
+        found = await asked.situations(self._chosen(target), self._historian, seconds_of(request, self._settings))
         return await in_thread(lambda: [TargetSummary.of(now, self._targets[now.target].kind) for now in found])
 
     async def now(self, request: Request, target: Target = "") -> Response:
         """Say what is wrong with each server, who is to blame and what helps; the worst server comes first."""
-        found = await asked.situations(self._chosen(target), seconds_of(request, self._settings))
+        found = await asked.situations(self._chosen(target), self._historian, seconds_of(request, self._settings))
         return await in_thread(lambda: found)
 
     async def statements(self, request: Request, target: Target = "") -> Response:

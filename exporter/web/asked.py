@@ -5,7 +5,11 @@ import time
 from collections.abc import Mapping
 
 from exporter.diagnosis.situation import Seen, Situation, situation
+from exporter.diagnosis.work import StatementWork, Work
 from exporter.exposition.page_limit import limited
+from exporter.history.historian import Historian
+from exporter.history.minute import SECONDS
+from exporter.history.target_history import TargetHistory
 from exporter.report import Report
 from exporter.scrape.target import Target
 from exporter.watch.incidents import Incident
@@ -14,17 +18,20 @@ from exporter.web.answers import TargetCollectors
 Targets = Mapping[str, Target]
 
 
-async def situations(targets: Targets, seconds: float) -> list[Situation]:
+async def situations(targets: Targets, historian: Historian, seconds: float) -> list[Situation]:
     """Say what is known of servers, the worst first; in a thread, since pages of hundreds take a second to read.
 
     Args:
         targets: the servers by name.
+        historian: keeps what their statements did lately.
         seconds: deadline of what is collected in the background, where that is older than a scrape interval.
 
     """
     now = time.time()
     reports = await known(targets, seconds)
-    seen = [(name, target.address, reports[name], _seen(target)) for name, target in targets.items()]
+    seen = [
+        (name, target.address, reports[name], _seen(target, historian.of(name))) for name, target in targets.items()
+    ]
 
     def said() -> list[Situation]:
         found = (situation(name, address, report, past, now) for name, address, report, past in seen)
@@ -39,8 +46,24 @@ async def known(targets: Targets, seconds: float) -> dict[str, Report]:
     return dict(zip(targets, found, strict=True))
 
 
-def _seen(target: Target) -> Seen:
-    return Seen(target.incidents, target.watch.waiting if target.watch else ())
+def _seen(target: Target, history: TargetHistory | None) -> Seen:
+    waiting = target.watch.waiting if target.watch else ()
+    return Seen(target.incidents, waiting, _work(history, target) if history else None)
+
+
+def _work(history: TargetHistory, target: Target) -> Work | None:
+    """Say what the statements of a server did lately; None before its first minute is over."""
+    recent, texts = history.work, target.texts.listed()
+    latest = recent.latest()
+    if not recent.minutes:
+        return None
+    statements = tuple(
+        StatementWork(*each, texts.get(each, ""), use.calls, use.seconds, before.seconds_per_call if before else None)
+        for each, use in latest.items()
+        if each[0]  # what is added up of many has no database
+        for before in (recent.before.get(each),)
+    )
+    return Work(SECONDS * recent.minutes, sum(use.seconds for use in latest.values()), statements)
 
 
 def collectors(targets: Targets, reports: Mapping[str, Report], max_samples: int) -> list[TargetCollectors]:

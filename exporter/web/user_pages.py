@@ -115,7 +115,7 @@ class _UserRoutes:
         if not is_choice and target not in self._targets:
             return unknown(target, self._targets)
         chosen = self._targets if is_choice else {target: self._targets[target]}
-        found = await asked.situations(chosen, seconds_of(request, self._settings))
+        found = await asked.situations(chosen, self._historian, seconds_of(request, self._settings))
         if is_choice:
             return self._html("targets.html", situations=found)
         clock = datetime.now(UTC).strftime("%H:%M:%S")

@@ -1,9 +1,9 @@
 """What is said of recorded pages: the sentence, its alert, and what helps."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pages import line
 
 from exporter.alert_rules import alert_rules, shipped
 from exporter.diagnosis.findings import Finding, count, duration, size
@@ -25,11 +25,7 @@ ROOT = {
     "held_mode": "AccessShareLock",
 }
 
-
-def line(metric: str, value: float, labels: Mapping[str, str] = {}) -> str:
-    """One sample as a page has it."""
-    said = ",".join(f'{name}="{text}"' for name, text in labels.items())
-    return f"{metric}{{{said}}} {value}\n"
+ORDERS = {"datname": "shop", "schemaname": "public", "relname": "orders"}
 
 
 def found(page: str, at: float = 0.0) -> list[Finding]:
@@ -146,6 +142,22 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
             "ArchiveBacklogOld",
             "archiving fails: 6 WAL files wait for the archive, the oldest for 117 min",
         ),
+        (
+            line("pg_table_modified_since_analyze_tuples", 1_000_000, ORDERS)
+            + line("pg_table_analyze_threshold_tuples", 20_050, ORDERS)
+            + line("pg_table_estimated_rows", 200_000, ORDERS)
+            + line("pg_table_autovacuum_disabled", 1, ORDERS),
+            "StaleStatistics",
+            (
+                "1,000,000 rows of table public.orders in shop were modified since it was last analyzed; the planner"
+                " believes that it has 200,000; autovacuum is off for it"
+            ),
+        ),
+        (
+            line("pg_index_invalid", 1, {**ORDERS, "indexrelname": "orders_nightly_idx"}),
+            "IndexInvalid",
+            "index orders_nightly_idx of public.orders in shop is invalid, and nobody builds it: no query uses it",
+        ),
     ],
 )
 def test_each_subject_says_what_is_wrong(page: str, alert: str, sentence: str) -> None:
@@ -213,6 +225,12 @@ REPLICA = line("pg_replication_is_replica", 1)
         line("pg_replication_slots_safe_wal_size_bytes", -5, {"slot_name": "cdc"})
         + line("pg_replication_slots_retained_bytes", 9e9, {"slot_name": "cdc"}),
         line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "too_many_connections"}),
+        line("pg_table_modified_since_analyze_tuples", 9_999, ORDERS)
+        + line("pg_table_analyze_threshold_tuples", 50, ORDERS),
+        line("pg_table_modified_since_analyze_tuples", 200_000, ORDERS)
+        + line("pg_table_analyze_threshold_tuples", 20_000, ORDERS),
+        REPLICA + line("pg_index_invalid", 1, {**ORDERS, "indexrelname": "orders_nightly_idx"}),
+        line("pg_index_invalid", 0, {**ORDERS, "indexrelname": "orders_nightly_idx"}),
     ],
 )
 def test_what_the_alerts_leave_out_is_not_said(page: str) -> None:
@@ -236,6 +254,16 @@ def test_a_table_whose_name_is_a_keyword_is_quoted() -> None:
     [finding] = found(page + line("pg_table_vacuum_threshold_tuples", 50, {**table, "relname": 'or\\"der'}))
     assert [remedy.sql for remedy in finding.remedies] == ['VACUUM "user"."or""der";']
     assert "in database shop" in finding.remedies[0].effect
+
+
+def test_a_table_is_analyzed_and_a_failed_build_is_dropped() -> None:
+    index = {**ORDERS, "indexrelname": "Late"}
+    page = line("pg_table_modified_since_analyze_tuples", 1_000_000, ORDERS) + line("pg_index_invalid", 1, index)
+    findings = found(page + line("pg_table_analyze_threshold_tuples", 20_050, ORDERS))
+    assert [remedy.sql for finding in findings for remedy in finding.remedies] == [
+        'ANALYZE "public"."orders";',
+        'DROP INDEX CONCURRENTLY "public"."Late";',
+    ]
 
 
 @pytest.mark.parametrize(("application", "remedies"), [("pg_dump", 0), ("notebook", 1)])

@@ -82,6 +82,7 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
         for _ in range(3):
             await session.execute("SELECT pg_sleep(0.5) AS counted_by_the_minute")
         await next_minute()
+        assert kept.work.minutes == 0
         for _ in range(5):
             await session.execute("SELECT pg_sleep(0.7) AS counted_by_the_minute")
         found = await next_minute()
@@ -100,6 +101,13 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
         assert statement[:2] == ("postgres", "postgres")
         assert "0.7" not in found.texts[statement]
         assert found.gauges["pg_connections_used"][6060] >= 2
+        assert (kept.work.minutes, kept.work.latest()[statement]) == (1, use)
+        next_process = history(seen, tmp_path / "main.sqlite", clock, OffLoop())
+        await next_process.restore()
+        assert next_process.work.before[statement] == use
+        clock.advance(3600)
+        await next_process.restore()
+        assert next_process.work.before == {}
 
 
 def test_an_incident_goes_on_as_the_same_one_in_the_next_process(tmp_path: Path) -> None:
