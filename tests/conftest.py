@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from copies import Copies
 from debian import newer
-from servers import MAJORS, NEWEST, MissingError, build, do_without, has_room, program
+from servers import MAJORS, NEWEST, MissingError, do_without, has_room, program
 from servers import cache as tests_cache
 from tiers import Asked, Test
 
@@ -97,11 +98,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"left out {left_out} tests that --full runs")
 
 
-def _cluster(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
-    try:
-        return Cluster(build(major), settings={**SETTINGS, **settings}, **options)
-    except MissingError as missing:
-        do_without(missing)
+@pytest.fixture(scope="session")
+def make() -> Iterator[Callable[..., Cluster]]:
+    """Makes a server with the settings of these tests, not started: make(major, settings, **options of Cluster)."""
+    with Copies() as copies:
+
+        def made(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
+            try:
+                return copies.cluster(major, settings={**SETTINGS, **settings}, **options)
+            except MissingError as missing:
+                do_without(missing)
+
+        yield made
 
 
 @pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
@@ -112,13 +120,13 @@ def major(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[int], Cluster]]:
+def servers(make: Callable[..., Cluster]) -> Iterator[Callable[[int], Cluster]]:
     """Gives the shared server of a major version, which runs until the tests end. Leave it as you found it."""
     with ExitStack() as running:
 
         @cache
         def server_of(major: int) -> Cluster:
-            server = running.enter_context(_cluster(major, {}))
+            server = running.enter_context(make(major, {}))
             server.execute(PREPARE)
             return server
 
@@ -148,12 +156,12 @@ def database(server: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Callable[..., Cluster]]:
+def cluster(make: Callable[..., Cluster]) -> Iterator[Callable[..., Cluster]]:
     """Makes servers of the test's own: cluster(major=18, settings={}, **options of Cluster), set up like the shared."""
     with ExitStack() as running:
 
         def started(major: int = NEWEST, settings: Mapping[str, str] | None = None, **options: Any) -> Cluster:
-            server = running.enter_context(_cluster(major, settings or {}, **options))
+            server = running.enter_context(make(major, settings or {}, **options))
             server.execute(PREPARE)
             return server
 

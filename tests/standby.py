@@ -41,7 +41,7 @@ def clone_standby(
     with ThreadPoolExecutor(1) as thread:  # the caller's may already run a loop
         thread.submit(asyncio.run, _backup(primary, standby.data)).result()
     (standby.data / "standby.signal").touch()
-    standby._configure(_upstream(primary, application_name, slot) | dict(settings or {}))
+    standby.configure(_upstream(primary, application_name, slot) | dict(settings or {}))
     hand_over(standby.data)
     return standby
 

@@ -127,7 +127,12 @@ class Cluster:
             options += ["--pwfile", str(secret)]
         self._run("initdb", "-D", str(self.data), *options)
         secret.unlink(missing_ok=True)
-        self._configure({"listen_addresses": HOST, "unix_socket_directories": "", **self.settings})
+        self.configure({"listen_addresses": HOST, "unix_socket_directories": "", **self.settings})
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Append settings to postgresql.conf, where the last one of a name counts."""
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
@@ -174,11 +179,6 @@ class Cluster:
             await session.execute(sql)
         finally:
             await session.close()
-
-    def _configure(self, settings: Mapping[str, str]) -> None:
-        """Append settings to postgresql.conf, where the last one of a name counts."""
-        with (self.data / "postgresql.conf").open("a") as conf:
-            conf.writelines(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
 
     def _launch(self) -> None:
         """Start the server, and the watch that ends it when we end."""

@@ -1,0 +1,85 @@
+"""Plays incidents by the demo and takes pictures of the page, as whoever is paged sees it.
+
+    python tests/web/pictures.py FOLDER [INCIDENT ...]
+
+Writes `INCIDENT-phone-light.png` and `INCIDENT-desktop-dark.png` once the page says what is wrong, else after four
+minutes, and prints what it says.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from browsers import VIEWS, browser_of, opened
+
+from exporter.demo.scenarios.repertoire import SCENARIOS
+
+ALERTS: Mapping[str, str] = {
+    "friday-deploy": "Connections",
+    "black-friday": "StatementSlower",
+    "migration": "Lock",
+    "nightly-job": "Lock",
+    "pinned-horizon": "DeadTuples",
+    "forgotten-slot": "ReplicationSlot",
+    "stale-statistics": "StaleStatistics",
+    "no-backups": "Archive",
+    "index-debt": "IndexInvalid",
+}
+"""Of each incident, how the alerts begin that are about it."""
+
+LONGEST_SECONDS = 240.0
+
+
+@contextmanager
+def demo(incident: str) -> Iterator[str]:
+    """Play an incident; gives the address of the page."""
+    command = [sys.executable, "-m", "exporter", "demo", "--incident", incident, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield next(found[1] for line in process.stdout or () if (found := re.search(r"(http://\S+/)metrics", line)))
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def alerts(url: str) -> list[str]:
+    """The alerts of what is wrong now."""
+    [now] = httpx.get(f"{url}api/v1/now", timeout=30).json()
+    return [finding["alert"] for finding in now["findings"]]
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("incidents", nargs="*", default=[*ALERTS])
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    number = {scenario.name: scenario.number for scenario in SCENARIOS}
+    with browser_of(lambda name, _, *others: Path(next(filter(None, map(shutil.which, (name, *others)))))) as browser:
+        for incident in chosen.incidents:
+            with demo(incident) as url:
+                began, wanted = time.monotonic(), f"PostgreSQL{ALERTS[incident]}"
+                while not any(each.startswith(wanted) for each in alerts(url)):
+                    if time.monotonic() - began > LONGEST_SECONDS:
+                        break
+                    time.sleep(1)
+                for view in (VIEWS[0], VIEWS[3]):
+                    with opened(browser, view, url) as seen:
+                        seen.page.screenshot(path=chosen.folder / f"{incident}-{view.name}.png")
+                said = {"incident": number[incident], "seconds": round(time.monotonic() - began), "alerts": alerts(url)}
+                print(json.dumps({"name": incident, **said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
