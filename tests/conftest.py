@@ -99,8 +99,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def make() -> Iterator[Callable[..., Cluster]]:
-    """Makes a server with the settings of these tests, not started: make(major, settings, **options of Cluster)."""
+def new_server() -> Iterator[Callable[..., Cluster]]:
+    """Makes a server with our settings that is not started yet: new_server(major, settings, **options of Cluster)."""
     with Copies() as copies:
 
         def made(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
@@ -120,13 +120,13 @@ def major(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def servers(make: Callable[..., Cluster]) -> Iterator[Callable[[int], Cluster]]:
+def servers(new_server: Callable[..., Cluster]) -> Iterator[Callable[[int], Cluster]]:
     """Gives the shared server of a major version, which runs until the tests end. Leave it as you found it."""
     with ExitStack() as running:
 
         @cache
         def server_of(major: int) -> Cluster:
-            server = running.enter_context(make(major, {}))
+            server = running.enter_context(new_server(major, {}))
             server.execute(PREPARE)
             return server
 
@@ -156,12 +156,12 @@ def database(server: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(make: Callable[..., Cluster]) -> Iterator[Callable[..., Cluster]]:
+def cluster(new_server: Callable[..., Cluster]) -> Iterator[Callable[..., Cluster]]:
     """Makes servers of the test's own: cluster(major=18, settings={}, **options of Cluster), set up like the shared."""
     with ExitStack() as running:
 
         def started(major: int = NEWEST, settings: Mapping[str, str] | None = None, **options: Any) -> Cluster:
-            server = running.enter_context(make(major, settings or {}, **options))
+            server = running.enter_context(new_server(major, settings or {}, **options))
             server.execute(PREPARE)
             return server
 

@@ -119,10 +119,10 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None)
     if report.kind != "postgresql":
         return
-    for subject in SUBJECTS:
-        yield from subject(readings, now)
     if seen.work and report.up:
         yield from work(seen.work, readings)
+    for subject in SUBJECTS:
+        yield from subject(readings, now)
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")
@@ -179,7 +179,7 @@ def _vitals(now: Readings) -> Iterator[Vital]:
     if age is not None and freeze:
         overdue = limit("XidFreezeOverdue", "factor") * freeze
         failsafe = now.value("pg_wraparound_failsafe_age") or limit("XidFailsafeReached", "age_on_13")
-        yield _vital("transaction id age", f"{age / 1e6:,.0f} million", age, overdue, failsafe, _millions)
+        yield _vital("transaction id age", _millions(age), age, overdue, failsafe, _millions)
     sequence = now.value("pg_sequence_used_ratio")
     if sequence is not None:
         near = limit("SequenceNearlyUsed", "ratio")
@@ -187,7 +187,7 @@ def _vitals(now: Readings) -> Iterator[Vital]:
 
 
 def _millions(number: float) -> str:
-    return f"{number / 1e6:,.0f} million"
+    return f"{number / 1e6:,.0f} million" if number >= 1e6 else f"{number:,.0f}"
 
 
 def _vital(

@@ -30,6 +30,8 @@ class StatementWork:
     queryid: str
     query: str
     """Normalised text; empty where it is not known."""
+    application: str
+    """The one that is most active with it; empty where none was seen."""
     calls: float
     seconds: float
     """Execution time."""
@@ -47,7 +49,7 @@ class Work:
     """Work of a server's statements in the last minutes."""
 
     span: float
-    """Length of the minutes, in seconds; at least one minute."""
+    """Length of the minutes, in seconds; more than 0."""
     seconds: float
     """Execution time of all statements."""
     statements: Sequence[StatementWork]
@@ -58,7 +60,7 @@ def work(of: Work, now: Readings) -> Iterator[Finding]:
 
     Args:
         of: what they did.
-        now: the latest readings, for who runs them.
+        now: the latest readings, for where they run.
 
     """
     for each in of.statements:
@@ -91,15 +93,8 @@ def _factor(each: StatementWork, of: Work) -> float:
 
 def _finding(alert: str, each: StatementWork, what: str, now: Readings) -> Finding:
     labels = {"datname": each.datname, "usename": each.usename, "queryid": each.queryid}
-    most = next(
-        (
-            session.labels.get("application_name")
-            for session in now.series("pg_sessions", state="active", usename=each.usename, datname=each.datname)
-        ),
-        "",
-    )
-    application = f", application {most}" if most else ""
-    sentence = f"a statement of {each.usename} in {each.datname}{application}, {what}"
+    application = f" (application {each.application})" if each.application else ""
+    sentence = f"a statement of {each.usename} in {each.datname}{application} {what}"
     return found(alert, sentence, labels, [*_remedies(each, now)], None, each.query)
 
 

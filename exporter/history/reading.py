@@ -43,11 +43,21 @@ def uses_of(report: Report) -> dict[str, Use]:
     """Return the counters of each statement by the text of its labels."""
     found: dict[str, list[float]] = {}
     for family in _families(report):
-        if family.metric.name in _COUNTERS:
+        if _counts(family):
             place = _COUNTERS.index(family.metric.name)
             for text, value in zip(family.labels, family.values, strict=True):
                 found.setdefault(text, [0.0] * len(_COUNTERS))[place] = float(value or 0.0)
     return {text: Use(*counters) for text, counters in found.items()}
+
+
+def age_of_uses(report: Report) -> float:
+    """Return the age of these counters in seconds; 0 where there are none."""
+    ages = [job.age for job in report.jobs if job.samples and any(map(_counts, job.samples.families))]
+    return max((age for age in ages if age is not None), default=0.0)
+
+
+def _counts(family: Family) -> bool:
+    return family.metric.name in _COUNTERS
 
 
 @lru_cache(maxsize=10_000)

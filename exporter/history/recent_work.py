@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from exporter.history.minute import MOST_STATEMENTS, Use
+from exporter.watch.active_sessions import Activity
 from exporter.watch.statement_matching import Statement
 
 MINUTES = 5
@@ -19,27 +20,40 @@ class RecentWork:
     def __init__(self) -> None:
         self.before: dict[Statement, Use] = {}
         """Work before the last minutes, which fades within an hour."""
-        self._latest = deque[Mapping[Statement, Use]](maxlen=MINUTES)
+        self.applications: Mapping[Statement, str] = {}
+        """The application that was most active with each statement, as of the latest minute in which one was."""
+        self._latest = deque[tuple[Mapping[Statement, Use], float]](maxlen=MINUTES)
 
     @property
-    def minutes(self) -> int:
-        """Number of the last minutes that are known; at most five."""
-        return len(self._latest)
+    def seconds(self) -> float:
+        """Length of the last minutes, in seconds; 0 while none is known."""
+        return sum(seconds for _, seconds in self._latest)
 
-    def add(self, work: Mapping[Statement, Use]) -> None:
-        """Take in a minute that is over."""
+    def add(self, work: Mapping[Statement, Use], seconds: float, sessions: Mapping[Activity, float]) -> None:
+        """Take in a minute that is over.
+
+        Args:
+            work: what its statements did.
+            seconds: time between the readings that say so: about a minute, as they may be older than it.
+            sessions: session-seconds of active sessions.
+
+        """
         if len(self._latest) == MINUTES:
             faded = {each: use * _FADES for each, use in self.before.items()}
-            for each, use in self._latest[0].items():
+            for each, use in self._latest[0][0].items():
                 faded[each] = faded.get(each, Use()) + use
             by_calls = sorted(faded.items(), key=lambda pair: -pair[1].calls)
             self.before = dict(by_calls[:MOST_STATEMENTS])
-        self._latest.append(work)
+        self._latest.append((work, seconds))
+        kept = {each for work, _ in self._latest for each in work}
+        by_size = sorted(sessions.items(), key=lambda pair: pair[1])
+        active = {each.statement: each.application for each, _ in by_size if each.statement in kept}  # the largest last
+        self.applications = {each: name for each, name in self.applications.items() if each in kept} | active
 
     def latest(self) -> dict[Statement, Use]:
         """Add up the last minutes."""
         found: dict[Statement, Use] = {}
-        for work in self._latest:
+        for work, _ in self._latest:
             for each, use in work.items():
                 found[each] = found.get(each, Use()) + use
         return found

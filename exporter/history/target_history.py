@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import StateError
 from exporter.history.minute import SECONDS, Minute, Span, Use, largest, used
-from exporter.history.reading import gauges_of, statement_of, uses_of
+from exporter.history.reading import age_of_uses, gauges_of, statement_of, uses_of
 from exporter.history.recent_work import RecentWork
 from exporter.logs import TargetLog
 from exporter.scrape.target import Target
@@ -70,6 +70,8 @@ class TargetHistory:
         """Number of the latest minute that was finished."""
         self._uses: Mapping[str, Use] | None = None
         """Counters of the statements at the beginning of the minute, by the text of their labels."""
+        self._uses_at = 0.0
+        """Unix time at which they were read."""
         self._read: tuple[object, Sequence[Span]] | None = None
         """The latest spans that were read, and what they were."""
         self._written: dict[str, tuple[object, ...]] = {}
@@ -134,19 +136,21 @@ class TargetHistory:
         number = int(self._clock()) // SECONDS
         if number == self._minute and not ends:
             if self._uses is None:  # the first minute counts from when the statements were first read
-                self._uses = uses_of(await self._target.known()) or None
+                first = await self._target.known()
+                self._uses, self._uses_at = uses_of(first) or None, self._clock() - age_of_uses(first)
             return None
         at, self._minute = self._minute, number
         report = await self._target.known()
-        uses, before = uses_of(report), self._uses
-        self._uses = uses
+        uses, before, uses_at = uses_of(report), self._uses, self._clock() - age_of_uses(report)
+        seconds = uses_at - self._uses_at
+        self._uses, self._uses_at = uses, uses_at
         sessions = largest(self._target.watch.take_recent()) if self._target.watch else {}
         if at <= self._latest < at + _DROP_MINUTES:  # written already, before the clock was set back
             return None
         self._latest = at
         work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
-        if before is not None:
-            self.work.add(work)
+        if before is not None and seconds >= 1:  # else nothing was read meanwhile, or the clock was set back
+            self.work.add(work, seconds, sessions)
         listed = {statement: text for statement, text in self._target.texts.listed().items() if text}
         texts = {**self._seen(sessions), **listed}
         return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, texts)

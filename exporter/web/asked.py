@@ -8,7 +8,7 @@ from exporter.diagnosis.situation import Seen, Situation, situation
 from exporter.diagnosis.work import StatementWork, Work
 from exporter.exposition.page_limit import limited
 from exporter.history.historian import Historian
-from exporter.history.minute import SECONDS
+from exporter.history.minute import Use
 from exporter.history.target_history import TargetHistory
 from exporter.report import Report
 from exporter.scrape.target import Target
@@ -54,16 +54,23 @@ def _seen(target: Target, history: TargetHistory | None) -> Seen:
 def _work(history: TargetHistory, target: Target) -> Work | None:
     """Say what the statements of a server did lately; None before its first minute is over."""
     recent, texts = history.work, target.texts.listed()
+    seen = target.watch.texts.texts if target.watch else {}
     latest = recent.latest()
-    if not recent.minutes:
+    if not recent.seconds:
         return None
     statements = tuple(
-        StatementWork(*each, texts.get(each, ""), use.calls, use.seconds, before.seconds_per_call if before else None)
+        StatementWork(
+            *each,
+            texts.get(each) or seen.get(each[2], ""),
+            recent.applications.get(each, ""),
+            use.calls,
+            use.seconds,
+            recent.before.get(each, Use()).seconds_per_call,
+        )
         for each, use in latest.items()
         if each[0]  # what is added up of many has no database
-        for before in (recent.before.get(each),)
     )
-    return Work(SECONDS * recent.minutes, sum(use.seconds for use in latest.values()), statements)
+    return Work(recent.seconds, sum(use.seconds for use in latest.values()), statements)
 
 
 def collectors(targets: Targets, reports: Mapping[str, Report], max_samples: int) -> list[TargetCollectors]:

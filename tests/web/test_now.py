@@ -1,11 +1,17 @@
 """The page for whoever was paged: the culprit in a sentence, what ends it, and nothing that runs but what we ship."""
 
+import asyncio
+import json
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 
+import asyncpg
 import jinja2
 import pytest
 from markupsafe import Markup
@@ -53,6 +59,34 @@ def test_who_waits_is_shown_as_of_the_last_seconds(server18: Cluster) -> None:
             wait_until(lambda: page_with(exporter, f"pid {pid}"))
         wait_until(lambda: f"pid {pid}" not in exporter.get("/").text)
         assert exporter.get("/api/v1/now").json()[0]["locks"] == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_statement_that_takes_the_servers_time_is_named(cluster: Callable[..., Cluster]) -> None:
+    server, over = cluster(), threading.Event()
+
+    async def dashboard() -> None:
+        session = await asyncpg.connect(server.dsn(), ssl="disable", server_settings={"application_name": "dashboard"})
+        while not over.is_set():
+            await session.execute("SELECT count(pg_sleep(0.25)) AS drawn")
+        await session.close()
+
+    fresh = json.dumps({"statements": {"cache": 5}})
+    with ThreadPoolExecutor(1) as pool, running(server, collectors=fresh) as exporter:
+        drawing = pool.submit(asyncio.run, dashboard())
+        try:
+            sentence = f"a statement of {SUPERUSER} in postgres (application dashboard) takes"
+            for _ in range(12):  # a minute has to be over first
+                exporter.get()
+                time.sleep(5)
+            text = unescape(wait_until(lambda: page_with(exporter, sentence), every=1))
+        finally:
+            over.set()
+        drawing.result()
+    assert re.search(rf"<h3>{re.escape(sentence)} \d+% of all execution time, 2\d\d ms a call", text)
+    assert "SELECT count(pg_sleep($1)) AS drawn" in text
+    assert 'data-copy="EXPLAIN (GENERIC_PLAN) SELECT count(pg_sleep($1)) AS drawn;"' in text
 
 
 def test_names_that_attack_the_page_stay_text(server18: Cluster) -> None:
