@@ -79,7 +79,10 @@ def connections(now: Readings, _: float) -> Iterator[Finding]:
             holder = _holder(now)
             most = f"; {holder[1]} has {holder[0]:,.0f} of them" if holder else ""
             labels, ends = (holder[2], _ends(now, holder[2])) if holder else ({}, [])
-            sentence = f"{used:,.0f} of {count(used + left, 'connection')} are in use{most}"
+            whole = now.value("pg_connections_max") or used + left
+            kept = whole - used - left
+            reserved = "" if kept <= 0 else f", and {'' if left else 'the other '}{kept:,.0f} are reserved"
+            sentence = f"{used:,.0f} of {count(whole, 'connection')} are in use{reserved}{most}"
             yield found(alert, sentence, labels, ends, None, _most_run(now) if holder else "")
     for had in now.series("pg_roles_connection_limit"):
         has = now.value("pg_roles_connections", had.labels) or 0.0

@@ -150,8 +150,9 @@ def _name(root: Labels) -> str:
 def _vitals(now: Readings) -> Iterator[Vital]:
     used, left = now.value("pg_connections_used"), now.value("pg_connections_available")
     ratio = used / (used + left) if used is not None and left is not None and used + left else None
+    most_used = now.value("pg_connections_max") or (used or 0.0) + (left or 0.0)
     yield _vital(
-        "connections", f"{used:,.0f} of {used + (left or 0.0):,.0f}" if used is not None else "", ratio,
+        "connections", f"{used:,.0f} of {most_used:,.0f}" if used is not None else "", ratio,
         limit("ConnectionsNearlyUsed", "ratio"), limit("ConnectionsAtLimit", "ratio"), "{:.0%} used".format,
     )  # fmt: skip
     wait = now.value("pg_lock_longest_wait_seconds")

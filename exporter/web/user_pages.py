@@ -24,6 +24,7 @@ from exporter.web import asked
 from exporter.web.activity import Choice, activity
 from exporter.web.answers import TargetStatements
 from exporter.web.api import JSON_HEADERS, PREFIX, ApiHeaders, in_thread, router_of
+from exporter.web.incident_chart import incident_chart
 from exporter.web.runbooks import runbook, runbooks
 from exporter.web.scraper_routes import Endpoint, ScraperRoutes, of_all, seconds_of, unknown
 
@@ -165,7 +166,7 @@ class _UserRoutes:
         def page() -> Response:
             before = earlier(incident, asked.incidents(self._targets))[:_MOST_EARLIER]
             values = {"incident": incident, "told": recorded(incident), "kinds": KINDS, "earlier": before}
-            return self._html("incident.html", root="../", **values)
+            return self._html("incident.html", root="../", course=incident_chart(incident), **values)
 
         return await asyncio.to_thread(page)
 

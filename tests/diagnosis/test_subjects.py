@@ -102,6 +102,16 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
             "50 of 50 connections are in use",
         ),
         (
+            line("pg_connections_used", 37) + line("pg_connections_available", 0) + line("pg_connections_max", 40),
+            "ConnectionsAtLimit",
+            "37 of 40 connections are in use, and the other 3 are reserved",
+        ),
+        (
+            line("pg_connections_used", 36) + line("pg_connections_available", 1) + line("pg_connections_max", 40),
+            "ConnectionsNearlyUsed",
+            "36 of 40 connections are in use, and 3 are reserved",
+        ),
+        (
             line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "timeout"}),
             "LoginsFail",
             "new logins fail (timeout)",
