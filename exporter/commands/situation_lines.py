@@ -77,7 +77,7 @@ def _state(now: Situation) -> Line:
     else:
         state = (printable(f"{now.product} was not asked yet"), BAD)
     role = f", {printable(now.role)}" if now.role else ""
-    since = f", since {duration(now.up_seconds)}" if now.up_seconds is not None else ""
+    since = f", started {duration(now.up_seconds)} ago" if now.up_seconds is not None else ""
     age = "Nothing is known yet." if now.age is None else f"Newest reading {duration(now.age)} ago."
     return [state, (f"{role}{since}. ", ""), (age, DIM)]
 
@@ -92,7 +92,7 @@ def _strip(vitals: Sequence[Vital]) -> Iterator[Line]:
 def _finding(finding: Finding, url: str) -> Iterator[Line]:
     margin = " " * (_WIDTH + 4)
     yield [_word(finding.severity), (printable(finding.sentence), BOLD)]
-    since = f"since {duration(finding.seconds)}, " if finding.seconds is not None else ""
+    since = f"for {duration(finding.seconds)}, " if finding.seconds is not None else ""
     yield [(f"{margin}{since}runbook {url}/runbooks/{printable(finding.alert)}", DIM)]
     for line in finding.statement.splitlines():
         yield [(f"{margin}  {printable(line.expandtabs())}", "")]

@@ -30,12 +30,13 @@ def who(labels: Labels) -> str:
 
 def cancel(pid: str) -> Remedy:
     """Stop the statement of a session."""
-    return Remedy("stops its statement; its transaction fails, its session stays", f"SELECT pg_cancel_backend({pid});")
+    return Remedy("Cancel its statement: its transaction fails and lets go.", f"SELECT pg_cancel_backend({pid});")
 
 
-def terminate(pid: str) -> Remedy:
-    """End a session."""
-    return Remedy("ends its session and rolls its transaction back", f"SELECT pg_terminate_backend({pid});")
+def terminate(pid: str, *, is_next: bool = False) -> Remedy:
+    """End a session; as the next step where cancelling comes first."""
+    effect = "If it stays, end its session." if is_next else "End its session: its transaction is rolled back."
+    return Remedy(effect, f"SELECT pg_terminate_backend({pid});")
 
 
 def remedies_for(labels: Labels) -> list[Remedy]:
@@ -45,5 +46,5 @@ def remedies_for(labels: Labels) -> list[Remedy]:
         return []  # its commit is done here: cancelled, it counts as committed without the standby
     if not pid:
         gid = literal(labels.get("gid", ""))
-        return [Remedy("rolls it back, in its own database and for good", f"ROLLBACK PREPARED {gid};")]
-    return [terminate(pid)] if state.startswith("idle") else [cancel(pid), terminate(pid)]
+        return [Remedy("Roll it back, in its own database. This cannot be undone.", f"ROLLBACK PREPARED {gid};")]
+    return [terminate(pid)] if state.startswith("idle") else [cancel(pid), terminate(pid, is_next=True)]

@@ -13,7 +13,7 @@ class Remedy:
     """A statement that helps."""
 
     effect: str
-    """Consequence of running it, as a phrase that begins with a verb."""
+    """What it does, as sentences that begin with a verb; those of one finding are steps."""
     sql: str
 
 

@@ -83,8 +83,9 @@ def _of_root(root: Node, below: Sequence[Node]) -> Finding:
 def _remedies(root: Node, pid: str) -> Iterator[Remedy]:
     """Return what ends a session of a client; others, and a commit that waits for a standby, are left alone."""
     if root.backend_type == "client backend" and "SyncRep" not in root.state:
-        if not root.state.startswith("idle"):
+        is_idle = root.state.startswith("idle")
+        if not is_idle:
             yield cancel(pid)
-        yield terminate(pid)
+        yield terminate(pid, is_next=not is_idle)
     elif root.backend_type == "autovacuum worker":
         yield cancel(pid)

@@ -81,7 +81,8 @@ def connections(now: Readings, _: float) -> Iterator[Finding]:
             labels, ends = (holder[2], _ends(now, holder[2])) if holder else ({}, [])
             whole = now.value("pg_connections_max") or used + left
             kept = whole - used - left
-            reserved = "" if kept <= 0 else f", and {'' if left else 'the other '}{kept:,.0f} are reserved"
+            whom = "" if now.value("pg_connections_reserved") else " for superusers"
+            reserved = "" if kept <= 0 else f", and {'' if left else 'the other '}{kept:,.0f} are reserved{whom}"
             sentence = f"{used:,.0f} of {count(whole, 'connection')} are in use{reserved}{most}"
             yield found(alert, sentence, labels, ends, None, _most_run(now) if holder else "")
     for had in now.series("pg_roles_connection_limit"):
@@ -109,19 +110,13 @@ def _ends(now: Readings, labels: Labels) -> list[Remedy]:
     of_state = {state: _sessions(now, {**labels, "state": state}) for state in ("idle", "active")}
     found = []
     if of_state["idle"]:
-        found.append(
-            Remedy(
-                f"ends its {count(of_state['idle'], 'session')} that are idle outside of a transaction",
-                _of_sessions("pg_terminate_backend", {"state": "idle", **labels}),
-            )
-        )
+        effect = f"End its {count(of_state['idle'], 'session')} that are idle outside of a transaction."
+        found.append(Remedy(effect, _of_sessions("pg_terminate_backend", {"state": "idle", **labels})))
     if of_state["active"] > of_state["idle"]:
-        found.append(
-            Remedy(
-                f"cancels what its {count(of_state['active'], 'active session')} run; it gets errors",
-                _of_sessions("pg_cancel_backend", {"state": "active", **labels}),
-            )
-        )
+        effect = f"Cancel what its {count(of_state['active'], 'active session')} run: the application gets errors."
+        found.append(Remedy(effect, _of_sessions("pg_cancel_backend", {"state": "active", **labels})))
+        effect = "If it only tries again, end these sessions, and stop what opens them."
+        found.append(Remedy(effect, _of_sessions("pg_terminate_backend", labels)))
     return found
 
 
@@ -143,8 +138,12 @@ def _most_run(now: Readings) -> str:
 def logins(now: Readings, _: float) -> Iterator[Finding]:
     """Find why nobody new gets in."""
     reasons = [each.labels["reason"] for each in now.series("pg_login_reason") if each.value]
-    if now.value("pg_login_success") == 0 and reasons != ["too_many_connections"]:  # connections say that
-        yield found("LoginsFail", f"new logins fail ({', '.join(reasons) or 'unknown reason'})", {})
+    if now.value("pg_login_success") == 0:
+        if reasons != ["too_many_connections"]:
+            yield found("LoginsFail", f"new logins fail ({', '.join(reasons) or 'unknown reason'})", {})
+        elif left := now.value("pg_connections_available"):  # else connections say it
+            why = f"though {left:,.0f} places seem left: logins that are not finished hold them"
+            yield found("LoginsFail", f"new logins fail (too_many_connections), {why}", {})
 
 
 def transactions(now: Readings, _: float) -> Iterator[Finding]:

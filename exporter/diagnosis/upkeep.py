@@ -1,10 +1,11 @@
 """Finds what is wrong with a server's upkeep: freezing, replication, archiving, vacuum, what comes to an end. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from exporter.diagnosis.culprits import found, remedies_for, who
-from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
-from exporter.diagnosis.readings import Labels, Readings
+from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit, size
+from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.sessions import is_maintenance
 from exporter.sql import literal, quoted
 
@@ -53,22 +54,25 @@ def _horizon(now: Readings) -> Iterator[Finding]:
             )
 
 
-def replication(now: Readings, _: float) -> Iterator[Finding]:
+def replication(now: Readings, at: float) -> Iterator[Finding]:
     """Find slots that lose their WAL, and a standby that is behind."""
     for slot in now.series("pg_replication_slots_wal_status", wal_status="lost"):
         name = slot.labels["slot_name"]
         idle = {"slot_name": name, "invalidation_reason": "idle_timeout"}
         if slot.value and not now.value("pg_replication_slots_invalidation_reason", idle):
             sentence = f"replication slot {name} has lost WAL that its reader needs; the reader has to be built anew"
-            yield found("ReplicationSlotLost", sentence, slot.labels, [_drop(name)])
+            drop = replace(_drop(name), effect="Drop the slot, which is of no use any more.")
+            yield found("ReplicationSlotLost", sentence, slot.labels, [drop])
     for slot in now.series("pg_replication_slots_safe_wal_size_bytes"):
         held = now.value("pg_replication_slots_retained_bytes", slot.labels) or 0.0
         if held and slot.value > 0 and held / (held + slot.value) > limit("ReplicationSlotNearLimit", "ratio"):
             name = slot.labels["slot_name"]
             is_read = now.value("pg_replication_slots_active", {"slot_name": name})
-            reader = "" if is_read else ", and nobody reads it"
-            more = size(slot.value)
-            sentence = f"replication slot {name} holds back {size(held)} of WAL{reader}; it is lost after {more} more"
+            left_at = now.value("pg_replication_slots_inactive_since_timestamp_seconds", {"slot_name": name})
+            since = f" for {duration(at - left_at)}" if left_at else ""
+            reader = "" if is_read else f", and nobody has read it{since}"
+            more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
+            sentence = f"replication slot {name} holds back {size(held)} of WAL{reader}; {more}"
             yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [_drop(name)])
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
@@ -87,7 +91,7 @@ def _may_lag(now: Readings) -> bool:
 
 def _drop(slot: str) -> Remedy:
     return Remedy(
-        "gives the slot up, with the WAL it holds; its reader cannot go on from there",
+        "Start its reader, and it goes on. Only if nobody needs it, drop the slot: this cannot be undone.",
         f"SELECT pg_drop_replication_slot({literal(slot)});",
     )
 
@@ -133,21 +137,65 @@ def archiving(now: Readings, _: float) -> Iterator[Finding]:
 
 
 def vacuum(now: Readings, _: float) -> Iterator[Finding]:
-    """Find tables whose dead rows autovacuum does not remove."""
-    for table in now.series("pg_table_dead_tuples"):
-        had, threshold = table.labels, now.value("pg_table_vacuum_threshold_tuples", table.labels)
-        is_off = bool(now.value("pg_table_autovacuum_disabled", had))
-        floor, times = (0.0, 1.0) if is_off else (limit("DeadTuples", "floor"), limit("DeadTuples", "times"))
-        if threshold is not None and table.value > max(floor, times * threshold):
-            off = "; autovacuum is off for it" if is_off else ""
-            sentence = (
-                f"table {had['schemaname']}.{had['relname']} in {had['datname']} has {table.value:,.0f} dead rows,"
-                f" {table.value / (threshold + 1):.1f} times what autovacuum waits for{off}"
-            )
-            effect = f"removes them beside reads and writes, once nobody needs them; in database {had['datname']}"
-            held, ends = _held_up(now)
-            alert = "TableAutovacuumOff" if is_off else "DeadTuples"
-            yield found(alert, sentence + held, had, [*ends, Remedy(effect, f"VACUUM {_relation(had, 'relname')};")])
+    """Find tables whose dead rows autovacuum does not remove, and who keeps it from that."""
+    tables = [
+        (table, _times(now, table))
+        for table in now.series("pg_table_dead_tuples")
+        if (threshold := now.value("pg_table_vacuum_threshold_tuples", table.labels)) is not None
+        and table.value > _too_many(now, table, threshold)
+    ]
+    if tables and (holder := _holder(now)):
+        (worst, said), more = tables[0], len(tables) - 1
+        others = f", and {count(more, 'other table')}" if more else ""
+        sentence = (
+            f"{_name_of(holder.labels)} keeps VACUUM from removing what died in the last {duration(holder.value)}:"
+            f" {said}{others}"
+        )
+        ends = _ends(holder.labels)
+        steps = [*ends, _vacuum(worst.labels, "Then remove" if ends else "Afterwards, remove")]
+        yield found("DeadTuples", sentence, worst.labels, steps)
+        tables = [(table, said) for table, said in tables if now.value("pg_table_autovacuum_disabled", table.labels)]
+    for table, said in tables:
+        if now.value("pg_table_autovacuum_disabled", table.labels):
+            effect = f"Let autovacuum come to it again; in database {table.labels['datname']}."
+            on = f"ALTER TABLE {_relation(table.labels, 'relname')} RESET (autovacuum_enabled);"
+            yield found("TableAutovacuumOff", f"{said}; autovacuum is off for it", table.labels, [Remedy(effect, on)])
+        else:
+            yield found("DeadTuples", said, table.labels, [_vacuum(table.labels, "Remove")])
+
+
+def _too_many(now: Readings, table: Series, threshold: float) -> float:
+    """Return the number of dead rows from which on they are worth a word."""
+    if now.value("pg_table_autovacuum_disabled", table.labels):
+        return threshold
+    return max(limit("DeadTuples", "floor"), limit("DeadTuples", "times") * threshold)
+
+
+def _times(now: Readings, table: Series) -> str:
+    had, threshold = table.labels, now.value("pg_table_vacuum_threshold_tuples", table.labels) or 0.0
+    times = table.value / (threshold + 1)
+    much = f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
+    name = f"table {had['schemaname']}.{had['relname']} in {had['datname']}"
+    return f"{name} has {table.value:,.0f} dead rows, {much} times what autovacuum waits for"
+
+
+def _vacuum(had: Labels, verb: str) -> Remedy:
+    effect = f"{verb} the dead rows, beside reads and writes; in database {had['datname']}."
+    return Remedy(effect, f"VACUUM {_relation(had, 'relname')};")
+
+
+def _holder(now: Readings) -> Series | None:
+    """Return who keeps VACUUM from removing what died lately; None where nobody does for long."""
+    oldest = next(iter(now.series("pg_xmin_horizon_seconds")), None)
+    return oldest if oldest and oldest.value > _HELD_SECONDS else None
+
+
+def _name_of(had: Labels) -> str:
+    return who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
+
+
+def _ends(had: Labels) -> list[Remedy]:
+    return remedies_for(had) if had.get("pid") and not is_maintenance(had) else []
 
 
 def statistics(now: Readings, _: float) -> Iterator[Finding]:
@@ -161,7 +209,7 @@ def statistics(now: Readings, _: float) -> Iterator[Finding]:
             off = "; autovacuum is off for it" if now.value("pg_table_autovacuum_disabled", had) else ""
             name = f"table {had['schemaname']}.{had['relname']} in {had['datname']}"
             sentence = f"{table.value:,.0f} rows of {name} were modified since it was last analyzed{rows}{off}"
-            effect = f"reads a sample of it and blocks nobody; in database {had['datname']}"
+            effect = f"Analyze it: this reads a sample and blocks nobody; in database {had['datname']}."
             yield found("StaleStatistics", sentence, had, [Remedy(effect, f"ANALYZE {_relation(had, 'relname')};")])
 
 
@@ -173,22 +221,11 @@ def indexes(now: Readings, _: float) -> Iterator[Finding]:
         if index.value:
             had = index.labels
             name = f"index {had['indexrelname']} of {had['schemaname']}.{had['relname']} in {had['datname']}"
-            sentence = f"{name} is invalid, and nobody builds it: no query uses it"
-            effect = f"removes it beside reads and writes; in database {had['datname']}"
+            sentence = f"{name} is invalid: its build failed, so no query uses it"
+            effect = f"Drop it, beside reads and writes, and build it anew; in database {had['datname']}."
             drop = f"DROP INDEX CONCURRENTLY {_relation(had, 'indexrelname')};"
             yield found("IndexInvalid", sentence, had, [Remedy(effect, drop)])
 
 
 def _relation(had: Labels, name: str) -> str:
     return ".".join(quoted(had[label]) for label in ("schemaname", name))
-
-
-def _held_up(now: Readings) -> tuple[str, list[Remedy]]:
-    """Say who keeps VACUUM from removing what died lately, and how that ends; nothing where nobody does."""
-    for holder in now.series("pg_xmin_horizon_seconds")[:1]:
-        if holder.value > _HELD_SECONDS:
-            had = holder.labels
-            name = who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
-            ends = remedies_for(had) if had.get("pid") and not is_maintenance(had) else []
-            return f"; {name} has kept VACUUM from removing what died in the last {duration(holder.value)}", ends
-    return "", []

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from exporter.diagnosis.culprits import found
-from exporter.diagnosis.findings import Finding, Remedy, count, limit
+from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
 from exporter.diagnosis.readings import Readings
 
 _RATE_SECONDS = 300.0
@@ -66,8 +66,8 @@ def work(of: Work, now: Readings) -> Iterator[Finding]:
     for each in of.statements:
         is_telling = each.calls * _RATE_SECONDS / of.span > limit("StatementDominates", "calls_in_5m")
         if is_telling and _dominates(each, of):
-            share = f"{each.seconds / of.seconds:.0%} of all execution time"
-            yield _finding("StatementDominates", each, f"takes {share}, {_time(each)} a call", now)
+            share = f"{each.seconds / of.seconds:.0%} of all execution time of the last {duration(of.span)}"
+            yield _finding("StatementDominates", each, f"takes {share}: {_time(each)} a call", now)
         elif is_telling and (factor := _factor(each, of)):
             slower = f"takes {_time(each)} a call, {factor:,.0f} times as long as in the hour before"
             yield _finding("StatementSlower", each, slower, now)
@@ -103,7 +103,10 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
     version = _major(now)
     is_whole = len(each.query) < _MOST_CHARACTERS
     if version >= _GENERIC_PLAN_SINCE and is_whole and _PLANNABLE.match(each.query):
-        effect = f"shows its plan and runs nothing; in database {each.datname}"
+        effect = (
+            "Look at its plan; this runs nothing. A Seq Scan on a large table lacks an index, or its estimates are off."
+            f" In database {each.datname}."
+        )
         yield Remedy(effect, f"EXPLAIN (GENERIC_PLAN) {each.query};")
     running = sum(
         session.value
@@ -111,7 +114,7 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
     )
     if version >= _QUERY_ID_SINCE and running:
         yield Remedy(
-            f"cancels it in the {count(running, 'session')} that run it for long; clients get errors",
+            f"Cancel it in the {count(running, 'session')} that run it for long: clients get errors.",
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"  # noqa: S608  # an operator runs it
             f" WHERE state = 'active' AND query_id = {int(each.queryid)};",
         )

@@ -80,7 +80,7 @@ def test_all_of_a_server_is_told() -> None:
         text(*whole(NOW, URL))
         == f"""\
 shop  10.0.0.5:5432
-PostgreSQL 18.1 is up, primary, since 3 days. Newest reading 4 s ago.
+PostgreSQL 18.1 is up, primary, started 3 days ago. Newest reading 4 s ago.
 
 How near to its limits
   good      connections        23 of 97  alert from 80% used
@@ -88,7 +88,7 @@ How near to its limits
 
 What is wrong now
   critical  pid 9148 (reporting, notebook, active) blocks 12 sessions
-            since 3 min, runbook {URL}/runbooks/PostgreSQLLockQueue
+            for 3 min, runbook {URL}/runbooks/PostgreSQLLockQueue
               UPDATE orders
                       SET paid = ?
             1. stops its statement
@@ -108,7 +108,7 @@ Who waits for whom
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (WELL, "PostgreSQL 18.1 is up, primary, since 3 days. Newest reading 4 s ago."),
+        (WELL, "PostgreSQL 18.1 is up, primary, started 3 days ago. Newest reading 4 s ago."),
         (NOT_ASKED, "PostgreSQL was not asked yet. Nothing is known yet."),
         (replace(NOT_ASKED, down_reason="hung"), "PostgreSQL is down: hung. Nothing is known yet."),
     ],
@@ -149,7 +149,7 @@ EVIL = replace(
 def test_names_that_attack_a_terminal_are_escaped() -> None:
     found = text(*whole(EVIL, URL), brief(EVIL))
     assert all(line.isprintable() for line in found.split("\n"))
-    assert f"PostgreSQL {ESCAPED} is up, {ESCAPED}, since 3 days." in found
+    assert f"PostgreSQL {ESCAPED} is up, {ESCAPED}, started 3 days ago." in found
     assert f"  critical  {ESCAPED}\n" in found
     assert "characters that are escaped here: copy it from the page" in found
     assert f"ROLLBACK PREPARED '{ESCAPED}';" in found

@@ -104,10 +104,13 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
         (
             line("pg_connections_used", 37) + line("pg_connections_available", 0) + line("pg_connections_max", 40),
             "ConnectionsAtLimit",
-            "37 of 40 connections are in use, and the other 3 are reserved",
+            "37 of 40 connections are in use, and the other 3 are reserved for superusers",
         ),
         (
-            line("pg_connections_used", 36) + line("pg_connections_available", 1) + line("pg_connections_max", 40),
+            line("pg_connections_used", 36)
+            + line("pg_connections_available", 1)
+            + line("pg_connections_max", 40)
+            + line("pg_connections_reserved", 1),
             "ConnectionsNearlyUsed",
             "36 of 40 connections are in use, and 3 are reserved",
         ),
@@ -115,6 +118,17 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
             line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "timeout"}),
             "LoginsFail",
             "new logins fail (timeout)",
+        ),
+        (
+            line("pg_login_success", 0)
+            + line("pg_login_reason", 1, {"reason": "too_many_connections"})
+            + line("pg_connections_used", 2)
+            + line("pg_connections_available", 25),
+            "LoginsFail",
+            (
+                "new logins fail (too_many_connections), though 25 places seem left: logins that are not finished hold"
+                " them"
+            ),
         ),
         (
             line("pg_session_oldest_seconds", 301, {**ROOT, "kind": "idle in transaction"}),
@@ -134,9 +148,13 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
         (
             line("pg_replication_slots_safe_wal_size_bytes", 2**30, {"slot_name": "cdc"})
             + line("pg_replication_slots_retained_bytes", 9 * 2**30, {"slot_name": "cdc"})
-            + line("pg_replication_slots_active", 0, {"slot_name": "cdc"}),
+            + line("pg_replication_slots_active", 0, {"slot_name": "cdc"})
+            + line("pg_replication_slots_inactive_since_timestamp_seconds", -7200, {"slot_name": "cdc"}),
             "ReplicationSlotNearLimit",
-            "replication slot cdc holds back 9.0 GiB of WAL, and nobody reads it; it is lost after 1.0 GiB more",
+            (
+                "replication slot cdc holds back 9.0 GiB of WAL, and nobody has read it for 2 h; after 1.0 GiB more the"
+                " slot is lost, and its reader has to be built anew"
+            ),
         ),
         (line("pg_replication_lag_seconds", 31), "ReplicaLagging", "this standby shows data that is 31 s old"),
         (line("pg_replication_lag_seconds", 301), "ReplicaStale", "this standby shows data that is 5 min old"),
@@ -166,7 +184,7 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
         (
             line("pg_index_invalid", 1, {**ORDERS, "indexrelname": "orders_nightly_idx"}),
             "IndexInvalid",
-            "index orders_nightly_idx of public.orders in shop is invalid, and nobody builds it: no query uses it",
+            "index orders_nightly_idx of public.orders in shop is invalid: its build failed, so no query uses it",
         ),
     ],
 )
@@ -297,32 +315,40 @@ def held(seconds: float, **changes: str) -> str:
 def test_who_keeps_vacuum_from_dead_rows_is_named_beside_them_and_ended_first() -> None:
     [finding] = found(held(240))
     assert finding.sentence == (
-        "table public.prices in shop has 25,650 dead rows, 169.9 times what autovacuum waits for; pid 9148 (reporting,"
-        " notebook, idle in transaction) has kept VACUUM from removing what died in the last 4 min"
+        "pid 9148 (reporting, notebook, idle in transaction) keeps VACUUM from removing what died in the last 4 min:"
+        " table public.prices in shop has 25,650 dead rows, 170 times what autovacuum waits for"
     )
     assert [remedy.sql for remedy in finding.remedies] == [
         "SELECT pg_terminate_backend(9148);",
         'VACUUM "public"."prices";',
     ]
     [brief] = found(held(20))
-    assert "kept VACUUM" not in brief.sentence
+    assert "keeps VACUUM" not in brief.sentence
     [dump] = found(held(240, application_name="pg_dump"))
     assert [remedy.sql for remedy in dump.remedies] == ['VACUUM "public"."prices";']
     [slot] = found(held(240, holder="replication_slot", name="cdc", pid=""))
-    assert "; replication slot cdc has kept VACUUM" in slot.sentence
+    assert slot.sentence.startswith("replication slot cdc keeps VACUUM")
 
 
 @pytest.mark.parametrize(
     ("idle", "active", "remedies"),
     [
         (30, 5, ["SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};"]),
-        (0, 27, ["SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};"]),
+        (
+            0,
+            27,
+            [
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who};",
+            ],
+        ),
         (
             4,
             27,
             [
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};",
                 "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who};",
             ],
         ),
     ],
@@ -342,3 +368,22 @@ def test_what_frees_connections_depends_on_what_they_do(idle: int, active: int, 
     where = "usename = 'web' AND application_name = 'dashboard'"
     assert [remedy.sql for remedy in finding.remedies] == [each.format(who=where) for each in remedies]
     assert finding.statement == "SELECT sum(total) FROM orders"
+
+
+def test_one_who_holds_up_vacuum_is_named_once_and_tables_without_autovacuum_by_themselves() -> None:
+    off, kept = {**ORDERS, "relname": "carts"}, {**ORDERS, "relname": "carts_old"}
+    page = (
+        held(240)
+        + line("pg_table_dead_tuples", 90_000, kept)
+        + line("pg_table_vacuum_threshold_tuples", 100_000, kept)
+        + line("pg_table_dead_tuples", 1_000, off)
+        + line("pg_table_vacuum_threshold_tuples", 449, off)
+        + line("pg_table_autovacuum_disabled", 1, off)
+    )
+    holder, carts = found(page)
+    assert holder.sentence.endswith("170 times what autovacuum waits for, and 1 other table")
+    assert carts.alert == "PostgreSQLTableAutovacuumOff"
+    assert carts.sentence == (
+        "table public.carts in shop has 1,000 dead rows, 2.2 times what autovacuum waits for; autovacuum is off for it"
+    )
+    assert [remedy.sql for remedy in carts.remedies] == ['ALTER TABLE "public"."carts" RESET (autovacuum_enabled);']

@@ -32,7 +32,8 @@ def test_a_statement_with_most_of_the_time_is_named_with_who_runs_it_and_how_it_
     [finding] = found(400, statement(60, 390))
     assert (finding.alert, finding.severity) == ("PostgreSQLStatementDominates", "warning")
     assert finding.sentence == (
-        "a statement of web in shop (application dashboard) takes 98% of all execution time, 6.5 s a call"
+        "a statement of web in shop (application dashboard) takes 98% of all execution time of the last 5 min:"
+        " 6.5 s a call"
     )
     assert finding.labels == {**WHO, "queryid": "-42"}
     assert finding.statement == DASHBOARD
@@ -40,7 +41,7 @@ def test_a_statement_with_most_of_the_time_is_named_with_who_runs_it_and_how_it_
         f"EXPLAIN (GENERIC_PLAN) {DASHBOARD};",
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query_id = -42;",
     ]
-    assert finding.remedies[1].effect == "cancels it in the 8 sessions that run it for long; clients get errors"
+    assert finding.remedies[1].effect == "Cancel it in the 8 sessions that run it for long: clients get errors."
 
 
 def test_a_statement_that_became_slow_is_compared_with_the_hour_before() -> None:

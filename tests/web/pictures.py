@@ -29,7 +29,7 @@ TELLING: Mapping[str, str] = {
     "black-friday": "a statement of web in shop",
     "migration": "blocks .* on public.users",
     "nightly-job": "blocks .* on public.orders",
-    "pinned-horizon": "has kept VACUUM from removing",
+    "pinned-horizon": "keeps VACUUM from removing",
     "forgotten-slot": "replication slot feed holds back",
     "stale-statistics": "table public.orders",
     "no-backups": "archiving fails",
