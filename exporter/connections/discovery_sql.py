@@ -22,7 +22,7 @@ _BYTES = (
 DIRECTORY = signed(
     f"""
 SELECT oid, datname::text AS name, {_BYTES.format("datname")}, true AS is_database,
-       datallowconn AND NOT datistemplate AND datconnlimit <> -2 AS is_open,
+       datallowconn AND NOT datistemplate AND datconnlimit NOT IN (-2, 0) AS is_open,
        has_database_privilege(oid, 'CONNECT') AS may_connect
   FROM pg_catalog.pg_database
  UNION ALL
@@ -32,7 +32,7 @@ SELECT oid, rolname::text, {_BYTES.format("rolname")}, false, false, false
 """,  # noqa: S608  # both columns are our own
     "directory",
 )
-"""The databases, which of them are looked into, and the roles."""
+"""The databases, which of them are looked into, and the roles. One that lets nobody in is not."""
 
 CONTENTS = signed(
     """

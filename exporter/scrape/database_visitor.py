@@ -8,6 +8,7 @@ from exporter.errors import BusyError, ConnectError, DatabaseError, QueryError
 from exporter.planning.plan import Job
 from exporter.scrape.parts import Parts
 from exporter.scrape.run_job import JobRunner
+from exporter.sql import signed
 
 LOGIN_ROUND_TRIPS = 5
 """Round trips of a login and the question for the contents, which cost the server nothing."""
@@ -16,6 +17,22 @@ SERVER_REFUSES = frozenset(
     {"refused", "unreachable", "too_many_connections", "starting_up", "shutting_down", "out_of_files"}
 )
 """Reasons that concern the server or ourselves, not one database: no visitor tries the next one at once."""
+
+
+LOCKED = signed(
+    """
+SELECT l.mode
+  FROM pg_catalog.pg_locks AS l
+  JOIN pg_catalog.pg_database AS d ON d.oid = l.objid
+ WHERE l.locktype = 'object'
+   AND l.classid = 'pg_catalog.pg_database'::regclass
+   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+   AND d.datname = $1
+ LIMIT 1
+""",
+    "visitor",
+)
+"""Finds whether a database is being renamed, moved, dropped or copied: a login waits for that, as long as it takes."""
 
 
 class DatabaseVisitor:
@@ -50,6 +67,7 @@ class DatabaseVisitor:
         if not self._is_early:
             schedule.expect_visit(database)
         try:
+            await self._check_locks(database)
             async with self._parts.pool.borrowed(database) as session:
                 await self._run_jobs(database, session)
         except BusyError as error:
@@ -67,6 +85,16 @@ class DatabaseVisitor:
             failure = QueryError("query", f"{type(error).__name__}: {error}")
             schedule.miss(self.due(), failure)
         return True
+
+    async def _check_locks(self, database: str) -> None:
+        """Raise ConnectError where a login would wait for a lock: it would be seen as a victim, and outlast us."""
+        try:
+            async with self._parts.pool.used(TIMEOUT) as session:
+                rows = await session.rows(LOCKED, TIMEOUT, database)
+        except DatabaseError:
+            return  # the login shows what is wrong
+        if rows:
+            raise ConnectError("other", f"a login would wait: a session holds, or waits for, {rows[0]['mode']} on it")
 
     async def _run_jobs(self, database: str, session: Session) -> None:
         schedule, started = self._parts.schedule, self._parts.clock()

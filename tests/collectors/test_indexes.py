@@ -3,15 +3,15 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
 import asyncpg
 import pytest
 from module_database import DATABASE, page_of, page_when, session
-from pages import Page, page
-from patience import until
+from pages import MONITOR, Page, page
+from patience import until, wait_until
 
 from exporter.demo.cluster import Cluster
 
@@ -230,6 +230,44 @@ ADVICE: list[tuple[str, dict[str, dict[str, str]]]] = [
         {"i": {"unused": ""}, "j": {"unused": "", "duplicate": "i"}},
     ),
 ]
+
+
+def test_an_index_on_a_part_of_a_foreign_key_serves_its_deletes(database: Cluster) -> None:
+    database.execute(
+        """
+        CREATE TABLE owners (y int, z int, PRIMARY KEY (y, z));
+        INSERT INTO owners SELECT g, 1 FROM generate_series(1, 20000) AS g;
+        CREATE TABLE owned (id int, y int, z int, FOREIGN KEY (y, z) REFERENCES owners);
+        INSERT INTO owned SELECT g, g, 1 FROM generate_series(101, 20000) AS g;
+        CREATE INDEX owned_y ON owned (y);
+        CREATE INDEX owned_id ON owned (id, y);
+        ANALYZE owned;
+        """,
+        DATABASE,
+    )
+    assert advised(page_of(database), "owned") == {"owned_id": {"unused": ""}}
+    database.execute("DELETE FROM owners WHERE y = 7", DATABASE)
+    scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'owned_y'"
+    wait_until(lambda: database.value(scans, database=DATABASE) == 1)
+
+
+def test_nothing_is_called_unused_or_free_of_dead_rows_while_nothing_is_counted(
+    cluster: Callable[..., Cluster],
+) -> None:
+    server = cluster(settings={"track_counts": "off"})
+    server.execute("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 99999); CREATE INDEX i ON t (a)")
+    server.execute("DELETE FROM t WHERE a < 50000; ANALYZE t")
+    found = page(server.dsn(user=MONITOR))
+    assert found.series("pg_index_unused_bytes", indexrelname="i") == []
+    assert found.series("pg_table_dead_tuples", relname="t") == []
+    assert found.series("pg_table_live_tuples", relname="t") == []
+    assert found.value("pg_table_autovacuum_disabled", relname="t") == 1
+    server.execute("ALTER SYSTEM SET track_counts = on")
+    server.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: server.value("SHOW track_counts") == "on")
+    found = page(server.dsn(user=MONITOR))
+    assert found.series("pg_index_unused_bytes", indexrelname="i") != []
+    assert found.series("pg_table_dead_tuples", relname="t") != []
 
 
 def test_unused_duplicate_and_redundant_indexes_are_named(database: Cluster) -> None:

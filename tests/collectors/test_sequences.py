@@ -142,6 +142,31 @@ def test_a_sequence_is_measured_against_the_type_of_its_column(database: Cluster
     assert max(value for _, value in found.samples["pg_sequence_used_ratio"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("default", "data_type", "ratio"),
+    [
+        ("nextval('s') % 16", "", 0),
+        ("(nextval('s') % 16)::smallint", "", 0),
+        ("mod(nextval('s'), 16)", "", 0),
+        ("'n' || nextval('s')", "", 0),
+        ("nextval('s')::smallint", "smallint", 1),
+    ],
+)
+def test_what_an_expression_makes_of_a_sequence_has_a_limit_of_its_own(
+    database: Cluster, default: str, data_type: str, ratio: float
+) -> None:
+    """A column that takes the number by another way does not end where the sequence does."""
+    kind = "text" if "||" in default else "smallint"
+    database.execute(f"CREATE SEQUENCE s; CREATE TABLE shards (shard {kind} DEFAULT {default})", DATABASE)
+    database.execute(f"SELECT setval('s', 40000); GRANT SELECT ON SEQUENCE s TO {MONITOR}", DATABASE)
+    try:
+        found = page_of(database)
+    finally:
+        database.execute("DROP TABLE shards; DROP SEQUENCE s", DATABASE)
+    assert found.labels("pg_sequence_used_ratio", sequencename="s")["data_type"] == data_type
+    assert found.value("pg_sequence_used_ratio", sequencename="s") == pytest.approx(ratio, abs=1e-6)
+
+
 def test_an_unused_sequence_has_everything_left_and_one_that_cycles_never_ends(database: Cluster) -> None:
     database.execute(
         "CREATE SEQUENCE wide_steps INCREMENT 60 MAXVALUE 100;"

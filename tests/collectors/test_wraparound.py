@@ -524,6 +524,20 @@ async def test_a_lost_slot_holds_nothing(major: int, cluster: Callable[..., Clus
     assert found.value("pg_replication_slots_active", slot_name="lost") == 0
 
 
+@pytest.mark.parametrize("major", [15, 16])
+async def test_the_setting_that_defers_cleanup_is_a_holder_where_there_is_one(
+    major: int, cluster: Callable[..., Cluster]
+) -> None:
+    server = cluster(major, {"vacuum_defer_cleanup_age": "1000"} if major < 16 else {})
+    found = page(server.dsn(user=MONITOR))
+    holders = {had["name"]: value for had, value in found.series("pg_xmin_horizon_age", holder="setting")}
+    assert holders == ({"vacuum_defer_cleanup_age": 1000} if major < 16 else {})
+    server.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1); DELETE FROM t")
+    server.execute("VACUUM t")
+    dead = server.value("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't'")
+    assert dead == (1 if major < 16 else 0)
+
+
 async def test_transaction_ids_fall_after_a_crash_and_so_are_no_counter(cluster: Callable[..., Cluster]) -> None:
     """increase() would add all that were ever assigned, and the end would seem to be hours away."""
     server = cluster(settings={"synchronous_commit": "on", "wal_writer_delay": "10s"})

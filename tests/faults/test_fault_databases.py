@@ -97,6 +97,25 @@ async def test_a_database_dropped_between_discovery_and_connect_costs_only_itsel
     assert after.series("pgvigil_collector_success", datname="doomed") == []
 
 
+async def test_a_database_that_is_being_renamed_is_not_waited_for(
+    cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """A login waits for that, outlasts us, and is counted as a victim: the only one, of an alert of our own making."""
+    server = cluster()
+    for name in ("moving", "still"):
+        server.execute(f"CREATE DATABASE {name}")
+    async with client(server, "renamer") as renamer:
+        await renamer.execute("BEGIN; ALTER DATABASE moving RENAME TO moved")
+        async with exporting(server.dsn(user=MONITOR), everywhere(tmp_path)) as watched, witnessed(server):
+            for _ in range(3):
+                for found in await both(watched):
+                    assert (success(found, "still"), success(found, "moving")) == (1, 0)
+                    assert found.value("pg_lock_waiters") == 0
+                    assert found.series("pg_lock_blocker_blocked_sessions") == []
+                assert server.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
+            await renamer.execute("ROLLBACK")
+
+
 async def test_a_database_dropped_while_we_are_in_it_costs_only_itself(
     cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
