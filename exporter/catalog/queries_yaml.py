@@ -138,13 +138,6 @@ def _namespace(name: str) -> str:
 _FILE = TypeAdapter(dict[Annotated[str, AfterValidator(_namespace)], _Query])
 
 
-def recognised(data: object) -> bool:
-    """Return whether a file holds custom queries, by its shape: names of mappings with a query, or metrics alone."""
-    if not isinstance(data, dict) or {"sql", "metrics"} & data.keys():
-        return False
-    return any(isinstance(value, dict) and {"query", "metrics"} & value.keys() for value in data.values())
-
-
 def translated(file: str, text: str) -> Translation:
     """Translate a file; pydantic's ValidationError says what is wrong with it."""
     queries = _FILE.validate_python(strict_yaml.parse(text, CatalogError, file, Words))
