@@ -100,7 +100,8 @@ def _finding(finding: Finding, url: str) -> Iterator[Line]:
         is_whole = remedy.sql.isprintable()
         escaped = "" if is_whole else "; a name in it has characters that are escaped here: copy it from the page"
         yield [(f"{margin}{number}. {printable(remedy.effect)}{escaped}", "")]
-        yield [(f"{margin}   {printable(remedy.sql)}", "cyan")]
+        if remedy.sql:
+            yield [(f"{margin}   {printable(remedy.sql)}", "cyan")]
 
 
 def _node(node: Node) -> Iterator[Line]:

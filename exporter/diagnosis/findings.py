@@ -10,11 +10,12 @@ from exporter.documented import documented
 @documented
 @dataclass(frozen=True)
 class Remedy:
-    """A statement that helps."""
+    """A step that helps."""
 
     effect: str
     """What it does, as sentences that begin with a verb; those of one finding are steps."""
-    sql: str
+    sql: str = ""
+    """SQL of the step; empty where it is none of the server's."""
 
 
 @documented

@@ -84,6 +84,8 @@ def connections(now: Readings, _: float) -> Iterator[Finding]:
             whom = "" if now.value("pg_connections_reserved") else " for superusers"
             reserved = "" if kept <= 0 else f", and {'' if left else 'the other '}{kept:,.0f} are reserved{whom}"
             sentence = f"{used:,.0f} of {count(whole, 'connection')} are in use{reserved}{most}"
+            if not left:
+                ends = [_way_in(kept), *ends]
             yield found(alert, sentence, labels, ends, None, _most_run(now) if holder else "")
     for had in now.series("pg_roles_connection_limit"):
         has = now.value("pg_roles_connections", had.labels) or 0.0
@@ -113,11 +115,18 @@ def _ends(now: Readings, labels: Labels) -> list[Remedy]:
         effect = f"End its {count(of_state['idle'], 'session')} that are idle outside of a transaction."
         found.append(Remedy(effect, _of_sessions("pg_terminate_backend", {"state": "idle", **labels})))
     if of_state["active"] > of_state["idle"]:
-        effect = f"Cancel what its {count(of_state['active'], 'active session')} run: the application gets errors."
+        run = f"Cancel what its {count(of_state['active'], 'active session')} run"
+        effect = f"{run}: the application gets errors. Its connections stay."
         found.append(Remedy(effect, _of_sessions("pg_cancel_backend", {"state": "active", **labels})))
-        effect = "If it only tries again, end these sessions, and stop what opens them."
+        effect = "If it tries again, end its sessions, and stop the application."
         found.append(Remedy(effect, _of_sessions("pg_terminate_backend", labels)))
     return found
+
+
+def _way_in(reserved: float) -> Remedy:
+    if reserved > 0:
+        return Remedy(f"Log in as a superuser: {count(reserved, 'connection')} are kept for that.")
+    return Remedy("Stop the application, or use a session that is open: no login succeeds, not even of a superuser.")
 
 
 def _sessions(now: Readings, labels: Labels) -> float:

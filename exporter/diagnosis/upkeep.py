@@ -1,10 +1,11 @@
 """Finds what is wrong with a server's upkeep: freezing, replication, archiving, vacuum, what comes to an end. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from exporter.diagnosis.culprits import found, remedies_for, who
-from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit, size
+from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.sessions import is_maintenance
 from exporter.sql import literal, quoted
@@ -73,7 +74,8 @@ def replication(now: Readings, at: float) -> Iterator[Finding]:
             reader = "" if is_read else f", and nobody has read it{since}"
             more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
             sentence = f"replication slot {name} holds back {size(held)} of WAL{reader}; {more}"
-            yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [_drop(name)])
+            start = Remedy("Start its reader: it goes on where it was.")
+            yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [start, _drop(name)])
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
     if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
@@ -91,7 +93,7 @@ def _may_lag(now: Readings) -> bool:
 
 def _drop(slot: str) -> Remedy:
     return Remedy(
-        "Start its reader, and it goes on. Only if nobody needs it, drop the slot: this cannot be undone.",
+        "Only if nobody needs it any more, drop the slot. This cannot be undone: its reader has to be built anew.",
         f"SELECT pg_drop_replication_slot({literal(slot)});",
     )
 
@@ -146,7 +148,7 @@ def vacuum(now: Readings, _: float) -> Iterator[Finding]:
     ]
     if tables and (holder := _holder(now)):
         (worst, said), more = tables[0], len(tables) - 1
-        others = f", and {count(more, 'other table')}" if more else ""
+        others = f", and {_named(tables[1][0].labels)}{f' and {more - 1} more' if more > 1 else ''} too" if more else ""
         sentence = (
             f"{_name_of(holder.labels)} keeps VACUUM from removing what died in the last {duration(holder.value)}:"
             f" {said}{others}"
@@ -162,6 +164,10 @@ def vacuum(now: Readings, _: float) -> Iterator[Finding]:
             yield found("TableAutovacuumOff", f"{said}; autovacuum is off for it", table.labels, [Remedy(effect, on)])
         else:
             yield found("DeadTuples", said, table.labels, [_vacuum(table.labels, "Remove")])
+
+
+def _named(had: Labels) -> str:
+    return f"{had['schemaname']}.{had['relname']}"
 
 
 def _too_many(now: Readings, table: Series, threshold: float) -> float:
@@ -222,9 +228,18 @@ def indexes(now: Readings, _: float) -> Iterator[Finding]:
             had = index.labels
             name = f"index {had['indexrelname']} of {had['schemaname']}.{had['relname']} in {had['datname']}"
             sentence = f"{name} is invalid: its build failed, so no query uses it"
-            effect = f"Drop it, beside reads and writes, and build it anew; in database {had['datname']}."
-            drop = f"DROP INDEX CONCURRENTLY {_relation(had, 'indexrelname')};"
-            yield found("IndexInvalid", sentence, had, [Remedy(effect, drop)])
+            yield found("IndexInvalid", sentence, had, [*_rebuilt(had)])
+
+
+def _rebuilt(had: Labels) -> Iterator[Remedy]:
+    """Return what mends an invalid index; copies that REINDEX left are of no use."""
+    place, relation = f"in database {had['datname']}", _relation(had, "indexrelname")
+    is_copy = re.search(r"_cc(new|old)\d*$", had["indexrelname"])
+    if not is_copy:
+        effect = f"Build it again, when no long transaction is open: this blocks neither reads nor writes; {place}."
+        yield Remedy(effect, f"REINDEX INDEX CONCURRENTLY {relation};")
+    why = "Drop it: a REINDEX that failed left it" if is_copy else "Or drop it, if nobody needs it"
+    yield Remedy(f"{why}; {place}.", f"DROP INDEX CONCURRENTLY {relation};")
 
 
 def _relation(had: Labels, name: str) -> str:

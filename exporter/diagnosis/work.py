@@ -14,6 +14,9 @@ _RATE_SECONDS = 300.0
 _PLANNABLE = re.compile(r"(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH)\b(?!.*(?:[;?]|--|/\*))", re.IGNORECASE | re.DOTALL)
 """Texts that EXPLAIN takes as they are: one statement without a comment, whose constants are parameters."""
 
+_BY_PATTERN = re.compile(r"(?:LIKE|SIMILAR TO|~\*?)\s+\$\d", re.IGNORECASE)
+"""Predicates whose generic plan says little: an index serves only patterns with a fixed beginning."""
+
 _MOST_CHARACTERS = 2000
 """Upper bound on the text of a statement to copy; from 4000 on it is cut."""
 
@@ -102,7 +105,12 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
     """Return what shows why, and then what stops it."""
     version = _major(now)
     is_whole = len(each.query) < _MOST_CHARACTERS
-    if version >= _GENERIC_PLAN_SINCE and is_whole and _PLANNABLE.match(each.query):
+    if _BY_PATTERN.search(each.query):
+        yield Remedy(
+            f"Run EXPLAIN of it with real values, in database {each.datname}: for a pattern, the plan depends on them."
+            " A Seq Scan on a large table lacks an index, or its estimates are off."
+        )
+    elif version >= _GENERIC_PLAN_SINCE and is_whole and _PLANNABLE.match(each.query):
         effect = (
             "Look at its plan; this runs nothing. A Seq Scan on a large table lacks an index, or its estimates are off."
             f" In database {each.datname}."

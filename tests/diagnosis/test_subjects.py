@@ -284,14 +284,17 @@ def test_a_table_whose_name_is_a_keyword_is_quoted() -> None:
     assert "in database shop" in finding.remedies[0].effect
 
 
-def test_a_table_is_analyzed_and_a_failed_build_is_dropped() -> None:
+def test_a_table_is_analyzed_and_a_failed_build_is_done_again() -> None:
     index = {**ORDERS, "indexrelname": "Late"}
     page = line("pg_table_modified_since_analyze_tuples", 1_000_000, ORDERS) + line("pg_index_invalid", 1, index)
     findings = found(page + line("pg_table_analyze_threshold_tuples", 20_050, ORDERS))
     assert [remedy.sql for finding in findings for remedy in finding.remedies] == [
         'ANALYZE "public"."orders";',
+        'REINDEX INDEX CONCURRENTLY "public"."Late";',
         'DROP INDEX CONCURRENTLY "public"."Late";',
     ]
+    [left] = found(line("pg_index_invalid", 1, {**ORDERS, "indexrelname": "Late_ccnew1"}))
+    assert [remedy.sql for remedy in left.remedies] == ['DROP INDEX CONCURRENTLY "public"."Late_ccnew1";']
 
 
 @pytest.mark.parametrize(("application", "remedies"), [("pg_dump", 0), ("notebook", 1)])
@@ -381,9 +384,37 @@ def test_one_who_holds_up_vacuum_is_named_once_and_tables_without_autovacuum_by_
         + line("pg_table_autovacuum_disabled", 1, off)
     )
     holder, carts = found(page)
-    assert holder.sentence.endswith("170 times what autovacuum waits for, and 1 other table")
+    assert holder.sentence.endswith("170 times what autovacuum waits for, and public.carts too")
     assert carts.alert == "PostgreSQLTableAutovacuumOff"
     assert carts.sentence == (
         "table public.carts in shop has 1,000 dead rows, 2.2 times what autovacuum waits for; autovacuum is off for it"
     )
     assert [remedy.sql for remedy in carts.remedies] == ['ALTER TABLE "public"."carts" RESET (autovacuum_enabled);']
+
+
+def test_a_slot_is_dropped_only_where_its_reader_is_not_to_come_back() -> None:
+    slot = {"slot_name": "cdc"}
+    page = line("pg_replication_slots_safe_wal_size_bytes", 1, slot) + line(
+        "pg_replication_slots_retained_bytes", 9e9, slot
+    )
+    [finding] = found(page)
+    assert [(remedy.effect[:16], remedy.sql) for remedy in finding.remedies] == [
+        ("Start its reader", ""),
+        ("Only if nobody n", "SELECT pg_drop_replication_slot('cdc');"),
+    ]
+    [read] = found(page + line("pg_replication_slots_active", 1, slot))
+    assert read.remedies == ()
+
+
+@pytest.mark.parametrize(
+    ("used", "effect"),
+    [
+        (37, "Log in as a superuser: 3 connections are kept for that."),
+        (40, "Stop the application, or use a session that is open: no login succeeds, not even of a superuser."),
+    ],
+)
+def test_when_no_connection_is_left_the_way_in_comes_first(used: int, effect: str) -> None:
+    [finding] = found(
+        line("pg_connections_used", used) + line("pg_connections_available", 0) + line("pg_connections_max", 40)
+    )
+    assert (finding.remedies[0].effect, finding.remedies[0].sql) == (effect, "")

@@ -81,6 +81,7 @@ def test_what_the_alerts_leave_out_is_not_said(all_seconds: float, usual: Statem
         ("18.1", "SELECT pg_sleep(?)", 1),
         ("18.1", "SELECT $1; DROP TABLE orders", 1),
         ("18.1", "SELECT $1 -- of tenant", 1),
+        ("18.1", "SELECT FROM titles WHERE lower(name) LIKE $1", 2),
         ("18.1", "REFRESH MATERIALIZED VIEW totals", 1),
         ("18.1", f"SELECT {'a' * 2000}", 1),
     ],
