@@ -3,8 +3,9 @@
 import asyncio
 import io
 import logging
+import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,11 +49,29 @@ def cli(context: click.Context) -> None:
 
 @cli.command("serve")
 @config_option
+@click.option(
+    "--web.config.file",
+    "web_config",
+    type=click.Path(path_type=Path),
+    help="TLS, users, headers, as Prometheus' exporters have it; PGVIGIL_WEB_CONFIG_FILE does the same.",
+)
+@click.option(
+    "--web.listen-address",
+    "addresses",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where to serve, once or more; PGVIGIL_LISTEN does the same.",
+)
 @click.pass_obj
-def serve_command(config: Path | None) -> None:
+def serve_command(config: Path | None, web_config: Path | None = None, addresses: Sequence[str] = ()) -> None:
     """Serve /metrics until SIGTERM (the default)."""
+    from exporter.settings import PREFIX
     from exporter.web.server import serve
 
+    if web_config:
+        os.environ[f"{PREFIX}WEB_CONFIG_FILE"] = str(web_config)
+    if addresses:
+        os.environ[f"{PREFIX}LISTEN"] = ",".join(addresses)
     serve(_settings(config))
 
 
@@ -114,8 +133,9 @@ def check_command(config: Path | None) -> None:
     cannot be reached or a setting is wrong.
     """
     from exporter.commands.check import check, written
+    from exporter.leftovers import leftovers
     from exporter.logs import configure
-    from exporter.settings import leftovers, load_settings
+    from exporter.settings import load_settings
 
     for leftover in leftovers():
         click.echo(f"pgvigil: {leftover}", err=True)
@@ -225,8 +245,9 @@ def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> No
 
 
 def _settings(config: Path | None) -> "Settings":
+    from exporter.leftovers import leftovers
     from exporter.logs import configure
-    from exporter.settings import leftovers, load_settings
+    from exporter.settings import load_settings
 
     settings = load_settings(config)
     configure(settings.log_format, settings.log_level)

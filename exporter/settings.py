@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,12 +28,22 @@ from exporter.validation_errors import explain, nearest
 
 PREFIX = "PGVIGIL_"
 
+Pages = Literal["off", "local", "authenticated"]
+"""Who may see the pages for users."""
+
+Network = IPv4Network | IPv6Network
+
 
 def _address(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise ValueError(f"{value!r} is no address: write host:port, for example 0.0.0.0:9187, with a port up to 65535")
     return value
+
+
+def _addresses(value: str) -> str:
+    """Check addresses that are separated by commas."""
+    return ",".join(_address(each.strip()) for each in value.split(","))
 
 
 def _words(value: object) -> object:
@@ -133,8 +143,25 @@ class Settings(Connection, BaseSettings):
         description="Several servers instead of one: a list of name, dsn and kind, each served at"
         " `/probe?target=NAME`; `[]` for none.",
     )
-    listen: Annotated[str, AfterValidator(_address)] = Field(
-        "0.0.0.0:9187", description="Address and port to serve on."
+    listen: Annotated[str, AfterValidator(_addresses)] = Field(
+        "0.0.0.0:9187", description="Address and port to serve on; several separated by commas."
+    )
+    web_config_file: Path | None = Field(
+        None,
+        description="A web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,"
+        " `basic_auth_users`, headers, a rate limit. It and its files are read again when they change.",
+    )
+    bearer_token_file: Path | None = Field(
+        None, description="A file of bearer tokens, one a line, for Prometheus (`authorization`); read again likewise."
+    )
+    pages: Pages | None = Field(
+        None,
+        description="Who may see the pages for users, which show texts of statements: `off` for nobody, `local` for"
+        " this machine and `pages_from`, `authenticated` for users, tokens and verified certificates. By default"
+        " `authenticated` where there are some, else `local`.",
+    )
+    pages_from: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (), description="Networks that count as local for `pages`, such as `10.0.0.0/8`, separated by commas."
     )
     collectors_dir: Path | None = Field(None, description="A folder of your own collector files.")
     collectors: dict[str, CollectorSettings] = Field(
@@ -243,10 +270,10 @@ class Settings(Connection, BaseSettings):
         return (("", self),) if self.targets is None else tuple((target.name, target) for target in self.targets)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of `listen`."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # an exporter is there to be scraped
+    def addresses(self) -> list[tuple[str, int]]:
+        """Hosts and ports of `listen`."""
+        parted = (each.rpartition(":") for each in self.listen.split(","))
+        return [(host.strip("[]") or "0.0.0.0", int(port)) for host, _, port in parted]  # noqa: S104  # to be scraped
 
     def applied_to(self, catalog: Catalog) -> Catalog:
         """Change the catalog as `disable` and `collectors` say; a name that is no collector is a SettingsError."""
@@ -289,37 +316,6 @@ def load_settings(file: Path | None = None) -> Settings:
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
-
-
-_FOREIGN = {
-    "DATA_SOURCE_NAME": "Set PGVIGIL_DSN; for several servers, PGVIGIL_TARGETS",
-    "DATA_SOURCE_URI": "Set PGVIGIL_DSN",
-    "DATA_SOURCE_URI_FILE": "Set PGVIGIL_DSN_FILE",
-    "DATA_SOURCE_USER": "Name the user in PGVIGIL_DSN or PGUSER",
-    "DATA_SOURCE_USER_FILE": "Name the user in PGVIGIL_DSN_FILE",
-    "DATA_SOURCE_PASS": "Set PGVIGIL_PASSWORD_FILE or PGPASSWORD",
-    "DATA_SOURCE_PASS_FILE": "Set PGVIGIL_PASSWORD_FILE",
-    "PG_EXPORTER_AUTO_DISCOVER_DATABASES": "Every database is looked into",
-    "PG_EXPORTER_COLLECTION_TIMEOUT": "Set PGVIGIL_SCRAPE_TIMEOUT",
-    "PG_EXPORTER_CONSTANT_LABELS": "Give the target labels in Prometheus",
-    "PG_EXPORTER_DISABLE_DEFAULT_METRICS": "Name the collectors in PGVIGIL_DISABLE",
-    "PG_EXPORTER_DISABLE_SETTINGS_METRICS": "Set PGVIGIL_DISABLE=settings",
-    "PG_EXPORTER_EXCLUDE_DATABASES": "Set PGVIGIL_EXCLUDE_DATABASES",
-    "PG_EXPORTER_EXTEND_QUERY_PATH": "Set PGVIGIL_COLLECTORS_DIR to the folder of the file",
-    "PG_EXPORTER_INCLUDE_DATABASES": "Set PGVIGIL_INCLUDE_DATABASES",
-    "PG_EXPORTER_METRIC_PREFIX": "Rename with metric_relabel_configs in Prometheus",
-    "PG_EXPORTER_WEB_TELEMETRY_PATH": "The path is /metrics",
-}
-"""Variables of postgres_exporter, and what to do instead."""
-
-
-def leftovers(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Say which variables of postgres_exporter are set, which have no effect here. No value is repeated."""
-    return [
-        f"{name} is a variable of postgres_exporter and has no effect. {remedy}."
-        for name, remedy in _FOREIGN.items()
-        if name in environment
-    ]
 
 
 def _refuse_unknown_variables() -> None:

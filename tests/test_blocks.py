@@ -22,6 +22,7 @@ from exporter.demo.cluster import HOST, Cluster
 from exporter.planning.plan import plan
 from exporter.planning.server import Server
 from exporter.settings import PREFIX, Settings, load_settings
+from exporter.web.web_config import read_web_config
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,7 +34,7 @@ PAGES = (
     "exporter/collectors/README.md",
 )
 
-OF_COMMANDS = (*PAGES, "alerts/README.md", "dashboards/README.md")
+OF_COMMANDS = (*PAGES, "alerts/README.md", "dashboards/README.md", "docs/page.md")
 """Pages whose commands are tried too; their YAML is that of rules and dashboards, which have tests of their own."""
 
 
@@ -63,9 +64,15 @@ def of_yaml(key: str) -> list[Any]:
 
 
 def test_every_block_of_yaml_is_of_a_kind_that_is_tested() -> None:
-    known = {"name", "fragments", "targets", "scrape_configs"}
+    known = {"name", "fragments", "targets", "scrape_configs", "tls_server_config"}
     odd = [block.place for block in blocks("yaml", *PAGES) if not known & {*yaml.safe_load(block.text)}]
     assert odd == []
+
+
+@pytest.mark.parametrize("block", of_yaml("tls_server_config"))
+def test_a_web_configuration_is_read(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text(block.text)
+    assert read_web_config(tmp_path / "web.yml").tls_server_config.is_enabled
 
 
 def completed(text: str) -> str:

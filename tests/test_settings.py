@@ -11,10 +11,11 @@ from pages import catalog, named
 from exporter.assembly import database_filter_of, statement_filter_of, table_filter_of
 from exporter.catalog.load import BUILT_IN, load
 from exporter.errors import SettingsError
+from exporter.leftovers import leftovers
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
-from exporter.settings import Settings, leftovers, load_settings
+from exporter.settings import Settings, load_settings
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def loaded(environ: pytest.MonkeyPatch, variables: Mapping[str, str], file: Path
 
 def test_nothing_set_is_a_working_configuration(environ: pytest.MonkeyPatch) -> None:
     settings = loaded(environ, {})
-    assert settings.address == ("0.0.0.0", 9187)
+    assert settings.addresses == [("0.0.0.0", 9187)]
     assert settings.max_connections_per_target == 5
 
 
@@ -45,7 +46,7 @@ def test_the_environment_wins_over_the_file(environ: pytest.MonkeyPatch, tmp_pat
     file = tmp_path / "pgvigil.yaml"
     file.write_text("listen: 127.0.0.1:1\nscrape_timeout: 3\ncollectors:\n  table_vacuum: {limit: 0, cache: 5}\n")
     settings = loaded(environ, {"PGVIGIL_LISTEN": "[::1]:2", "PGVIGIL_CONFIG": str(file)})
-    assert (settings.address, settings.scrape_timeout) == (("::1", 2), 3.0)
+    assert (settings.addresses, settings.scrape_timeout) == ([("::1", 2)], 3.0)
     assert settings.collectors["table_vacuum"].limit == 0
 
 

@@ -363,7 +363,7 @@ def _process() -> Row:
                 Query("min by (instance) (pgvigil_history_success{<server>})", "{{instance}}"),
                 unit="short",
                 empty="no history is kept",
-                width=12,
+                width=6,
             ),
             timeseries(
                 "history-size",
@@ -372,7 +372,26 @@ def _process() -> Row:
                 Query("max by (instance) (pgvigil_history_bytes{<server>})", "{{instance}}"),
                 unit="bytes",
                 empty="no history is kept",
-                width=12,
+                width=6,
+            ),
+            timeseries(
+                "refused",
+                "Clients refused",
+                "Requests and connections that were refused, by reason: missing or wrong credentials, the rate, pages asked"
+                " for from elsewhere, TLS that failed.",
+                Query("sum by (reason) (rate(pgvigil_http_refused_total{<server>}[$__rate_interval]))", "{{reason}}"),
+                unit="reqps",
+                empty="none refused",
+                width=6,
+            ),
+            timeseries(
+                "web-config",
+                "Web configuration read",
+                "1 where certificates, users and tokens could be read the last time. At 0 the earlier ones stay.",
+                Query("min by (instance) (pgvigil_web_config_success{<server>})", "{{instance}}"),
+                unit="short",
+                empty="older exporters",
+                width=6,
             ),
             table(
                 "builds",

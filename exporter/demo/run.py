@@ -99,7 +99,7 @@ def _settings(listen: str, dsn: str) -> Settings:
 
 def _listener(settings: Settings, console: Console) -> socket.socket:
     """Listen on the address of the settings or, when that is taken, on a free port of the same host."""
-    host, port = settings.address
+    host, port = settings.addresses[0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Literal
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.registry import Collector as PrometheusCollector
@@ -24,6 +25,22 @@ HISTORY_SUCCESS = _metric(
     "gauge",
     "1 when the history of every target was written the last time, else 0; the log says why not. While it is 0, a"
     " restart of the exporter forgets incidents and active sessions.",
+)
+Refusal = Literal["credentials", "rate", "pages", "tls"]
+"""Reason for refusing a client: the label `reason`."""
+
+HTTP_REFUSED = _metric(
+    "pgvigil_http_refused_total",
+    "counter",
+    "Requests and connections of clients that were refused, by reason: credentials (missing or wrong), rate (rate_limit"
+    " or too many passwords to check), pages (a page for users, asked for from elsewhere), tls (the handshake failed).",
+    "reason",
+)
+WEB_CONFIG_SUCCESS = _metric(
+    "pgvigil_web_config_success",
+    "gauge",
+    "1 when web_config_file, the files that it names and bearer_token_file could be read the last time, else 0: the"
+    " earlier configuration stays, and a certificate may end. The log has the reason.",
 )
 HISTORY_BYTES = _metric(
     "pgvigil_history_bytes",

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -13,16 +14,19 @@ from exporter.report import Report
 from exporter.scrape.target import Target
 from exporter.scrape.turns import Turns
 from exporter.settings import Settings
+from exporter.web.access import Access
+from exporter.web.guard import Guard
 from exporter.web.scraper_routes import ScraperRoutes
 
 _FIRST_LOGIN_SECONDS = 10.0
 """Timeout of the first login, in seconds: longer than most login timeouts, so the log has the server's reason."""
 
 
-def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
-    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`."""
+def create_app(targets: Mapping[str, Target], settings: Settings, guard: Guard | None = None) -> Starlette:
+    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`, to whom the guard admits."""
+    guard = guard or Guard(settings)
     historian = Historian(targets, settings)
-    scrapers = ScraperRoutes(targets, settings, historian.families)
+    scrapers = ScraperRoutes(targets, settings, lambda: [*historian.families(), *guard.families()])
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -30,10 +34,11 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
         await historian.restore()
         beginning = asyncio.create_task(_begin(targets.values(), logins), name="begin")
         keeping = asyncio.create_task(historian.run(), name="historian")
+        watching = asyncio.create_task(guard.watch(), name="web configuration")
         yield
-        for task in (beginning, keeping, *logins):
+        for task in (beginning, keeping, watching, *logins):
             task.cancel()
-        await asyncio.gather(beginning, keeping, *logins, return_exceptions=True)
+        await asyncio.gather(beginning, keeping, watching, *logins, return_exceptions=True)
         await historian.close()
         await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
         scrapers.close()
@@ -44,7 +49,8 @@ def create_app(targets: Mapping[str, Target], settings: Settings) -> Starlette:
         return create_user_app(targets, settings, scrapers, historian)
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
-    return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], lifespan=lifespan)
+    access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
+    return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 
 
 async def _begin(targets: Iterable[Target], logins: list[asyncio.Task[Report]]) -> None:

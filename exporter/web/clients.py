@@ -74,6 +74,30 @@ class Seldom(logging.Filter):
         return True
 
 
+class Client:
+    """A connection, as far as it may have to make room for another."""
+
+    is_dropped = False
+
+    @property
+    def waits_since(self) -> float | None:
+        """Start of its wait for the client, to ask or to read; None while its answer is being made."""
+        raise NotImplementedError
+
+    @property
+    def is_timed(self) -> bool:
+        """Return whether the client has a deadline: to ask, or to read."""
+        raise NotImplementedError
+
+    def is_overdue(self, now: float, limits: Limits) -> bool:
+        """Return whether the client has had its time."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Close the connection, and forget what was not read."""
+        raise NotImplementedError
+
+
 class Clients(ServerState):
     """The state that uvicorn shares between connections, with limits."""
 
@@ -81,33 +105,32 @@ class Clients(ServerState):
         super().__init__()
         self._limits = limits
 
-    def admit(self, newcomer: "ClientProtocol") -> None:
+    def admit(self, newcomer: "Client") -> None:
         """Make room for a connection: drop the one that waits longest for its client, or else the newcomer itself.
 
         One whose answer is being made is not dropped: that takes no longer than a scrape may.
         """
-        there = [client for client in self.connections if isinstance(client, ClientProtocol) and not client.is_dropped]
+        there = [client for client in self.connections if isinstance(client, Client) and not client.is_dropped]
         if len(there) > self._limits.connections:
             waiting = [client for client in there if client is not newcomer and client.waits_since is not None]
             min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer).drop()
 
     def drop_overdue(self, now: float) -> bool:
         """Drop the connections whose client has had its time; return whether another client has a deadline."""
-        timed = [client for client in self.connections if isinstance(client, ClientProtocol) and client.is_timed]
+        timed = [client for client in self.connections if isinstance(client, Client) and client.is_timed]
         overdue = [client for client in timed if client.is_overdue(now, self._limits)]
         for client in overdue:
             client.drop()
         return len(timed) > len(overdue)
 
 
-class ClientProtocol(H11Protocol):
+class ClientProtocol(Client, H11Protocol):
     """One connection of a client: HTTP as uvicorn speaks it, with account of what it waits for and since when.
 
     h11 bounds the head of a request, which httptools, uvicorn's parser in C, does not.
     """
 
     server_state: Clients
-    is_dropped = False
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]  # uvicorn narrows it
         """Begin to wait for a request."""

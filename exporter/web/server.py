@@ -5,9 +5,10 @@ import logging
 import os
 import signal
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 
@@ -18,6 +19,11 @@ from exporter.settings import Settings
 from exporter.web.app import create_app
 from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, Seldom, connections_within, files_for
 from exporter.web.garbage_collection import GarbageCollection
+from exporter.web.guard import Guard
+
+if TYPE_CHECKING:
+    from exporter.web.tls import ServerTls
+    from exporter.web.tls_gate import TlsGate
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +39,13 @@ def serve(settings: Settings) -> None:
     for note in catalog.notes:
         _log.info("%s", note)
     targets = targets_of(settings, catalog)
-    listener = _listener(settings)
+    guard = Guard(settings)
+    listeners = _handed_over() or [_listener(host, port) for host, port in settings.addresses]
     named = ", ".join(f"{name}={target.address}" if name else target.address for name, target in targets.items())
-    _log.info("pgvigil %s listens on %s", __version__, settings.listen, extra={"targets": named or "none"})
+    places = ", ".join(map(_place, listeners))
+    _log.info("pgvigil %s listens on %s", __version__, places, extra={"targets": named or "none"})
     config = uvicorn.Config(
-        create_app(targets, settings),
+        create_app(targets, settings, guard),
         log_config=None,
         access_log=False,
         http=ClientProtocol,
@@ -49,12 +57,29 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
     )
     config.load()
+    if guard.tls:
+        config.http_protocol_class = partial(_behind_tls, guard, guard.tls)  # type: ignore[assignment]  # makes one
     logging.getLogger("uvicorn.error").addFilter(Seldom())
     garbage = GarbageCollection()
     garbage.begin()
     signal.signal(signal.SIGTERM, _end)
-    with listener, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
-        _Server(config, _limits(settings), garbage).run(sockets=[listener])
+    with (
+        ExitStack() as stack,
+        suppress(KeyboardInterrupt),
+    ):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
+        for listener in listeners:
+            stack.enter_context(listener)
+        _Server(config, _limits(settings), garbage).run(sockets=listeners)
+
+
+def _behind_tls(guard: Guard, tls: "ServerTls", *, server_state: Clients, **how: Any) -> "TlsGate":
+    """Make the protocol of a connection that begins with TLS."""
+    from exporter.web.tls_gate import TlsGate
+
+    def refuse() -> None:
+        guard.refused["tls"] += 1
+
+    return TlsGate(tls.connection(), lambda: ClientProtocol(server_state=server_state, **how), server_state, refuse)
 
 
 def _end(*_: object) -> NoReturn:
@@ -119,13 +144,27 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._exit.set)
 
 
-def _listener(settings: Settings) -> socket.socket:
-    host, port = settings.address
+def _place(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    host, port = name[:2] if isinstance(name, tuple) else (name, 0)
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+_FIRST_SOCKET = 3
+
+
+def _handed_over() -> list[socket.socket]:
+    """Take the sockets that systemd listens on for us (sd_listen_fds); none where it does not."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = os.environ.get("LISTEN_FDS", "0")
+    return [socket.socket(fileno=_FIRST_SOCKET + number) for number in range(int(count) if count.isdecimal() else 0)]
+
+
+def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise PortInUseError(
-            f"cannot listen on {settings.listen}: {why}; set PGVIGIL_LISTEN to another address"
-        ) from error
+        raise PortInUseError(f"cannot listen on {host}:{port}: {why}; set PGVIGIL_LISTEN to another address") from error

@@ -1,0 +1,123 @@
+"""Lets requests in, or says why not: rate, credentials, and who may see pages with texts of statements."""
+
+import logging
+import socket
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter.exposition.process_metrics import Refusal
+from exporter.web.guard import Guard, Rules
+
+_log = logging.getLogger(__name__)
+
+OPEN = frozenset({"/healthz", "/readyz"})
+"""Routes for everybody: a platform asks them, and they say nothing of any server."""
+
+_OFF = "pages are switched off (pages: off); /metrics and /probe are served"
+
+_REMEDY = (
+    "pages show texts of statements. They are for clients on this machine, for networks in pages_from, and, where"
+    " web_config_file has users or asks for certificates, for those"
+)
+
+
+class Access:
+    """Stands before the application.
+
+    Args:
+        app: the application.
+        guard: the rules of the moment.
+        for_scrapers: routes that are no pages for users.
+
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, for_scrapers: Collection[str]) -> None:
+        self._app = app
+        self._guard = guard
+        self._for_scrapers = frozenset(for_scrapers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        rules = self._guard.rules
+        refused = await self._refused(scope, rules)
+        app: ASGIApp = self._app
+        if refused:
+            reason, app = refused
+            self._guard.refused[reason] += 1
+            host = scope["client"][0] if scope.get("client") else "unknown"
+            _log.warning("request refused: %s", reason, extra={"client": host, "path": scope["path"]})
+        await app(scope, receive, _with_headers(send, rules) if rules.headers else send)
+
+    async def _refused(self, scope: Scope, rules: Rules) -> tuple[Refusal, Response] | None:
+        """Return why a request is refused, and the answer; None where it is not."""
+        path = scope["path"]
+        if rules.bucket and not rules.bucket.allows():
+            return "rate", _answer(path, 429, "too many requests")
+        if path in OPEN:
+            return None
+        if rules.users:
+            verdict = await rules.users.judge(Headers(scope=scope).get("Authorization", ""))
+            if verdict == "busy":
+                return "rate", _answer(path, 429, "too many passwords to check")
+            if verdict == "refused":
+                answer = _answer(path, 401, "credentials are needed")
+                answer.headers["WWW-Authenticate"] = "Basic"
+                return "credentials", answer
+        if path in self._for_scrapers or _may_see_pages(scope, rules):
+            return None
+        return "pages", _answer(path, 404 if rules.pages == "off" else 403, _OFF if rules.pages == "off" else _REMEDY)
+
+
+def _may_see_pages(scope: Scope, rules: Rules) -> bool:
+    if rules.pages == "authenticated":
+        return bool(rules.users) or rules.is_certified
+    return rules.pages == "local" and _is_local(scope, rules.networks)
+
+
+def _is_local(scope: Scope, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Return whether a client is on this machine, or in one of the networks.
+
+    On this machine a browser may have been led here by a page of somebody else, whose name then is in the header Host.
+    """
+    try:
+        address = ip_address(scope["client"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if any(address in network for network in networks):
+        return True
+    return address.is_loopback and _is_ours(Headers(scope=scope).get("Host", ""))
+
+
+def _is_ours(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ip_address(name)
+    except ValueError:
+        return name.lower().rstrip(".") in ("localhost", socket.gethostname().lower())
+    return True
+
+
+def _answer(path: str, status: int, text: str) -> Response:
+    if path.startswith("/api/"):
+        return JSONResponse({"detail": text}, status)
+    return PlainTextResponse(f"{text}\n", status)
+
+
+def _with_headers(send: Send, rules: Rules) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in rules.headers.items():
+                headers[name] = value
+        await send(message)
+
+    return sent

@@ -1,0 +1,192 @@
+"""Holds who may see what, as files and settings say, and reads the files again when they change."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from exporter.connections.off_loop import OffLoop
+from exporter.errors import PgvigilError, SettingsError
+from exporter.exposition.process_metrics import HTTP_REFUSED, WEB_CONFIG_SUCCESS, Refusal
+from exporter.samples.label_values import label_text
+from exporter.samples.model import Family
+from exporter.settings import Pages, Settings
+from exporter.web.rate_limit import Bucket
+from exporter.web.users import Users
+
+if TYPE_CHECKING:
+    from exporter.web.tls import ServerTls
+    from exporter.web.web_config import WebConfig
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 3.0
+"""Interval at which the files are looked at: a certificate is renewed days before it ends."""
+
+_PATIENCE_SECONDS = 10.0
+
+_MOST_TOKENS = 100
+
+_SHORTEST_TOKEN = 16
+"""Characters of a token at least: nothing slows down guesses."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who may see what."""
+
+    users: Users = field(default_factory=lambda: Users({}))
+    pages: Pages = "local"
+    networks: Sequence[IPv4Network | IPv6Network] = ()
+    """Networks that count as local."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_certified: bool = False
+    """True where TLS lets in only clients whose certificate was verified."""
+    bucket: Bucket | None = None
+
+
+class Guard:
+    """The rules of the moment.
+
+    Args:
+        settings: name the files.
+
+    Raises:
+        SettingsError: a file cannot be used.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._calls = OffLoop()
+        self._seen = self._fingerprint(())
+        self.refused: Counter[Refusal] = Counter(dict.fromkeys(get_args(Refusal), 0))
+        self._is_current = True
+        """True while the rules are those of the files."""
+        config = self._config()
+        self.tls = _tls_of(config) if config and config.tls_server_config.is_enabled else None
+        self.rules = self._rules(config)
+        self._files = self._files_of(config)
+        self._seen = self._fingerprint(self._files)
+
+    async def watch(self) -> None:
+        """Read the files again when they change, until cancelled."""
+        while self._settings.web_config_file or self._settings.bearer_token_file:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                seen = await self._calls.call("look", lambda: self._fingerprint(self._files), _PATIENCE_SECONDS)
+                if seen != self._seen:
+                    adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
+                    adopt()
+                    self._seen = seen
+            except (PgvigilError, TimeoutError) as error:
+                self._fail(str(error))
+            except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
+                _log.error("web configuration failed unexpectedly", exc_info=error)
+                self._is_current = False
+
+    def families(self) -> list[Family]:
+        """Say whom it refused, and whether its files can be used."""
+        labels = [label_text({"reason": reason}) for reason in self.refused]
+        return [
+            Family(HTTP_REFUSED, labels, [*self.refused.values()]),
+            Family(WEB_CONFIG_SUCCESS, [""], [int(self._is_current)]),
+        ]
+
+    def _fail(self, why: str) -> None:
+        if self._is_current:
+            _log.warning("web configuration cannot be used; the earlier one stays", extra={"reason": why})
+        self._is_current = False
+
+    def _read(self) -> Callable[[], None]:
+        """Read all files, in a thread; return what makes them the rules."""
+        config = self._config()
+        is_tls = bool(config and config.tls_server_config.is_enabled)
+        if is_tls != (self.tls is not None):
+            raise SettingsError(
+                f"{self._settings.web_config_file}: tls_server_config: begins or ends. Restart for that"
+            )
+        rules, context = self._rules(config), None
+        if config and self.tls:
+            from exporter.web.tls import context_of
+
+            context = context_of(config.tls_server_config)
+
+        def adopt() -> None:
+            self.rules = rules
+            self._files = self._files_of(config)
+            if self.tls and context:
+                self.tls.current = context
+            self._is_current = True
+            _log.info("web configuration was read again")
+
+        return adopt
+
+    def _config(self) -> "WebConfig | None":
+        if not self._settings.web_config_file:
+            return None
+        from exporter.web.web_config import read_web_config
+
+        return read_web_config(self._settings.web_config_file)
+
+    def _rules(self, config: "WebConfig | None") -> Rules:
+        hashes = {user: word.get_secret_value() for user, word in config.basic_auth_users.items()} if config else {}
+        users = Users(hashes, _tokens(self._settings.bearer_token_file))
+        tls = config.tls_server_config if config else None
+        is_certified = bool(tls and tls.verifies and tls.requires)
+        limit = config.rate_limit if config else None
+        headers = config.http_server_config.headers if config else {}
+        return Rules(
+            users=users,
+            pages=self._settings.pages or ("authenticated" if users or is_certified else "local"),
+            networks=self._settings.pages_from,
+            headers={name: value for name, value in headers.items() if value},
+            is_certified=is_certified,
+            bucket=Bucket(limit.interval, limit.burst) if limit and limit.interval else None,
+        )
+
+    def _files_of(self, config: "WebConfig | None") -> tuple[Path, ...]:
+        named = (self._settings.web_config_file, self._settings.bearer_token_file)
+        return (*filter(None, named), *(config.tls_server_config.files if config else ()))
+
+    @staticmethod
+    def _fingerprint(files: Sequence[Path]) -> tuple[object, ...]:
+        """Return what changes when a file does."""
+        found = list[object]()
+        for file in files:
+            try:
+                stat = file.stat()
+                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            except OSError as error:
+                found.append(error.errno)
+        return tuple(found)
+
+
+def _tls_of(config: "WebConfig") -> "ServerTls":
+    from exporter.web.tls import ServerTls, context_of
+
+    return ServerTls(context_of(config.tls_server_config))
+
+
+def _tokens(file: Path | None) -> list[str]:
+    """Read the tokens, one a line; SettingsError names file, place and remedy."""
+    if not file:
+        return []
+    from exporter import strict_yaml
+
+    lines = strict_yaml.read(file, SettingsError, str(file)).splitlines()
+    tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not tokens:
+        raise SettingsError(f"{file}: has no token. Write one a line: `openssl rand -hex 32` makes one")
+    if len(tokens) > _MOST_TOKENS:
+        raise SettingsError(f"{file}: has more than {_MOST_TOKENS} tokens. Remove those that nobody uses")
+    for number, line in enumerate(lines, 1):
+        token = line.strip()
+        if token in tokens and (len(token) < _SHORTEST_TOKEN or not token.isascii() or " " in token):
+            what = f"is no token of {_SHORTEST_TOKEN} characters or more, in ASCII and without blanks"
+            raise SettingsError(f"{file}: line {number}: {what}. `openssl rand -hex 32` makes one")
+    return tokens

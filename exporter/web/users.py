@@ -1,0 +1,95 @@
+"""Checks the credentials of clients: users of basic authentication, and bearer tokens."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+Verdict = Literal["allowed", "refused", "busy"]
+
+_MOST_WAITING = 16
+"""Upper bound on the passwords that wait to be checked: each takes a tenth of a second of a core."""
+
+_MOST_KNOWN = 1000
+"""Upper bound on the passwords that are remembered as right."""
+
+_MOST_BYTES = 72
+"""Bytes of a password that bcrypt looks at."""
+
+_NOBODY = "$2b${:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+"""A hash that no password has, by its cost: an unknown user costs as much time as a wrong password."""
+
+
+class Users:
+    """Checks one password at a time, in a thread, and remembers those that were right.
+
+    Args:
+        hashes: user -> password, hashed with bcrypt.
+        tokens: tokens that are let in without a user.
+
+    """
+
+    def __init__(self, hashes: Mapping[str, str], tokens: Iterable[str] = ()) -> None:
+        self._hashes = dict(hashes)
+        self._tokens = [_digest(token.encode()) for token in tokens]
+        costs = [int(each.split("$")[2]) for each in hashes.values()]
+        self._nobody = _NOBODY.format(max(costs, default=10))
+        self._salt = secrets.token_bytes(32)
+        self._known: set[bytes] = set()
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    def __bool__(self) -> bool:
+        """Return whether credentials are asked for."""
+        return bool(self._hashes or self._tokens)
+
+    async def judge(self, header: str) -> Verdict:
+        """Judge the header Authorization of a request."""
+        scheme, _, credentials = header.partition(" ")
+        if scheme.lower() == "bearer":
+            found = _digest(credentials.strip().encode())
+            return "allowed" if any(hmac.compare_digest(found, token) for token in self._tokens) else "refused"
+        if scheme.lower() != "basic":
+            return "refused"
+        try:
+            user, colon, password = base64.b64decode(credentials, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return "refused"
+        return await self._check(user.decode(errors="replace"), password) if colon else "refused"
+
+    async def _check(self, user: str, password: bytes) -> Verdict:
+        is_known = user in self._hashes
+        hashed = self._hashes.get(user, self._nobody)
+        key = hmac.digest(self._salt, b"\0".join((user.encode(), hashed.encode(), password)), "sha256")
+        if key in self._known:
+            return "allowed"
+        if self._waiting >= _MOST_WAITING:
+            return "busy"
+        self._waiting += 1
+        try:
+            async with self._turn:
+                is_right = await asyncio.to_thread(_is_right, password, hashed)
+        finally:
+            self._waiting -= 1
+        if not is_right or not is_known:
+            return "refused"
+        if len(self._known) < _MOST_KNOWN:
+            self._known.add(key)
+        return "allowed"
+
+
+def _is_right(password: bytes, hashed: str) -> bool:
+    import bcrypt
+
+    try:
+        return bcrypt.checkpw(password[:_MOST_BYTES], hashed.encode())
+    except ValueError:
+        return False
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()

@@ -1,0 +1,215 @@
+"""TLS as the web configuration has it, asked by curl's and openssl's own TLS: who gets in, by what, and renewals."""
+
+import datetime
+import ssl
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from patience import wait_until
+from serving import Exporter, run, serving
+from web.authorities import Authorities, Pair
+
+REFUSED = (httpx.TransportError, ssl.SSLError)
+
+EXPIRED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+CLIENTS = ("none", "verified", "of another name", "foreign", "expired")
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    """Certificates in a folder, where the configuration is as well."""
+    return Authorities(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def clients(authorities: Authorities) -> Mapping[str, Pair | None]:
+    """Certificates of clients, good and bad."""
+    return {
+        "none": None,
+        "verified": authorities.issued("prometheus", "prometheus.example.com", "10.0.0.7"),
+        "of another name": authorities.issued("grafana", "grafana.example.com"),
+        "foreign": authorities.issued("foreign", "prometheus.example.com", is_foreign=True),
+        "expired": authorities.issued("expired", "prometheus.example.com", not_after=EXPIRED),
+    }
+
+
+def configured(folder: Path, name: str = "web.yml", **content: Any) -> str:
+    """A web configuration file."""
+    (folder / name).write_text(yaml.safe_dump(content))
+    return str(folder / name)
+
+
+def asked(exporter: Exporter, authorities: Authorities, client: Pair | None = None, path: str = "/healthz") -> int:
+    """The status of an answer over TLS; 0 where there is none."""
+    context = ssl.create_default_context(cafile=str(authorities.ca))
+    if client:
+        context.load_cert_chain(*client.arguments)
+    try:
+        return httpx.get(exporter.url.replace("http:", "https:") + path, verify=context, timeout=20).status_code
+    except REFUSED:
+        return 0
+
+
+def s_client(exporter: Exporter, *options: str) -> str:
+    """What openssl says of a handshake."""
+    address = exporter.url.removeprefix("http://")
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", address, *options],
+        input=b"", capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("policy", "let_in"),
+    [
+        ("NoClientCert", {*CLIENTS}),
+        ("RequestClientCert", {*CLIENTS}),
+        ("RequireAnyClientCert", {"verified", "of another name", "foreign", "expired"}),
+        ("RequireClientCert", {"verified", "of another name", "foreign", "expired"}),
+        ("VerifyClientCertIfGiven", {"none", "verified", "of another name"}),
+        ("RequireAndVerifyClientCert", {"verified", "of another name"}),
+    ],
+)
+def test_each_policy_lets_in_whom_it_should(
+    policy: str, let_in: set[str], authorities: Authorities, clients: Mapping[str, Pair | None]
+) -> None:
+    verifies = "Verify" in policy
+    tls = {**authorities.config, "client_auth_type": policy, **({"client_ca_file": "ca.pem"} if verifies else {})}
+    config = configured(authorities.folder, f"{policy}.yml", tls_server_config=tls)
+    with serving(web_config_file=config, targets="[]") as exporter:
+        found = {name for name, client in clients.items() if asked(exporter, authorities, client) == 200}
+    assert found == let_in
+
+
+def test_only_allowed_names_get_in(authorities: Authorities, clients: Mapping[str, Pair | None]) -> None:
+    for names, let_in in (
+        (["prometheus.example.com"], {"verified"}),
+        (["10.0.0.7", "nobody"], {"verified"}),
+        (["grafana.example.com"], {"of another name"}),
+        ([], set()),
+    ):
+        tls = {
+            **authorities.config,
+            "client_auth_type": "RequireAndVerifyClientCert",
+            "client_ca_file": "ca.pem",
+            "client_allowed_sans": names,
+        }
+        config = configured(authorities.folder, "names.yml", tls_server_config=tls)
+        with serving(web_config_file=config, targets="[]") as exporter:
+            found = {name for name, client in clients.items() if asked(exporter, authorities, client) == 200}
+        assert found == let_in, names
+
+
+@pytest.mark.parametrize(
+    ("tls", "options", "is_served"),
+    [
+        ({}, ("-tls1_2",), True),
+        ({}, ("-tls1_3",), True),
+        ({}, ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"), False),
+        ({}, ("-tls1", "-cipher", "ALL:@SECLEVEL=0"), False),
+        ({"min_version": "TLS13"}, ("-tls1_2",), False),
+        ({"max_version": "TLS12"}, ("-tls1_3",), False),
+        ({}, ("-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"), False),
+        (
+            {"cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]},
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"),
+            False,
+        ),
+        ({"curve_preferences": ["CurveP521"]}, ("-groups", "P-521"), True),
+        ({"curve_preferences": ["CurveP521"]}, ("-groups", "P-384"), False),
+    ],
+)
+def test_protocols_cipher_suites_and_curves_are_those_configured(
+    tls: dict[str, Any], options: tuple[str, ...], is_served: bool, authorities: Authorities
+) -> None:
+    config = configured(authorities.folder, "ciphers.yml", tls_server_config={**authorities.config, **tls})
+    with serving(web_config_file=config, targets="[]") as exporter:
+        said = s_client(exporter, *options)
+    assert ("Cipher is (NONE)" not in said) == is_served, said
+
+
+@pytest.mark.parametrize(("is_ours", "suite"), [(True, "AES256"), (False, "AES128")])
+def test_the_cipher_suite_is_chosen_by_the_server_or_the_client(
+    is_ours: bool, suite: str, authorities: Authorities
+) -> None:
+    suites = [
+        f"TLS_ECDHE_{kind}_WITH_AES_{size}"
+        for kind in ("ECDSA", "RSA")
+        for size in ("256_GCM_SHA384", "128_GCM_SHA256")
+    ]
+    tls = {**authorities.config, "cipher_suites": suites, "prefer_server_cipher_suites": is_ours}
+    config = configured(authorities.folder, "order.yml", tls_server_config=tls)
+    order = ":".join(
+        f"ECDHE-{kind}-AES{size}" for size in ("128-GCM-SHA256", "256-GCM-SHA384") for kind in ("ECDSA", "RSA")
+    )
+    with serving(web_config_file=config, targets="[]") as exporter:
+        assert suite in s_client(exporter, "-tls1_2", "-cipher", order).partition("Cipher is ")[2][:40]
+
+
+def test_a_whole_page_and_requests_on_one_connection_go_over_tls(authorities: Authorities) -> None:
+    inline = {"cert": authorities.server.cert.read_text(), "key": authorities.server.key.read_text()}
+    config = configured(authorities.folder, "inline.yml", tls_server_config=inline)
+    context = ssl.create_default_context(cafile=str(authorities.ca))
+    with serving(web_config_file=config, targets="[]") as exporter:
+        with httpx.Client(base_url=exporter.url.replace("http:", "https:"), verify=context) as client:
+            pages = [client.get("/metrics").text for _ in range(3)]
+            page = client.get("/collectors").text
+        with pytest.raises(httpx.TransportError):
+            httpx.get(exporter.url + "/healthz")
+    assert all("pgvigil_build_info" in page for page in pages)
+    assert "<html" in page
+
+
+def test_a_certificate_is_renewed_without_a_scrape_that_fails(authorities: Authorities) -> None:
+    """The files are written one after another, so for a moment the key is not that of the certificate."""
+    served = authorities.issued("renewed", "127.0.0.1")
+    tls = {"cert_file": served.cert.name, "key_file": served.key.name}
+    config = configured(authorities.folder, "renewed.yml", tls_server_config=tls)
+    with serving(web_config_file=config, targets="[]") as exporter:
+        first, statuses, numbers = time.monotonic(), [], set()
+        while time.monotonic() - first < 15:
+            statuses.append(asked(exporter, authorities, path="/metrics"))
+            numbers.add(s_client(exporter).partition("BEGIN CERT")[2][:800])
+            if len(statuses) == 4:
+                new = authorities.issued("renewal", "127.0.0.1")
+                served.cert.write_bytes(new.cert.read_bytes())
+                time.sleep(4)
+                served.key.write_bytes(new.key.read_bytes())
+            time.sleep(0.3)
+        assert set(statuses) == {200}
+        assert len(numbers) == 2
+        (authorities.folder / "renewed.yml").write_text("tls_server_config: {")
+        context = ssl.create_default_context(cafile=str(authorities.ca))
+        place = exporter.url.replace("http:", "https:") + "/metrics"
+        wait_until(lambda: "pgvigil_web_config_success 0" in httpx.get(place, verify=context).text, every=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cert_file": "missing.pem"}, "tls_server_config.cert_file: {folder}/missing.pem: cannot be read"),
+        ({"key_file": "server.pem"}, "tls_server_config.key_file: {folder}/server.pem: is not PEM"),
+        ({"cert_file": "server.key"}, "tls_server_config.cert_file: {folder}/server.key: is not PEM"),
+        (
+            {"key_file": "other.key"},
+            "key_file: {folder}/other.key: is not the key of the certificate",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_said_at_the_start(
+    change: dict[str, str], said: str, authorities: Authorities
+) -> None:
+    authorities.issued("other", "127.0.0.1")
+    tls = {**authorities.config, **change}
+    config = configured(authorities.folder, "broken.yml", tls_server_config=tls)
+    done = run("serve", web_config_file=config, targets="[]", listen="127.0.0.1:0")
+    assert done.returncode == 1
+    assert said.format(folder=authorities.folder) in done.stderr
