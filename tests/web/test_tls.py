@@ -1,16 +1,19 @@
 """TLS as the web configuration has it, asked by curl's and openssl's own TLS: who gets in, by what, and renewals."""
 
 import datetime
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from pages import read
 from patience import wait_until
 from serving import Exporter, run, serving
 from web.authorities import Authorities, Pair
@@ -213,3 +216,19 @@ def test_a_file_that_cannot_be_used_is_said_at_the_start(
     done = run("serve", web_config_file=config, targets="[]", listen="127.0.0.1:0")
     assert done.returncode == 1
     assert said.format(folder=authorities.folder) in done.stderr
+
+
+def test_hundreds_who_say_nothing_keep_out_nobody(authorities: Authorities) -> None:
+    """Handshakes that do not begin make room for others, as connections without a request do."""
+    config = configured(authorities.folder, "silent.yml", tls_server_config=authorities.config)
+    with serving(web_config_file=config, targets="[]") as exporter, ExitStack() as stack:
+        host, port = exporter.url.removeprefix("http://").split(":")
+        for _ in range(600):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        assert [asked(exporter, authorities, path="/metrics") for _ in range(5)] == [200] * 5
+        stack.enter_context(socket.create_connection((host, int(port)), timeout=10)).sendall(b"no TLS at all\r\n")
+        context = ssl.create_default_context(cafile=str(authorities.ca))
+        place = exporter.url.replace("http:", "https:") + "/metrics"
+        page = httpx.get(place, verify=context).text
+        refused = read(page).value("pgvigil_http_refused_total", reason="tls")
+        assert refused == 2  # the other is the plain request by which it was found ready
