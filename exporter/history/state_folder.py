@@ -2,12 +2,18 @@
 
 import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from threading import Lock
 from urllib.parse import quote
 
 from exporter.errors import StateError
+
+_PREFIX = "pgvigil-history-"
+"""Prefix of the names of temporary folders."""
+
+_LOCK = "pgvigil.lock"
 
 
 class StateFolder:
@@ -36,8 +42,10 @@ class StateFolder:
     def _opened(self) -> Path:
         if self._path is None:
             if self._asked_for is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="pgvigil-", ignore_cleanup_errors=True)
+                _remove_orphans(Path(tempfile.gettempdir()))
+                self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
                 self._path = Path(self._temporary.name)
+                self._lock = _locked(self._path)
             else:
                 self._asked_for.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = _locked(self._asked_for)
@@ -52,9 +60,20 @@ class StateFolder:
             self._temporary.cleanup()
 
 
+def _remove_orphans(folder: Path) -> None:
+    """Remove the temporary folders of processes that were killed: nobody holds their lock."""
+    for orphan in folder.glob(f"{_PREFIX}*"):
+        try:
+            if orphan.stat().st_uid == os.geteuid() and (orphan / _LOCK).exists():
+                os.close(_locked(orphan))
+                shutil.rmtree(orphan, ignore_errors=True)
+        except (OSError, StateError):
+            continue  # it is another's
+
+
 def _locked(folder: Path) -> int:
     """Lock the folder until the file that is returned is closed, or the process ends."""
-    lock = os.open(folder / "pgvigil.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
