@@ -82,7 +82,8 @@ def connections(now: Readings, _: float) -> Iterator[Finding]:
             whole = now.value("pg_connections_max") or used + left
             kept = whole - used - left
             whom = "" if now.value("pg_connections_reserved") else " for superusers"
-            reserved = "" if kept <= 0 else f", and {'' if left else 'the other '}{kept:,.0f} are reserved{whom}"
+            others = f"{'' if left else 'the other '}{kept:,.0f} {'is' if kept == 1 else 'are'}"
+            reserved = f", and {others} reserved{whom}" if kept > 0 else ""
             sentence = f"{used:,.0f} of {count(whole, 'connection')} are in use{reserved}{most}"
             if not left:
                 ends = [_way_in(kept), *ends]
@@ -125,7 +126,8 @@ def _ends(now: Readings, labels: Labels) -> list[Remedy]:
 
 def _way_in(reserved: float) -> Remedy:
     if reserved > 0:
-        return Remedy(f"Log in as a superuser: {count(reserved, 'connection')} are kept for that.")
+        kept = f"{count(reserved, 'connection')} {'is' if reserved == 1 else 'are'} kept for that"
+        return Remedy(f"Log in as a superuser: {kept}.")
     return Remedy("Stop the application, or use a session that is open: no login succeeds, not even of a superuser.")
 
 

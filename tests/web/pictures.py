@@ -2,8 +2,9 @@
 
     python tests/web/pictures.py FOLDER [INCIDENT ...]
 
-Writes `INCIDENT-phone-light.png` and `INCIDENT-desktop-dark.png` once the page says what is wrong, else after four
-minutes, and prints what it says.
+Writes `INCIDENT-phone-light.png` and `INCIDENT-desktop-dark.png` once the page names the culprit, else after four
+minutes, and prints what it says. Of the migration it writes all four views, and half a minute later the page of its
+record.
 """
 
 import argparse
@@ -18,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from playwright.sync_api import Browser
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from browsers import VIEWS, browser_of, opened
+from browsers import VIEWS, View, browser_of, opened
 
 from exporter.demo.scenarios.repertoire import SCENARIOS
 
@@ -38,6 +40,9 @@ TELLING: Mapping[str, str] = {
 """Of each incident, the sentence that names its culprit."""
 
 LONGEST_SECONDS = 240.0
+
+RECORDED = "migration"
+"""The incident whose record is shown as well."""
 
 
 @contextmanager
@@ -58,6 +63,11 @@ def sentences(url: str) -> list[str]:
     return [finding["sentence"] for finding in now["findings"]]
 
 
+def _picture(browser: Browser, view: View, url: str, file: Path) -> None:
+    with opened(browser, view, url) as seen:
+        seen.page.screenshot(path=file)
+
+
 def main() -> None:
     """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,15 +84,19 @@ def main() -> None:
                     if time.monotonic() - began > LONGEST_SECONDS:
                         break
                     time.sleep(1)
-                for view in (VIEWS[0], VIEWS[3]):
-                    with opened(browser, view, url) as seen:
-                        seen.page.screenshot(path=chosen.folder / f"{incident}-{view.name}.png")
+                for view in VIEWS if incident == RECORDED else (VIEWS[0], VIEWS[3]):
+                    _picture(browser, view, url, chosen.folder / f"{incident}-{view.name}.png")
                 said = {
                     "incident": number[incident],
                     "seconds": round(time.monotonic() - began),
                     "said": sentences(url),
                 }
                 print(json.dumps({"name": incident, **said}), flush=True)
+                if incident == RECORDED:
+                    time.sleep(30)
+                    [recorded, *_] = httpx.get(f"{url}incidents?format=json", timeout=30).json()
+                    file = chosen.folder / f"{incident}-recorded-{VIEWS[2].name}.png"
+                    _picture(browser, VIEWS[2], f"{url}incidents/{recorded['id']}", file)
 
 
 if __name__ == "__main__":
