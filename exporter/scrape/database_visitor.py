@@ -22,12 +22,11 @@ SERVER_REFUSES = frozenset(
 LOCKED = signed(
     """
 SELECT l.mode
-  FROM pg_catalog.pg_locks AS l
-  JOIN pg_catalog.pg_database AS d ON d.oid = l.objid
+  FROM pg_lock_status() AS l
  WHERE l.locktype = 'object'
-   AND l.classid = 'pg_catalog.pg_database'::regclass
+   AND l.classid = 1262  -- pg_database
    AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-   AND d.datname = $1
+   AND l.objid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = $1)
  LIMIT 1
 """,
     "visitor",

@@ -1,6 +1,7 @@
 """Lets requests in, or says why not: rate, credentials, and who may see pages with texts of statements."""
 
 import logging
+import re
 import socket
 from collections.abc import Collection, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -10,9 +11,21 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.exposition.process_metrics import Refusal
+from exporter.web.clients import Seldom
 from exporter.web.guard import Guard, Rules
 
 _log = logging.getLogger(__name__)
+
+CERTIFIED = "is_certified"
+"""Key of the state of a connection: whether the certificate of the client was verified."""
+
+_LINES = 10
+"""Lines a minute about requests that are refused, of each reason."""
+
+_log.addFilter(Seldom(_LINES))
+
+_OF_PROXIES = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+"""Headers by which a request is another's, whom a proxy on this machine passes on."""
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """Routes for everybody: a platform asks them, and they say nothing of any server."""
@@ -52,16 +65,16 @@ class Access:
             reason, app = refused
             self._guard.refused[reason] += 1
             host = scope["client"][0] if scope.get("client") else "unknown"
-            _log.warning("request refused: %s", reason, extra={"client": host, "path": scope["path"]})
+            _log.warning(f"request refused: {reason}", extra={"client": host, "path": scope["path"]})
         await app(scope, receive, _with_headers(send, rules) if rules.headers else send)
 
     async def _refused(self, scope: Scope, rules: Rules) -> tuple[Refusal, Response] | None:
         """Return why a request is refused, and the answer; None where it is not."""
         path = scope["path"]
-        if rules.bucket and not rules.bucket.allows():
-            return "rate", _answer(path, 429, "too many requests")
         if path in OPEN:
             return None
+        if rules.bucket and not rules.bucket.allows():
+            return "rate", _answer(path, 429, "too many requests")
         if rules.users:
             verdict = await rules.users.judge(Headers(scope=scope).get("Authorization", ""))
             if verdict == "busy":
@@ -77,7 +90,7 @@ class Access:
 
 def _may_see_pages(scope: Scope, rules: Rules) -> bool:
     if rules.pages == "authenticated":
-        return bool(rules.users) or rules.is_certified
+        return bool(rules.users) or bool(scope.get("state", {}).get(CERTIFIED))
     return rules.pages == "local" and _is_local(scope, rules.networks)
 
 
@@ -94,11 +107,15 @@ def _is_local(scope: Scope, networks: Iterable[IPv4Network | IPv6Network]) -> bo
         address = address.ipv4_mapped
     if any(address in network for network in networks):
         return True
-    return address.is_loopback and _is_ours(Headers(scope=scope).get("Host", ""))
+    headers = Headers(scope=scope)
+    is_own = not any(name in headers for name in _OF_PROXIES)
+    return address.is_loopback and is_own and _is_ours(headers.get("Host", ""))
 
 
 def _is_ours(host: str) -> bool:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = re.sub(r":\d*$", "", host)
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
     try:
         ip_address(name)
     except ValueError:
@@ -117,7 +134,7 @@ def _with_headers(send: Send, rules: Rules) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in rules.headers.items():
-                headers[name] = value
+                headers.setdefault(name, value)  # a page's own is as strict as it can be
         await send(message)
 
     return sent

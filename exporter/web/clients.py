@@ -58,19 +58,22 @@ class Limits:
 
 
 class Seldom(logging.Filter):
-    """Lets each warning through once a minute: clients decide how often it is written."""
+    """Lets so many lines of each warning through a minute: clients decide how often it is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1) -> None:
         super().__init__()
-        self._at: dict[str, float] = {}
+        self._most = most
+        self._written: dict[str, list[float]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write a line."""
-        now = time.monotonic()
         if record.levelno == logging.WARNING:
-            if now - self._at.get(record.msg, float("-inf")) < _SELDOM_SECONDS:
+            now = time.monotonic()
+            lately = [at for at in self._written.get(record.msg, ()) if now - at < _SELDOM_SECONDS]
+            self._written[record.msg] = lately
+            if len(lately) >= self._most:
                 return False
-            self._at[record.msg] = now
+            lately.append(now)
         return True
 
 
@@ -124,6 +127,10 @@ class Clients(ServerState):
         return len(timed) > len(overdue)
 
 
+_OVER = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+"""States in which nothing is read from a client: it has said that its request is the last, or it speaks no HTTP."""
+
+
 class ClientProtocol(Client, H11Protocol):
     """One connection of a client: HTTP as uvicorn speaks it, with account of what it waits for and since when.
 
@@ -140,6 +147,8 @@ class ClientProtocol(Client, H11Protocol):
         """True while a request arrives, or the connection is new and one should come at once."""
         self._reads_slowly: object = None
         """The request whose answer did not fit into the buffers of the network."""
+        self._is_paused = False
+        """True while they are full: of whatever request, since a client may send the next without reading."""
         self.server_state.admit(self)
 
     @property
@@ -149,7 +158,8 @@ class ClientProtocol(Client, H11Protocol):
     @property
     def _is_writing(self) -> bool:
         is_unread = self._is_answering or self.transport.get_write_buffer_size() > 0
-        return self._reads_slowly is not None and self._reads_slowly is self.cycle and is_unread
+        is_slow = self._reads_slowly is not None and self._reads_slowly is self.cycle
+        return is_unread and (self._is_paused or is_slow)
 
     @property
     def waits_since(self) -> float | None:
@@ -158,9 +168,9 @@ class ClientProtocol(Client, H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
-        if self.is_dropped:
+        if self.is_dropped or self.conn.their_state in _OVER:
             return
-        if not self._is_asking and not self._is_answering:
+        if not self._is_asking and not self._is_answering and not self._is_paused:
             self._is_asking, self._since = True, self.loop.time()
         super().data_received(data)
         if self._is_answering:
@@ -171,8 +181,14 @@ class ClientProtocol(Client, H11Protocol):
     def pause_writing(self) -> None:
         """Note that the client does not read as fast as it is answered."""
         super().pause_writing()
+        self._is_paused = True
         if self._reads_slowly is not self.cycle:
             self._reads_slowly, self._since = self.cycle, self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Note that it reads again; its deadline for one answer stays."""
+        super().resume_writing()
+        self._is_paused = False
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""

@@ -20,7 +20,7 @@ from exporter.web.users import Users
 
 if TYPE_CHECKING:
     from exporter.web.tls import ServerTls
-    from exporter.web.web_config import WebConfig
+    from exporter.web.web_config import RateLimit, WebConfig
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +44,6 @@ class Rules:
     networks: Sequence[IPv4Network | IPv6Network] = ()
     """Networks that count as local."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    is_certified: bool = False
-    """True where TLS lets in only clients whose certificate was verified."""
     bucket: Bucket | None = None
 
 
@@ -63,15 +61,15 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._calls = OffLoop()
-        self._seen = self._fingerprint(())
         self.refused: Counter[Refusal] = Counter(dict.fromkeys(get_args(Refusal), 0))
         self._is_current = True
         """True while the rules are those of the files."""
+        self._files = self._files_of(self._config())
+        self._seen: tuple[object, ...] | None = self._fingerprint(self._files)  # before what counts is read
         config = self._config()
         self.tls = _tls_of(config) if config and config.tls_server_config.is_enabled else None
-        self.rules = self._rules(config)
-        self._files = self._files_of(config)
-        self._seen = self._fingerprint(self._files)
+        self.rules = self._rules(config, Rules())
+        self._config_now = config
 
     async def watch(self) -> None:
         """Read the files again when they change, until cancelled."""
@@ -86,8 +84,7 @@ class Guard:
             except (PgvigilError, TimeoutError) as error:
                 self._fail(str(error))
             except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
-                _log.error("web configuration failed unexpectedly", exc_info=error)
-                self._is_current = False
+                self._fail(f"{type(error).__name__}: {error}")
 
     def families(self) -> list[Family]:
         """Say whom it refused, and whether its files can be used."""
@@ -100,7 +97,7 @@ class Guard:
     def _fail(self, why: str) -> None:
         if self._is_current:
             _log.warning("web configuration cannot be used; the earlier one stays", extra={"reason": why})
-        self._is_current = False
+        self._is_current, self._seen = False, None
 
     def _read(self) -> Callable[[], None]:
         """Read all files, in a thread; return what makes them the rules."""
@@ -110,7 +107,9 @@ class Guard:
             raise SettingsError(
                 f"{self._settings.web_config_file}: tls_server_config: begins or ends. Restart for that"
             )
-        rules, context = self._rules(config), None
+        if config and config == type(config)() != self._config_now:
+            raise SettingsError(f"{self._settings.web_config_file}: is empty. Restart for that, since it opens all")
+        rules, context = self._rules(config, self.rules), None
         if config and self.tls:
             from exporter.web.tls import context_of
 
@@ -118,9 +117,9 @@ class Guard:
 
         def adopt() -> None:
             self.rules = rules
-            self._files = self._files_of(config)
-            if self.tls and context:
-                self.tls.current = context
+            self._files, self._config_now = self._files_of(config), config
+            if self.tls and context and config:
+                self.tls.adopt(config.tls_server_config, context)
             self._is_current = True
             _log.info("web configuration was read again")
 
@@ -133,9 +132,9 @@ class Guard:
 
         return read_web_config(self._settings.web_config_file)
 
-    def _rules(self, config: "WebConfig | None") -> Rules:
+    def _rules(self, config: "WebConfig | None", earlier: Rules) -> Rules:
         hashes = {user: word.get_secret_value() for user, word in config.basic_auth_users.items()} if config else {}
-        users = Users(hashes, _tokens(self._settings.bearer_token_file))
+        users = Users(hashes, _tokens(self._settings.bearer_token_file), earlier.users)
         tls = config.tls_server_config if config else None
         is_certified = bool(tls and tls.verifies and tls.requires)
         limit = config.rate_limit if config else None
@@ -145,8 +144,7 @@ class Guard:
             pages=self._settings.pages or ("authenticated" if users or is_certified else "local"),
             networks=self._settings.pages_from,
             headers={name: value for name, value in headers.items() if value},
-            is_certified=is_certified,
-            bucket=Bucket(limit.interval, limit.burst) if limit and limit.interval else None,
+            bucket=_bucket(limit, earlier.bucket) if limit and limit.interval else None,
         )
 
     def _files_of(self, config: "WebConfig | None") -> tuple[Path, ...]:
@@ -160,7 +158,7 @@ class Guard:
         for file in files:
             try:
                 stat = file.stat()
-                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+                found.append((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
             except OSError as error:
                 found.append(error.errno)
         return tuple(found)
@@ -169,7 +167,13 @@ class Guard:
 def _tls_of(config: "WebConfig") -> "ServerTls":
     from exporter.web.tls import ServerTls, context_of
 
-    return ServerTls(context_of(config.tls_server_config))
+    return ServerTls(config.tls_server_config, context_of(config.tls_server_config))
+
+
+def _bucket(limit: "RateLimit", earlier: Bucket | None) -> Bucket:
+    """Keep the bucket while its limits stay."""
+    is_same = earlier and (earlier.interval, earlier.burst) == (limit.interval, limit.burst)
+    return earlier if earlier and is_same else Bucket(limit.interval, limit.burst)
 
 
 def _tokens(file: Path | None) -> list[str]:

@@ -15,8 +15,8 @@ class Bucket:
     """
 
     def __init__(self, interval: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._interval = interval
-        self._burst = burst
+        self.interval = interval
+        self.burst = burst
         self._clock = clock
         self._left = float(burst)
         self._at = clock()
@@ -24,7 +24,7 @@ class Bucket:
     def allows(self) -> bool:
         """Take a token; return whether there was one."""
         now = self._clock()
-        self._left = min(self._left + (now - self._at) / self._interval, float(self._burst))
+        self._left = min(self._left + (now - self._at) / self.interval, float(self.burst))
         self._at = now
         if self._left < 1:
             return False

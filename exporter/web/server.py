@@ -16,6 +16,7 @@ from exporter import __version__
 from exporter.assembly import catalog_of, targets_of
 from exporter.errors import PortInUseError
 from exporter.settings import Settings
+from exporter.web.access import CERTIFIED
 from exporter.web.app import create_app
 from exporter.web.clients import HEAD_BYTES, ClientProtocol, Clients, Limits, Seldom, connections_within, files_for
 from exporter.web.garbage_collection import GarbageCollection
@@ -53,6 +54,7 @@ def serve(settings: Settings) -> None:
         loop="uvloop",
         ws="none",  # nobody speaks WebSocket here
         server_header=False,
+        proxy_headers=False,  # whoever is on this machine could call himself another
         timeout_graceful_shutdown=10,
         timeout_keep_alive=120,  # longer than scrapes are apart, so that Prometheus keeps its connection
     )
@@ -72,14 +74,20 @@ def serve(settings: Settings) -> None:
         _Server(config, _limits(settings), garbage).run(sockets=listeners)
 
 
-def _behind_tls(guard: Guard, tls: "ServerTls", *, server_state: Clients, **how: Any) -> "TlsGate":
+def _behind_tls(
+    guard: Guard, tls: "ServerTls", *, server_state: Clients, app_state: dict[str, Any], **how: Any
+) -> "TlsGate":
     """Make the protocol of a connection that begins with TLS."""
     from exporter.web.tls_gate import TlsGate
 
     def refuse() -> None:
         guard.refused["tls"] += 1
 
-    return TlsGate(tls.connection(), lambda: ClientProtocol(server_state=server_state, **how), server_state, refuse)
+    def make(is_certified: bool) -> ClientProtocol:
+        state = {**app_state, CERTIFIED: is_certified}
+        return ClientProtocol(server_state=server_state, app_state=state, **how)
+
+    return TlsGate(tls.connection(), make, server_state, refuse, verifies=tls.verifies)
 
 
 def _end(*_: object) -> NoReturn:

@@ -4,6 +4,7 @@ Imported where TLS is configured only.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -12,6 +13,7 @@ from cryptography.x509.oid import ExtensionOID
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib
 
+from exporter import strict_yaml
 from exporter.errors import SettingsError
 from exporter.web.web_config import CIPHERS, TlsConfig
 
@@ -48,9 +50,13 @@ def _use_certificate(context: SSL.Context, config: TlsConfig) -> None:
     chain = _read("cert", config.cert, config.cert_file, x509.load_pem_x509_certificates)
     inline = config.key.get_secret_value()
     key = _read("key", inline, config.key_file, lambda pem: load_pem_private_key(pem, password=None))
-    context.use_certificate(chain[0])
-    for each in chain[1:]:
-        context.add_extra_chain_cert(each)
+    try:
+        context.use_certificate(chain[0])
+        for each in chain[1:]:
+            context.add_extra_chain_cert(each)
+    except SSL.Error as error:
+        place = _place("cert", config.cert_file)
+        raise SettingsError(f"{place}: OpenSSL refuses it: {reason_of(error)}. Issue another") from None
     try:
         context.use_privatekey(key)
         context.check_privatekey()
@@ -75,46 +81,59 @@ def _ask_for_certificate(context: SSL.Context, config: TlsConfig) -> None:
     def judge(_: SSL.Connection, certificate: Any, __: int, depth: int, is_verified: int) -> bool:
         if config.verifies and not is_verified:
             return False
-        return depth > 0 or allowed is None or bool(set(names(certificate.to_cryptography())) & set(allowed))
+        return depth > 0 or allowed is None or bool(set(names(certificate)) & set(allowed))
 
     context.set_verify(mode, judge)
 
 
-def names(certificate: x509.Certificate) -> list[str]:
+def names(certificate: crypto.X509) -> list[str]:
     """Return the alternative names of a certificate: of DNS, email addresses, IP addresses, URIs."""
     try:
-        found = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
+        extensions = certificate.to_cryptography().extensions
+        found = extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return []  # none that could be allowed
     assert isinstance(found, x509.SubjectAlternativeName)  # noqa: S101  # by its identifier
     kinds = (x509.DNSName, x509.RFC822Name, x509.IPAddress, x509.UniformResourceIdentifier)
     return [str(each.value) for each in found if isinstance(each, kinds)]
 
 
-def _read(name: str, inline: str, file: Any, load: Callable[[bytes], Any]) -> Any:
-    """Read a part that is given inline or as a file."""
-    place = _place(name, file)
+def reason_of(error: SSL.Error) -> str:
+    """Return the last reason of OpenSSL's list of errors."""
     try:
-        return load(file.read_bytes() if file else inline.encode())
-    except OSError as error:
-        raise SettingsError(f"{place}: cannot be read: {error.strerror}. Correct its path or its permissions") from None
+        return str(error.args[0][-1][-1])
+    except (IndexError, TypeError):
+        return "the handshake was broken off"
+
+
+def _read(name: str, inline: str, file: Path | None, load: Callable[[bytes], Any]) -> Any:
+    """Read a part that is given inline or as a file, which is a regular one of bounded size."""
+    place = _place(name, file)
+    text = strict_yaml.read(file, SettingsError, place) if file else inline
+    try:
+        return load(text.encode())
     except (ValueError, TypeError):
         raise SettingsError(f"{place}: is not PEM, or needs a passphrase. Write it as PEM, without one") from None
 
 
-def _place(name: str, file: Any) -> str:
+def _place(name: str, file: Path | None) -> str:
     return f"tls_server_config.{name}_file: {file}" if file else f"tls_server_config.{name}"
 
 
 class ServerTls:
     """Makes the TLS of each connection by the configuration of the moment."""
 
-    def __init__(self, current: SSL.Context) -> None:
-        self.current = current
-        """Assign another to go on with it."""
+    def __init__(self, config: TlsConfig, context: SSL.Context) -> None:
+        self.adopt(config, context)
+
+    def adopt(self, config: TlsConfig, context: SSL.Context) -> None:
+        """Go on with another configuration."""
+        self.verifies = config.verifies
+        """True where a certificate of a client has to come from one of the authorities."""
+        self._context = context
 
     def connection(self) -> SSL.Connection:
         """Begin a handshake, whose bytes go through memory."""
-        found = SSL.Connection(self.current, None)
+        found = SSL.Connection(self._context, None)
         found.set_accept_state()
         return found

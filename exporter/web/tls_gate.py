@@ -7,11 +7,20 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from exporter.web.clients import Client, ClientProtocol, Clients, Limits
+from exporter.web.clients import Client, ClientProtocol, Clients, Limits, Seldom
+from exporter.web.tls import reason_of
 
 _log = logging.getLogger(__name__)
 
 _PIECE = 65_536
+
+_RECORD = 16_384
+"""Bytes of a record of TLS."""
+
+_LINES = 10
+"""Lines a minute about handshakes that fail."""
+
+_log.addFilter(Seldom(_LINES))
 
 
 class TlsGate(Client, asyncio.Protocol):
@@ -19,16 +28,24 @@ class TlsGate(Client, asyncio.Protocol):
 
     Args:
         tls: a handshake that has not begun.
-        make: makes the protocol of HTTP.
+        verifies: whether a certificate of the client has to come from one of the authorities.
+        make: makes the protocol of HTTP, told whether the client's certificate was verified.
         clients: all connections of clients.
         refused: is told of each handshake that fails.
 
     """
 
     def __init__(
-        self, tls: SSL.Connection, make: Callable[[], ClientProtocol], clients: Clients, refused: Callable[[], None]
+        self,
+        tls: SSL.Connection,
+        make: Callable[[bool], ClientProtocol],
+        clients: Clients,
+        refused: Callable[[], None],
+        *,
+        verifies: bool,
     ) -> None:
         self._tls = tls
+        self._verifies = verifies
         self._make = make
         self._clients = clients
         self._refused = refused
@@ -65,7 +82,7 @@ class TlsGate(Client, asyncio.Protocol):
             if self._http is None:
                 self._tls.do_handshake()
                 self._begin()
-            while self._http and not self._http.is_dropped:
+            while self._http and not self._http.is_dropped and not self._raw.is_closing():
                 self._http.data_received(self._tls.recv(_PIECE))
         except SSL.WantReadError:
             pass
@@ -77,7 +94,7 @@ class TlsGate(Client, asyncio.Protocol):
 
     def _begin(self) -> None:
         self._clients.connections.discard(self)
-        self._http = self._make()
+        self._http = self._make(self._verifies and self._tls.get_peer_certificate(as_cryptography=True) is not None)
         self._http.connection_made(_Transport(self, self._raw))
 
     def _fail(self, error: SSL.Error) -> None:
@@ -86,17 +103,18 @@ class TlsGate(Client, asyncio.Protocol):
         self._raw.close()
         if self._http is None:
             self._refused()
-            _log.warning("TLS handshake failed", extra={"client": _host(self._raw), "reason": _why(error)})
+            _log.warning("TLS handshake failed", extra={"client": _host(self._raw), "reason": reason_of(error)})
 
     def send(self, data: bytes) -> None:
         """Encrypt and send."""
         if not data or self._raw.is_closing():
             return
         try:
-            self._tls.send(data)
+            while data:  # a record at a time
+                data = data[self._tls.send(data[:_RECORD]) :]
+                self.flush()
         except SSL.Error:
             self._raw.abort()
-        self.flush()
 
     def end(self) -> None:
         """Say that nothing more comes, and close."""
@@ -188,11 +206,3 @@ class _Transport(asyncio.Transport):
 def _host(transport: Any) -> str:
     place = transport.get_extra_info("peername")
     return str(place[0]) if isinstance(place, tuple) and place else "unknown"
-
-
-def _why(error: SSL.Error) -> str:
-    """Return the last reason of OpenSSL's list of errors."""
-    try:
-        return str(error.args[0][-1][-1])
-    except (IndexError, TypeError):
-        return "the handshake was broken off"

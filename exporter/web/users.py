@@ -20,6 +20,8 @@ _MOST_KNOWN = 1000
 _MOST_BYTES = 72
 """Bytes of a password that bcrypt looks at."""
 
+_SALT = secrets.token_bytes(32)
+
 _NOBODY = "$2b${:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
 """A hash that no password has, by its cost: an unknown user costs as much time as a wrong password."""
 
@@ -30,16 +32,17 @@ class Users:
     Args:
         hashes: user -> password, hashed with bcrypt.
         tokens: tokens that are let in without a user.
+        earlier: those before a change of the files, whose passwords that were right are remembered.
 
     """
 
-    def __init__(self, hashes: Mapping[str, str], tokens: Iterable[str] = ()) -> None:
+    def __init__(self, hashes: Mapping[str, str], tokens: Iterable[str] = (), earlier: "Users | None" = None) -> None:
         self._hashes = dict(hashes)
         self._tokens = [_digest(token.encode()) for token in tokens]
-        costs = [int(each.split("$")[2]) for each in hashes.values()]
-        self._nobody = _NOBODY.format(max(costs, default=10))
-        self._salt = secrets.token_bytes(32)
-        self._known: set[bytes] = set()
+        self._cost = max(map(_cost, hashes.values()), default=10)
+        self._nobody = _NOBODY.format(self._cost)
+        self.known: set[bytes] = earlier.known if earlier else set()
+        """Digests of the users, hashes and passwords that were right."""
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -64,31 +67,40 @@ class Users:
     async def _check(self, user: str, password: bytes) -> Verdict:
         is_known = user in self._hashes
         hashed = self._hashes.get(user, self._nobody)
-        key = hmac.digest(self._salt, b"\0".join((user.encode(), hashed.encode(), password)), "sha256")
-        if key in self._known:
+        key = hmac.digest(_SALT, b"\0".join((user.encode(), hashed.encode(), password)), "sha256")
+        if key in self.known:
             return "allowed"
         if self._waiting >= _MOST_WAITING:
             return "busy"
         self._waiting += 1
         try:
             async with self._turn:
-                is_right = await asyncio.to_thread(_is_right, password, hashed)
+                is_right = await asyncio.to_thread(_is_right, password, hashed, self._cost)
         finally:
             self._waiting -= 1
         if not is_right or not is_known:
             return "refused"
-        if len(self._known) < _MOST_KNOWN:
-            self._known.add(key)
+        if len(self.known) < _MOST_KNOWN:
+            self.known.add(key)
         return "allowed"
 
 
-def _is_right(password: bytes, hashed: str) -> bool:
+def _cost(hashed: str) -> int:
+    return int(hashed.split("$")[2])
+
+
+def _is_right(password: bytes, hashed: str, cost: int) -> bool:
+    """Check a password, in the time that the highest cost takes: each step of cost takes twice as long."""
     import bcrypt
 
+    cut = password[:_MOST_BYTES]
     try:
-        return bcrypt.checkpw(password[:_MOST_BYTES], hashed.encode())
+        found = bcrypt.checkpw(cut, hashed.encode())
+        for each in range(_cost(hashed), cost):
+            bcrypt.checkpw(cut, _NOBODY.format(each).encode())
     except ValueError:
         return False
+    return found
 
 
 def _digest(token: bytes) -> bytes:

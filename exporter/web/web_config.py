@@ -7,7 +7,7 @@ file of another exporter works unchanged. HTTP/2 is accepted and not spoken: Pro
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -63,7 +63,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 """Headers that may be set, and their values where these are fixed."""
 
-_BCRYPT = re.compile(r"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 
 _COSTS = range(4, 19)
 """Costs of bcrypt that are taken: from 19 on a guess takes a core for half a minute."""
@@ -101,6 +101,14 @@ Version = Annotated[Literal["TLS12", "TLS13"], BeforeValidator(_version)]
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_the_default(cls, data: Any) -> Any:
+        """A key without a value, or with an empty one, is as one that is not there."""
+        return (
+            {key: value for key, value in data.items() if value not in (None, "")} if isinstance(data, dict) else data
+        )
+
 
 class TlsConfig(_Part):
     """TLS as it is served, and what is asked of the certificates of clients."""
@@ -118,11 +126,6 @@ class TlsConfig(_Part):
     cipher_suites: tuple[Annotated[str, AfterValidator(_cipher)], ...] = ()
     prefer_server_cipher_suites: bool = True
     curve_preferences: tuple[Curve, ...] = ()
-
-    @field_validator("client_auth_type", mode="before")
-    @classmethod
-    def _default(cls, value: object) -> object:
-        return value or "NoClientCert"
 
     @property
     def is_enabled(self) -> bool:
@@ -191,6 +194,16 @@ class HttpConfig(_Part):
     http2: bool = True
     headers: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _are_texts(cls, headers: Any) -> Any:
+        """Take `0` for a text, and blanks at its ends away, as Go does."""
+        if not isinstance(headers, dict):
+            return headers
+        texts = {name: "" if value is None else value for name, value in headers.items()}
+        plain = (str, int, float)
+        return {name: str(value).strip() if isinstance(value, plain) else value for name, value in texts.items()}
+
     @field_validator("headers")
     @classmethod
     def _are_allowed(cls, headers: dict[str, str]) -> dict[str, str]:
@@ -222,10 +235,10 @@ class WebConfig(_Part):
     basic_auth_users: dict[str, SecretStr] = Field(default_factory=dict)
     """User -> password, hashed with bcrypt."""
 
-    @field_validator("tls_server_config", "http_server_config", "rate_limit", "basic_auth_users", mode="before")
+    @field_validator("basic_auth_users", mode="before")
     @classmethod
-    def _nothing_is_the_default(cls, value: object) -> object:
-        return {} if value is None else value
+    def _names_are_texts(cls, users: Any) -> Any:
+        return {str(user): word for user, word in users.items()} if isinstance(users, dict) else users
 
     @field_validator("basic_auth_users")
     @classmethod

@@ -79,6 +79,8 @@ def closed(status: int) -> dict[str, int]:
         ("127.0.0.1", "evil.example.com:9187", closed(403)),
         ("127.0.0.1", "localhost.evil.example.com", closed(403)),
         ("127.0.0.1", "", closed(403)),
+        ("127.0.0.1", "[::1].evil.example.com", closed(403)),
+        ("127.0.0.1", "[::1]", ALL),
     ],
 )
 async def test_without_users_pages_are_for_this_machine_and_the_networks_named(
@@ -86,6 +88,14 @@ async def test_without_users_pages_are_for_this_machine_and_the_networks_named(
 ) -> None:
     found = settings(tmp_path, pages_from="10.0.0.0/8, fd00::/8")
     assert await statuses(found, address, host) == expected
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_what_a_proxy_passes_on_is_not_local(name: str, tmp_path: Path) -> None:
+    async with client(settings(tmp_path, pages_from="10.0.0.0/8"), "127.0.0.1") as asking:
+        passed_on = await asking.get("/", headers={"Host": "localhost", name: "10.0.0.1"})
+        own = await asking.get("/", headers={"Host": "localhost"})
+    assert (passed_on.status_code, own.status_code) == (403, 200)
 
 
 async def test_a_refusal_says_what_to_set_and_is_counted(tmp_path: Path) -> None:
@@ -168,6 +178,31 @@ async def test_an_unknown_user_costs_as_much_as_a_wrong_password_and_a_right_one
     assert median["alice:right"] < median["alice:wrong"] / 5
 
 
+async def test_users_whose_hashes_cost_less_cost_as_much() -> None:
+    costs = {"cheap": 4, "dear": 9}
+    users = Users({name: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode() for name, cost in costs.items()})
+    took: dict[str, list[float]] = {"cheap:wrong": [], "dear:wrong": [], "nobody:wrong": []}
+    for _ in range(7):
+        for text, seconds in took.items():
+            began = time.process_time()
+            await users.judge(basic(text.encode()))
+            seconds.append(time.process_time() - began)
+    medians = [statistics.median(seconds) for seconds in took.values()]
+    assert max(medians) < 2 * min(medians)
+
+
+async def test_what_was_right_is_remembered_over_a_change_of_files_and_forgotten_with_its_user() -> None:
+    hashes = {"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(9)).decode()}
+    before = Users(hashes)
+    assert await before.judge(basic(b"alice:right")) == "allowed"
+    began = time.process_time()
+    assert await Users(hashes, (), before).judge(basic(b"alice:right")) == "allowed"
+    assert time.process_time() - began < 0.01
+    changed = {"alice": bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()}
+    assert await Users(changed, (), before).judge(basic(b"alice:right")) == "refused"
+    assert await Users({}, ["0123456789abcdef"], before).judge(basic(b"alice:right")) == "refused"
+
+
 async def test_guesses_are_checked_one_at_a_time_and_keep_out_nobody_who_is_known() -> None:
     users = Users({"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(8)).decode()})
     assert await users.judge(basic(b"alice:right")) == "allowed"
@@ -186,7 +221,7 @@ async def test_headers_are_on_every_answer_and_the_rate_is_limited(tmp_path: Pat
     }
     async with client(settings(tmp_path, web), "127.0.0.1") as asking:
         answers = [await asking.get(path) for path in ("/metrics", "/", "/healthz", "/metrics", "/metrics")]
-    assert [answer.status_code for answer in answers] == [200, 403, 200, 429, 429]
+    assert [answer.status_code for answer in answers] == [200, 403, 200, 200, 429]  # the health check takes no token
     assert {answer.headers["X-Frame-Options"] for answer in answers} == {"sameorigin"}
 
 
@@ -246,9 +281,18 @@ async def test_users_and_tokens_change_with_their_files_and_a_broken_file_change
     (tmp_path / "web.yml").write_text("basic_auth_users: {carol: plain}")
     await until(lambda: _is(success(), 0.0))
     assert await status("bob") == 200
-    (tmp_path / "web.yml").unlink()
-    await asyncio.sleep(0.2)
+    for text in ("", "{}"):  # as it is for a moment while it is written
+        (tmp_path / "web.yml").write_text(text)
+        await asyncio.sleep(0.2)
+        assert (await status("bob"), await status("nobody")) == (200, 401)
+    before = yaml.safe_dump({"basic_auth_users": {"bob": HASH}})
+    (tmp_path / "web.yml").write_text(before)
+    await until(lambda: _is(success(), 1.0))
+    (tmp_path / "web.yml").rename(tmp_path / "away")
+    await until(lambda: _is(success(), 0.0))
     assert await status("bob") == 200
+    (tmp_path / "away").rename(tmp_path / "web.yml")  # the same file
+    await until(lambda: _is(success(), 1.0))
     (tmp_path / "web.yml").write_text(yaml.safe_dump({"basic_auth_users": {"carol": HASH}}))
     await becomes("carol", 200)
     assert await success() == 1
@@ -277,6 +321,15 @@ def test_a_plain_password_in_the_file_is_an_error_that_does_not_repeat_it(tmp_pa
     assert "plain word" not in done.stdout + done.stderr
 
 
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Hands a socket over as systemd does, and becomes the program."""
+
+
 def test_addresses_and_the_file_come_as_flags_too_and_sockets_from_systemd(tmp_path: Path) -> None:
     web = tmp_path / "web.yml"
     web.write_text(yaml.safe_dump({"basic_auth_users": {"alice": HASH}}))
@@ -287,9 +340,8 @@ def test_addresses_and_the_file_come_as_flags_too_and_sockets_from_systemd(tmp_p
         place = handed.getsockname()[1]
         for program, pass_fds, served in (
             (command, (), ports),
-            (["sh", "-c", f'exec 3<&{handed.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh", *command],
-             (handed.fileno(),), [place]),
-        ):  # fmt: skip
+            ([sys.executable, "-c", HAND_OVER, str(handed.fileno()), *command], (handed.fileno(),), [place]),
+        ):
             with subprocess.Popen(program, env=environment(targets="[]"), pass_fds=pass_fds) as process:
                 try:
                     for port in served:

@@ -160,6 +160,34 @@ def test_readers_of_one_page_share_it_and_those_that_do_not_read_are_dropped(ser
             time.sleep(2)
 
 
+@pytest.mark.full
+def test_who_asks_on_and_on_without_reading_is_dropped(server18: Cluster) -> None:
+    """The answer that fills the network's buffers is not the last one that is asked for."""
+    with serving(dsn=server18.dsn(user=MONITOR)) as running, ExitStack() as stack:
+        clients = [stack.enter_context(closing(connected(running))) for _ in range(5)]
+        for client in clients:
+            client.settimeout(1.0)
+            with suppress(OSError):
+                for _ in range(200_000):
+                    client.sendall(GET.replace(b"/metrics", b"/healthz") + b"\r\n")
+        watch = Stopwatch(running.process.pid)
+        wait_until(lambda: all(map(_is_reset, clients)), every=1)
+        assert watch.seconds < WRITE_SECONDS + 15
+        scraped(running)
+
+
+def _is_reset(client: socket.socket) -> bool:
+    """Return whether nothing can be sent any more."""
+    client.setblocking(False)
+    try:
+        client.send(b"GET")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("question", [b"", GET], ids=["silent", "half"])
 def test_running_out_of_files_is_not_blamed_on_postgresql(server18: Cluster, question: bytes) -> None:
     """More clients than files: those that wait longest make room, and the server's connections have theirs."""

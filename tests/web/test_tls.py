@@ -1,6 +1,7 @@
 """TLS as the web configuration has it, asked by curl's and openssl's own TLS: who gets in, by what, and renewals."""
 
 import datetime
+import os
 import socket
 import ssl
 import subprocess
@@ -165,10 +166,13 @@ def test_a_whole_page_and_requests_on_one_connection_go_over_tls(authorities: Au
         with httpx.Client(base_url=exporter.url.replace("http:", "https:"), verify=context) as client:
             pages = [client.get("/metrics").text for _ in range(3)]
             page = client.get("/collectors").text
+            large = client.get("/api/v1/openapi.json")
         with pytest.raises(httpx.TransportError):
             httpx.get(exporter.url + "/healthz")
     assert all("pgvigil_build_info" in page for page in pages)
     assert "<html" in page
+    assert len(large.content) == int(large.headers["Content-Length"]) > 20_000
+    assert large.json()["openapi"]
 
 
 def test_a_certificate_is_renewed_without_a_scrape_that_fails(authorities: Authorities) -> None:
@@ -211,6 +215,12 @@ def test_a_file_that_cannot_be_used_is_said_at_the_start(
     change: dict[str, str], said: str, authorities: Authorities
 ) -> None:
     authorities.issued("other", "127.0.0.1")
+    weak = ["-keyout", "weak.key", "-out", "weak.pem", "-subj", "/CN=127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", *weak], cwd=authorities.folder, check=True
+    )
+    if not (authorities.folder / "pipe").exists():
+        os.mkfifo(authorities.folder / "pipe")
     tls = {**authorities.config, **change}
     config = configured(authorities.folder, "broken.yml", tls_server_config=tls)
     done = run("serve", web_config_file=config, targets="[]", listen="127.0.0.1:0")
@@ -232,3 +242,38 @@ def test_hundreds_who_say_nothing_keep_out_nobody(authorities: Authorities) -> N
         page = httpx.get(place, verify=context).text
         refused = read(page).value("pgvigil_http_refused_total", reason="tls")
         assert refused == 2  # the other is the plain request by which it was found ready
+
+
+def test_a_connection_from_before_certificates_were_asked_for_has_none(authorities: Authorities) -> None:
+    file = authorities.folder / "later.yml"
+    config = configured(authorities.folder, file.name, tls_server_config=authorities.config)
+    context = ssl.create_default_context(cafile=str(authorities.ca))
+    client = authorities.issued("late", "prometheus.example.com")
+    with serving(web_config_file=config, targets="[]", pages="authenticated") as exporter:
+        place = exporter.url.replace("http:", "https:")
+        with httpx.Client(base_url=place, verify=context) as early:
+            assert early.get("/collectors").status_code == 403
+            asks = {**authorities.config, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+            file.write_text(yaml.safe_dump({"tls_server_config": asks}))
+            wait_until(lambda: not asked(exporter, authorities), every=0.5)
+            assert early.get("/collectors").status_code == 403
+        assert asked(exporter, authorities, client, "/collectors") == 200
+
+
+def test_what_follows_the_end_of_a_connection_is_not_read(authorities: Authorities) -> None:
+    config = configured(authorities.folder, "after.yml", tls_server_config=authorities.config)
+    context = ssl.create_default_context(cafile=str(authorities.ca))
+    with serving(web_config_file=config, targets="[]") as exporter:
+        host, port = exporter.url.removeprefix("http://").split(":")
+        for first in (b"GARBAGE\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+            raw = socket.create_connection((host, int(port)), timeout=10)
+            with context.wrap_socket(raw, server_hostname="127.0.0.1") as client:
+                client.sendall(first)
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                said = b""
+                while piece := client.recv(65536):
+                    said += piece
+            assert said.count(b"HTTP/1.1 ") == 1
+        exporter.process.terminate()
+        log = exporter.process.communicate(timeout=20)[1]
+    assert "Traceback" not in log

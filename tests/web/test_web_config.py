@@ -68,6 +68,29 @@ def test_every_documented_field_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "same"),
+    [
+        ({"tls_server_config": {"cert_file": "", "key_file": "", "client_ca_file": ""}}, {}),
+        ({"tls_server_config": {"cert": None, "min_version": None, "cipher_suites": None}}, {}),
+        ({"tls_server_config": {**TLS, "cert": "", "client_auth_type": ""}}, {"tls_server_config": TLS}),
+        ({"rate_limit": {"interval": None, "burst": None}}, {}),
+        ({"http_server_config": {"headers": None}}, {}),
+        (
+            {"http_server_config": {"headers": {"X-XSS-Protection": 0, "X-Frame-Options": None}}},
+            {"http_server_config": {"headers": {"X-XSS-Protection": "0", "X-Frame-Options": ""}}},
+        ),
+        (
+            {"http_server_config": {"headers": {"Content-Security-Policy": " default-src 'self'; \n"}}},
+            {"http_server_config": {"headers": {"Content-Security-Policy": "default-src 'self';"}}},
+        ),
+        ({"basic_auth_users": {1234: HASH}}, {"basic_auth_users": {"1234": HASH}}),
+    ],
+)
+def test_what_the_toolkit_takes_for_nothing_or_a_text_is_taken_so(tmp_path: Path, content: Any, same: Any) -> None:
+    assert read_web_config(written(tmp_path, content)) == read_web_config(written(tmp_path, same))
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"), [("1s", 1), ("200ms", 0.2), ("1h2m3.5s", 3723.5), (".5s", 0.5), ("10us", 1e-5), (0, 0)]
 )
 def test_durations_are_those_of_go(tmp_path: Path, text: object, seconds: float) -> None:
@@ -104,6 +127,7 @@ def test_durations_are_those_of_go(tmp_path: Path, text: object, seconds: float)
         ({"basic_auth_users": {"alice": "secret"}}, "alice: its password is not hashed with bcrypt"),
         ({"basic_auth_users": {"alice": HASH.replace("$10$", "$31$")}}, "cost 31 is not between 4 and 18"),
         ({"basic_auth_users": {"a:b": HASH}}, "no user has a colon"),
+        ({"basic_auth_users": {"alice": HASH.replace("$2y$", "$2x$")}}, "is not hashed with bcrypt"),
         ({"rate_limit": {"interval": "1 second"}}, "'1 second' is no duration"),
         ({"rate_limit": {"interval": 5}}, "5 is no duration"),
         ({"rate_limit": {"burst": -1}}, "rate_limit.burst"),
