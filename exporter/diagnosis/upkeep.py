@@ -73,14 +73,28 @@ def replication(now: Readings, at: float) -> Iterator[Finding]:
             since = f" for {duration(at - left_at)}" if left_at else ""
             reader = "" if is_read else f", and nobody has read it{since}"
             more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
-            sentence = f"replication slot {name} holds back {size(held)} of WAL{reader}; {more}"
-            start = Remedy("Start its reader: it goes on where it was.")
+            about = _about_slot(now, slot.labels)
+            sentence = f"replication slot {name}{about} holds back {size(held)} of WAL{reader}; {more}"
+            is_logical = slot.labels.get("slot_type") == "logical"
+            who_reads = (
+                "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
+            )
+            start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
             yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [start, _drop(name)])
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
     if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
         alert = "ReplicaStale" if lag - delay > limit("ReplicaStale", "seconds") else "ReplicaLagging"
         yield found(alert, f"this standby shows data that is {duration(lag)} old", {}, (), lag)
+
+
+def _about_slot(now: Readings, had: Labels) -> str:
+    """Say of which kind a slot is: ` (logical, pgoutput, database shop)`."""
+    info = next(iter(now.series("pg_replication_slots_info", slot_name=had["slot_name"])), None)
+    known = info.labels if info else had
+    database = f"database {known['datname']}" if known.get("datname") else ""
+    about = ", ".join(filter(None, (known.get("slot_type", ""), known.get("plugin", ""), database)))
+    return f" ({about})" if about else ""
 
 
 def _may_lag(now: Readings) -> bool:

@@ -393,11 +393,14 @@ def test_one_who_holds_up_vacuum_is_named_once_and_tables_without_autovacuum_by_
 
 
 def test_a_slot_is_dropped_only_where_its_reader_is_not_to_come_back() -> None:
-    slot = {"slot_name": "cdc"}
-    page = line("pg_replication_slots_safe_wal_size_bytes", 1, slot) + line(
-        "pg_replication_slots_retained_bytes", 9e9, slot
+    slot = {"slot_name": "cdc", "slot_type": "logical"}
+    page = (
+        line("pg_replication_slots_safe_wal_size_bytes", 1, slot)
+        + line("pg_replication_slots_retained_bytes", 9e9, slot)
+        + line("pg_replication_slots_info", 1, {**slot, "datname": "shop", "plugin": "pgoutput"})
     )
     [finding] = found(page)
+    assert finding.sentence.startswith("replication slot cdc (logical, pgoutput, database shop) holds back 8.4 GiB")
     assert [(remedy.effect[:16], remedy.sql) for remedy in finding.remedies] == [
         ("Start its reader", ""),
         ("Only if nobody n", "SELECT pg_drop_replication_slot('cdc');"),

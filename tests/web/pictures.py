@@ -32,7 +32,7 @@ TELLING: Mapping[str, str] = {
     "migration": "blocks .* on public.users",
     "nightly-job": "blocks .* on public.orders",
     "pinned-horizon": "keeps VACUUM from removing",
-    "forgotten-slot": "replication slot feed holds back",
+    "forgotten-slot": "replication slot feed .*holds back",
     "stale-statistics": "table public.orders",
     "no-backups": "archiving fails",
     "index-debt": "index orders_nightly_idx",
