@@ -25,6 +25,9 @@ EXPIRED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 CLIENTS = ("none", "verified", "of another name", "foreign", "expired")
 
+HAVING = {*CLIENTS} - {"none"}
+"""Those that have a certificate."""
+
 
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
@@ -74,11 +77,11 @@ def s_client(exporter: Exporter, *options: str) -> str:
 @pytest.mark.parametrize(
     ("policy", "let_in"),
     [
-        ("NoClientCert", {*CLIENTS}),
-        ("RequestClientCert", {*CLIENTS}),
-        ("RequireAnyClientCert", {"verified", "of another name", "foreign", "expired"}),
-        ("RequireClientCert", {"verified", "of another name", "foreign", "expired"}),
-        ("VerifyClientCertIfGiven", {"none", "verified", "of another name"}),
+        pytest.param("NoClientCert", {*CLIENTS}, marks=pytest.mark.full),
+        pytest.param("RequestClientCert", {*CLIENTS}, marks=pytest.mark.full),
+        pytest.param("RequireAnyClientCert", HAVING, marks=pytest.mark.full),
+        pytest.param("RequireClientCert", HAVING, marks=pytest.mark.full),
+        pytest.param("VerifyClientCertIfGiven", {"none", "verified", "of another name"}, marks=pytest.mark.full),
         ("RequireAndVerifyClientCert", {"verified", "of another name"}),
     ],
 )
@@ -93,6 +96,7 @@ def test_each_policy_lets_in_whom_it_should(
     assert found == let_in
 
 
+@pytest.mark.full
 def test_only_allowed_names_get_in(authorities: Authorities, clients: Mapping[str, Pair | None]) -> None:
     for names, let_in in (
         (["prometheus.example.com"], {"verified"}),
@@ -112,6 +116,7 @@ def test_only_allowed_names_get_in(authorities: Authorities, clients: Mapping[st
         assert found == let_in, names
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("tls", "options", "is_served"),
     [
@@ -140,6 +145,7 @@ def test_protocols_cipher_suites_and_curves_are_those_configured(
     assert ("Cipher is (NONE)" not in said) == is_served, said
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("is_ours", "suite"), [(True, "AES256"), (False, "AES128")])
 def test_the_cipher_suite_is_chosen_by_the_server_or_the_client(
     is_ours: bool, suite: str, authorities: Authorities
@@ -175,6 +181,7 @@ def test_a_whole_page_and_requests_on_one_connection_go_over_tls(authorities: Au
     assert large.json()["openapi"]
 
 
+@pytest.mark.full
 def test_a_certificate_is_renewed_without_a_scrape_that_fails(authorities: Authorities) -> None:
     """The files are written one after another, so for a moment the key is not that of the certificate."""
     served = authorities.issued("renewed", "127.0.0.1")
@@ -228,6 +235,7 @@ def test_a_file_that_cannot_be_used_is_said_at_the_start(
     assert said.format(folder=authorities.folder) in done.stderr
 
 
+@pytest.mark.full
 def test_hundreds_who_say_nothing_keep_out_nobody(authorities: Authorities) -> None:
     """Handshakes that do not begin make room for others, as connections without a request do."""
     config = configured(authorities.folder, "silent.yml", tls_server_config=authorities.config)
@@ -244,6 +252,7 @@ def test_hundreds_who_say_nothing_keep_out_nobody(authorities: Authorities) -> N
         assert refused == 2  # the other is the plain request by which it was found ready
 
 
+@pytest.mark.full
 def test_a_connection_from_before_certificates_were_asked_for_has_none(authorities: Authorities) -> None:
     file = authorities.folder / "later.yml"
     config = configured(authorities.folder, file.name, tls_server_config=authorities.config)
