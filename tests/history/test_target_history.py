@@ -67,6 +67,7 @@ async def watched(server: Cluster) -> AsyncIterator[Target]:
 
 async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: Cluster, tmp_path: Path) -> None:
     clock = Clock(6000.0)
+    server18.execute("SELECT pg_stat_statements_reset()")  # an alias does not tell it from another test's pg_sleep
     async with watched(server18) as seen, client(server18, "nightly") as session:
         kept = history(seen, tmp_path / "main.sqlite", clock, OffLoop())
 

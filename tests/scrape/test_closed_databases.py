@@ -60,3 +60,17 @@ async def test_a_host_of_many_tenants_has_a_bounded_number_of_series(server18: C
     series = {labels["datname"]: value for labels, value in found.series(CLOSED)}
     assert len(series) == _MOST_CLOSED + 1
     assert sum(series.values()) == len(many)
+
+
+def test_a_database_that_lets_nobody_in_is_not_tried(server18: Cluster) -> None:
+    """PostgreSQL adds the seconds since the year 2000 to its session time for each login that it refuses."""
+    server18.execute("CREATE DATABASE nobody CONNECTION LIMIT 0")
+    try:
+        for _ in range(2):
+            found = page(server18.dsn(user=MONITOR))
+        refused = server18.value("SELECT sessions_fatal FROM pg_stat_database WHERE datname = 'nobody'")
+    finally:
+        server18.execute("DROP DATABASE nobody")
+    assert refused == 0
+    assert {value for _, value in found.series("pg_database_session_seconds_total", datname="nobody")} <= {0}
+    assert found.series("pgvigil_collector_success", datname="nobody") == []

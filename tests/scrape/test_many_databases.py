@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 
 import asyncpg
@@ -125,15 +125,14 @@ async def test_what_is_due_at_the_next_visit_waits_for_it(many: Cluster, monkeyp
 async def test_databases_that_let_nobody_in_keep_no_other_from_its_visit(many: Cluster) -> None:
     """They come first by name, and more of them than visitors: each page tries some, and the others have their turn."""
     shut = NAMES[:4]
-    for name in shut:
-        many.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
-    watched = target(many.dsn(user=MONITOR), CLOCK)
-    try:
-        pages = [await scraped(watched) for _ in range(4)]
-    finally:
-        await watched.close()
+    async with AsyncExitStack() as stack:
         for name in shut:
-            many.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+            many.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 1")
+            stack.callback(many.execute, f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+            stack.push_async_callback((await asyncpg.connect(many.dsn(name, MONITOR), ssl="disable")).close)
+        watched = target(many.dsn(user=MONITOR), CLOCK)
+        stack.push_async_callback(watched.close)
+        pages = [await scraped(watched) for _ in range(4)]
     assert looked_at(pages[-1]).keys() >= set(NAMES[4:])
     for name in shut:
         assert pages[-1].value("pgvigil_collector_success", collector="looked", datname=name) == 0

@@ -110,7 +110,7 @@ def test_runbooks_are_those_of_the_alerts_as_markdown(server18: Cluster) -> None
 
 def test_statements_have_the_texts_that_are_known_and_none_is_asked_for(server18: Cluster) -> None:
     text = "SELECT count(*) AS told FROM pg_class WHERE relname = $1"
-    server18.execute("SELECT pg_stat_statements_reset()")  # other tests' statements, which may be in any encoding
+    server18.execute("SELECT pg_stat_statements_reset()")  # an alias does not tell it from another test's
     for _ in range(3):
         server18.value("SELECT count(*) AS told FROM pg_class WHERE relname = 'a literal'")
     every = json.dumps({"statements": {"limit": 0}})

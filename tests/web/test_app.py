@@ -29,7 +29,7 @@ from exporter.web.app import create_app
 
 async def ask(*paths):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app({}, Settings(targets=())))) as client:
-        return [(await client.get("http://here" + path)).status_code for path in paths]
+        return [(await client.get("http://localhost" + path)).status_code for path in paths]
 
 print(asyncio.run(ask("/metrics", "/probe?target=x", "/healthz", "/readyz")), {"fastapi", "jinja2"} & {*sys.modules})
 print(asyncio.run(ask("/incidents?format=json")), sorted({"fastapi", "jinja2"} & {*sys.modules}))
@@ -38,7 +38,7 @@ print(asyncio.run(ask("/incidents?format=json")), sorted({"fastapi", "jinja2"} &
 
 async def answer(app: ASGIApp, method: str, path: str) -> tuple[int, dict[str, str], str]:
     """Ask an application; values of a page change from one to the next."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         found = await client.request(method, path)
     headers = {name: value for name, value in found.headers.items() if name != "content-length"}
     return found.status_code, headers, "" if path == "/metrics" and found.is_success else found.text
@@ -91,12 +91,12 @@ async def test_a_large_page_is_written_beside_the_loop() -> None:
         scraping(server, tables) as target,
         httpx.AsyncClient(transport=httpx.ASGITransport(create_app({"": target}, SETTINGS))) as client,
     ):
-        plain = await client.get("http://here/metrics")
-        page = asyncio.create_task(client.get("http://here/metrics", headers={"Accept": OPENMETRICS}))
+        plain = await client.get("http://localhost/metrics")
+        page = asyncio.create_task(client.get("http://localhost/metrics", headers={"Accept": OPENMETRICS}))
         answered = 0
         while not page.done():
             await asyncio.sleep(0)
-            answered += (await client.get("http://here/healthz")).is_success
+            answered += (await client.get("http://localhost/healthz")).is_success
         assert answered > 20
         assert server.runs("tables") == 1
         assert [text.count("\npg_tables{") for text in (plain.text, page.result().text)] == [100_000, 100_000]
