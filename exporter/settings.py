@@ -1,4 +1,4 @@
-"""Every setting with its default and meaning; alone in reading the environment and the configuration file."""
+"""Every setting with its default and meaning; alone in reading `PGVIGIL_*` and the configuration file."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a server's upkeep: freezing, replication, archiving, vacuum, what comes to an end. Pure."""
+"""Finds neglect of a server: freezing, replication, archiving, vacuum, statistics, indexes, ends of things. Pure."""
 
 import re
 from collections.abc import Iterator

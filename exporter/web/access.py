@@ -33,8 +33,8 @@ OPEN = frozenset({"/healthz", "/readyz"})
 _OFF = "pages are switched off (pages: off); /metrics and /probe are served"
 
 _REMEDY = (
-    "pages show texts of statements. They are for clients on this machine, for networks in pages_from, and, where"
-    " web_config_file has users or asks for certificates, for those"
+    "pages show texts of statements. They are for clients on this machine, for networks in pages_from, or for those"
+    " with credentials: users and certificates of web_config_file, tokens of bearer_token_file (pages: authenticated)"
 )
 
 

@@ -21,6 +21,7 @@ _MOST_BYTES = 72
 """Bytes of a password that bcrypt looks at."""
 
 _SALT = secrets.token_bytes(32)
+"""Keeps the digests of passwords in memory from being guessed; another one in each process."""
 
 _NOBODY = "$2b${:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
 """A hash that no password has, by its cost: an unknown user costs as much time as a wrong password."""

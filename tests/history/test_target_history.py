@@ -103,7 +103,7 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
         assert "0.7" not in found.texts[statement]
         assert found.gauges["pg_connections_used"][6060] >= 2
         assert kept.work.latest()[statement] == use
-        assert kept.work.seconds == pytest.approx(60, abs=10)  # of two readings, each some seconds old
+        assert kept.work.seconds == pytest.approx(60, abs=40)  # of two readings, each some seconds old
         next_process = history(seen, tmp_path / "main.sqlite", clock, OffLoop())
         await next_process.restore()
         assert next_process.work.before[statement] == use
