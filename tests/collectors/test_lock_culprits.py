@@ -388,9 +388,7 @@ async def test_a_role_that_may_not_see_senders_and_receivers_is_told_so(
 async def test_a_session_of_which_nothing_is_told_is_not_called_busy(server: Cluster) -> None:
     """With track_activities off nobody knows whether it is idle."""
     async with client(server, "silent") as silent:
-        before = page(server.dsn(user=MONITOR)).series("pg_session_waits", wait_event="ClientRead")
         await silent.execute("SET track_activities = off")
         found = page(server.dsn(user=MONITOR))
     assert found.series("pg_session_waits", state="disabled") == []
-    assert found.series("pg_session_waits", wait_event="ClientRead") == before == []
     assert found.value("pg_sessions", application_name="silent", state="disabled") == 1
