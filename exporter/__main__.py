@@ -133,9 +133,9 @@ def check_command(config: Path | None) -> None:
     cannot be reached or a setting is wrong.
     """
     from exporter.commands.check import check, written
+    from exporter.configuration import load_settings
     from exporter.leftovers import leftovers
     from exporter.logs import configure
-    from exporter.settings import load_settings
 
     for leftover in leftovers():
         click.echo(f"pgvigil: {leftover}", err=True)
@@ -158,7 +158,7 @@ def check_command(config: Path | None) -> None:
 def grants_command(config: Path | None, role: str, kind: str | None) -> None:
     """Print the SQL that creates the role to connect as: pgvigil grants | psql. For PgBouncer, lines of its files."""
     from exporter.commands.grants import console_grants, grants
-    from exporter.settings import load_settings
+    from exporter.configuration import load_settings
 
     settings = load_settings(config)
     of_console = (kind or settings.kind) == "pgbouncer"
@@ -245,9 +245,9 @@ def _write(command: str, files: Mapping[str, str], folder: Path, why: str) -> No
 
 
 def _settings(config: Path | None) -> "Settings":
+    from exporter.configuration import load_settings
     from exporter.leftovers import leftovers
     from exporter.logs import configure
-    from exporter.settings import load_settings
 
     settings = load_settings(config)
     configure(settings.log_format, settings.log_level)

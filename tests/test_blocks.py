@@ -17,11 +17,12 @@ from serving import run, serving
 
 from exporter.__main__ import cli
 from exporter.catalog.load import BUILT_IN, load
+from exporter.configuration import load_settings
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import HOST, Cluster
 from exporter.planning.plan import plan
 from exporter.planning.server import Server
-from exporter.settings import PREFIX, Settings, load_settings
+from exporter.settings import PREFIX, Settings
 from exporter.web.web_config import read_web_config
 
 REPOSITORY = Path(__file__).parents[1]

@@ -12,8 +12,9 @@ from exporter.__main__ import cli
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
 from exporter.commands.compatibility import names, served, served_compatibly
+from exporter.configuration import load_settings
 from exporter.demo.cluster import Cluster
-from exporter.settings import PREFIX, Settings, load_settings
+from exporter.settings import PREFIX, Settings
 
 PAGE = Path(__file__).parents[1] / "exporter" / "MIGRATING.md"
 TEXT = PAGE.read_text("utf-8")

@@ -8,8 +8,9 @@ from click import Command
 
 from exporter.__main__ import cli
 from exporter.catalog.model import Collector
+from exporter.configuration import load_settings
 from exporter.history.historian import Historian
-from exporter.settings import PREFIX, Settings, load_settings
+from exporter.settings import PREFIX, Settings
 from exporter.web.scraper_routes import ScraperRoutes
 from exporter.web.user_pages import create_user_app
 

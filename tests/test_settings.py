@@ -10,12 +10,13 @@ from pages import catalog, named
 
 from exporter.assembly import database_filter_of, statement_filter_of, table_filter_of
 from exporter.catalog.load import BUILT_IN, load
+from exporter.configuration import load_settings
 from exporter.errors import SettingsError
 from exporter.leftovers import leftovers
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
-from exporter.settings import Settings, load_settings
+from exporter.settings import Settings
 
 
 @pytest.fixture

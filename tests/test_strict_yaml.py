@@ -12,8 +12,8 @@ import pytest
 from exporter import strict_yaml
 from exporter.catalog.load import load as load_catalog
 from exporter.commands.rules import read_values
+from exporter.configuration import load_settings
 from exporter.errors import CatalogError, PgvigilError, SettingsError, ValuesError
-from exporter.settings import load_settings
 
 
 def fault(text: str) -> str:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from exporter.assembly import catalog_of, targets_of
 from exporter.commands.now import Address, ask
+from exporter.configuration import load_settings
 from exporter.demo.cluster import SUPERUSER, free_port
 from exporter.demo.display import display, say
 from exporter.demo.provisioning import provision
@@ -31,7 +32,7 @@ from exporter.demo.workload import everybody, usual
 from exporter.diagnosis.situation import Situation
 from exporter.errors import ExporterError, PortInUseError, ProvisioningError
 from exporter.logs import configure
-from exporter.settings import Settings, load_settings
+from exporter.settings import Settings
 from exporter.web.app import create_app
 
 LOOK_EVERY = 3.0

@@ -24,9 +24,10 @@ from prom import PROMETHEUS
 from serving import run, serving
 
 from exporter.catalog.load import load
+from exporter.configuration import load_settings
 from exporter.connections.dsn import parameters
 from exporter.demo.cluster import Cluster, free_port
-from exporter.settings import Settings, load_settings
+from exporter.settings import Settings
 
 
 def configurations(values: Values) -> dict[str, Settings]:
