@@ -72,7 +72,7 @@ def serve_command(config: Path | None, web_config: Path | None = None, addresses
         os.environ[f"{PREFIX}WEB_CONFIG_FILE"] = str(web_config)
     if addresses:
         os.environ[f"{PREFIX}LISTEN"] = ",".join(addresses)
-    serve(_settings(config))
+    serve(_settings(config), config)
 
 
 @cli.command()
@@ -257,11 +257,12 @@ def _settings(config: Path | None) -> "Settings":
 
 
 async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
-    from exporter.assembly import catalog_of, targets_of
+    from exporter.assembly import catalog_of
     from exporter.exposition.negotiation import negotiate
     from exporter.exposition.page import Pages
+    from exporter.fleet import Fleet
 
-    targets = targets_of(settings, catalog_of(settings))
+    targets = Fleet(settings, catalog_of(settings))
     if name not in targets:
         wrong = f"no target is named {name!r}" if name else "several targets are configured; name one"
         raise SettingsError(f"--target: {wrong}; configured: {_configured(targets)}")

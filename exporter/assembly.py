@@ -1,4 +1,4 @@
-"""Builds the parts as the settings say: catalog, targets and their connectors."""
+"""Builds the parts as the settings say: catalog, options and connectors."""
 
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,7 @@ from exporter.errors import SettingsError
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
-from exporter.scrape.target import Options, Target
-from exporter.scrape.turns import Turns
+from exporter.scrape.target import Options
 from exporter.settings import Connection, Settings
 from exporter.watch.loop import WatchOptions
 from exporter.watch.own_load import OwnLoad
@@ -28,17 +27,6 @@ def catalog_of(settings: Settings) -> Catalog:
     compatible = [COMPATIBILITY] if settings.compatibility_names else []
     own = [settings.collectors_dir] if settings.collectors_dir else []
     return settings.applied_to(load(BUILT_IN, *compatible, *own, runs=settings.runs))
-
-
-def targets_of(settings: Settings, catalog: Catalog) -> dict[str, Target]:
-    """Make the targets by name; the only one of a plain configuration has the empty name."""
-    turns, own_load = Turns(), OwnLoad()
-    return {
-        name: Target(
-            catalog, server_of(connection, settings), options_of(connection, settings, own_load), name, turns=turns
-        )
-        for name, connection in settings.servers
-    }
 
 
 def database_filter_of(connection: Connection, settings: Settings) -> DatabaseFilter:

@@ -1,24 +1,77 @@
-"""Reads the configuration: `PGVIGIL_*` and the configuration file."""
+"""Reads the configuration: `PGVIGIL_*`, the configuration file, and the files of targets that it names."""
 
+import glob
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from exporter import strict_yaml
 from exporter.errors import SettingsError
-from exporter.settings import PREFIX, Settings
+from exporter.settings import PREFIX, Settings, TargetSettings
 from exporter.validation_errors import explain, nearest
 
 
+class _TargetsFile(BaseModel):
+    """The content of a file of targets."""
+
+    targets: tuple[TargetSettings, ...]
+
+
 def load_settings(file: Path | None = None) -> Settings:
-    """Read the environment and the configuration file; SettingsError lists everything that is wrong."""
-    if not file and (named := os.environ.get(f"{PREFIX}CONFIG")):
-        file = Path(named)
+    """Read the environment, the configuration file and the files of targets; SettingsError lists what is wrong."""
+    file = configuration_file(file)
     _refuse_unknown_variables()
-    content = _content(file) if file else {}
+    settings = _settings(file, _content(file) if file else {})
+    if not settings.targets_files:
+        return settings
+    return settings.model_copy(update={"targets": tuple(_targets(settings))})
+
+
+def configuration_file(file: Path | None) -> Path | None:
+    """Return the file that was named, or else that of the environment; None where there is none."""
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    return file or (Path(named) if named else None)
+
+
+def targets_files(patterns: Sequence[str]) -> list[Path]:
+    """Return the files that match, each once; one that is named without a pattern is there whether it exists or not."""
+    found = (name for pattern in patterns for name in _matches(pattern))
+    return [Path(name) for name in dict.fromkeys(found)]
+
+
+def _matches(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207  # absolute ones too
+
+
+def _targets(settings: Settings) -> Iterator[TargetSettings]:
+    """List the targets of the configuration file and of the files that it names; a name twice is a SettingsError."""
+    places = {target.name: "targets" for target in settings.targets or ()}
+    yield from settings.targets or ()
+    for file in targets_files(settings.targets_files):
+        for target in _targets_of(file):
+            if target.name in places:
+                where = "it twice" if places[target.name] == str(file) else f"{places[target.name]} as well"
+                raise SettingsError(f"{file}: {target.name}: is in {where}. Give each target a name of its own")
+            places[target.name] = str(file)
+            yield target
+
+
+def _targets_of(file: Path) -> tuple[TargetSettings, ...]:
+    content = strict_yaml.load(file, SettingsError, str(file))
+    if not isinstance(content or [], list):
+        raise SettingsError(f"{file}: expected a list of targets, each with a name and a dsn")
+    try:
+        return _TargetsFile(targets=content or []).targets
+    except ValidationError as error:
+        lines = (line.removeprefix("targets.") for line in explain(error, _TargetsFile))
+        raise SettingsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def _settings(file: Path | None, content: dict[str, Any]) -> Settings:
     try:
         return Settings(**content)
     except ValidationError as error:

@@ -127,6 +127,9 @@ class TargetSettings(Connection):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `/probe?target=` and the label `target` call it.")
+    labels: dict[Annotated[str, Field(pattern=r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$|^_$")], str] = Field(
+        {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
+    )
 
 
 class Settings(Connection, BaseSettings):
@@ -138,6 +141,11 @@ class Settings(Connection, BaseSettings):
         None,
         description="Several servers instead of one: a list of name, dsn and kind, each served at"
         " `/probe?target=NAME`; `[]` for none.",
+    )
+    targets_files: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="Files with more targets, each a list like `targets`, as paths or shell patterns"
+        " (`/etc/pgvigil/targets/*.yml`) separated by commas. They are read again when they change.",
     )
     listen: Annotated[str, AfterValidator(_addresses)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on; several separated by commas."
@@ -242,10 +250,11 @@ class Settings(Connection, BaseSettings):
         names = [target.name for target in self.targets or ()]
         if len(set(names)) < len(names):
             raise ValueError("targets: two have the same name")
-        if self.targets is not None and (self.dsn.get_secret_value() or self.dsn_file):
-            raise ValueError("targets and dsn: give one of them")
-        if self.targets and self.kind != "postgresql":
-            raise ValueError("targets and kind: give each target its own kind")
+        several = "targets" if self.targets is not None else "targets_files"
+        if self.has_names and (self.dsn.get_secret_value() or self.dsn_file):
+            raise ValueError(f"{several} and dsn: give one of them")
+        if self.has_names and self.kind != "postgresql":
+            raise ValueError(f"{several} and kind: give each target its own kind")
         return self
 
     @classmethod
@@ -261,9 +270,14 @@ class Settings(Connection, BaseSettings):
         return env_settings, init_settings
 
     @property
+    def has_names(self) -> bool:
+        """Return whether its servers have names; the only one of a plain configuration has none."""
+        return self.targets is not None or bool(self.targets_files)
+
+    @property
     def servers(self) -> tuple[tuple[str, Connection], ...]:
         """Every server with its name; the only one of a plain configuration has the empty name."""
-        return (("", self),) if self.targets is None else tuple((target.name, target) for target in self.targets)
+        return tuple((target.name, target) for target in self.targets or ()) if self.has_names else (("", self),)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

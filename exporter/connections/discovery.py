@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from exporter.catalog.model import Catalog, NameKind
+from exporter.connections.database_choice import DatabaseChoice
 from exporter.connections.pool import Pool
-from exporter.connections.session import Contents, Directory, Session, Vitals
+from exporter.connections.session import Contents, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
-from exporter.planning.database_filter import PROVIDERS, DatabaseFilter
+from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.oid_names import Names, Relation
 from exporter.planning.plan import Job, Plan, lock_entries, plan
 from exporter.planning.server import Server
@@ -30,9 +31,6 @@ TIMEOUT = 5.0
 
 NAMES_TIMEOUT = 1.0
 """Timeout of a look-up of names, in seconds: a job waits for it, and OIDs stand in for names that are late."""
-
-_MOST_LOGGED = 10
-"""Upper bound on the databases that one line of the log names."""
 
 _NEVER = float("-inf")
 
@@ -54,20 +52,22 @@ class Discovery:
         """None before the first answer."""
         self.role = 0
         """OID of the role that we connect as."""
-        self.closed: tuple[str, ...] = ()
-        """Databases that are to be looked into, and that the role lacks the privilege to connect to."""
         self.learning = asyncio.Lock()
         """Held while a connection learns, so that the other one finds it done."""
         self._catalog = catalog
-        self._databases, self._tables = database_filter, table_filter
+        self._databases, self._tables = DatabaseChoice(database_filter, log), table_filter
         self._pool, self._clock = pool, clock
         self._log = log
         self._planned: tuple[Server | None, Plan] = (None, Plan((), {}))
         self._round_trips: deque[float] = deque(maxlen=20)
         self._nameless: set[tuple[NameKind, Any]] = set()
-        self._idle_patterns: tuple[str, ...] = ()
         self._learned_at: dict[str, float] = {}
         self._source: Session | None = None
+
+    def adopt(self, catalog: Catalog) -> None:
+        """Plan the collectors of another catalog from now on."""
+        if catalog != self._catalog:
+            self._catalog, self._planned = catalog, (None, self._planned[1])
 
     @property
     def plan(self) -> Plan:
@@ -75,6 +75,11 @@ class Discovery:
         if self._planned[0] is not self.server and self.server:
             self._planned = (self.server, plan(self._catalog, self.server, self._tables))
         return self._planned[1]
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Databases that are to be looked into, and that the role lacks the privilege to connect to."""
+        return self._databases.closed
 
     @property
     def lock_entries(self) -> str | None:
@@ -129,25 +134,12 @@ class Discovery:
         self._nameless = set()
         self.names.replace(directory.databases, directory.roles)
         self.names.forget_relations()
-        chosen = self._chosen(directory)
+        chosen = self._databases.choose(directory, self.server.database)
         present = {database, *chosen}
         self._learned_at = {name: at for name, at in self._learned_at.items() if name in present}
         by_database = {name: found for name, found in self.server.extensions.items() if name in present}
         self._see(replace(self.server, databases=chosen, extensions=by_database))
         self._note_contents(database, contents)
-
-    def _chosen(self, directory: Directory) -> tuple[str, ...]:
-        """Choose the databases to look into; log what is news: patterns without a match, databases closed to us."""
-        idle = self._databases.unmatched(directory.databases.values())
-        if new := set(idle) - set(self._idle_patterns):
-            self._log.warning("no database matches %s", ", ".join(sorted(new)))
-        self._idle_patterns = idle
-        others = set(directory.closed) - {*PROVIDERS, self.server.database if self.server else ""}
-        closed = tuple(sorted(filter(self._databases.accepts, others)))
-        if unseen := [name for name in closed if name not in self.closed]:
-            self._log.warning("databases not visited: CONNECT was not granted", extra={"datname": _some(unseen)})
-        self.closed = closed
-        return tuple(name for name in directory.connectable if self._databases.accepts(name))
 
     @property
     def stale(self) -> set[str]:
@@ -237,9 +229,3 @@ class Discovery:
     def _left(self, deadline: float) -> float:
         """Return the seconds until a deadline, enough for one round trip at least."""
         return max(deadline - self._clock(), 0.1)
-
-
-def _some(names: Sequence[str]) -> str:
-    """Join names, of many the first ones."""
-    more = len(names) - _MOST_LOGGED
-    return ", ".join(names[:_MOST_LOGGED]) + (f" and {more} more" if more > 0 else "")

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from rich.console import Console
 
-from exporter.assembly import catalog_of, targets_of
+from exporter.assembly import catalog_of
 from exporter.commands.now import Address, ask
 from exporter.configuration import load_settings
 from exporter.demo.cluster import SUPERUSER, free_port
@@ -31,6 +31,7 @@ from exporter.demo.shop import MONITOR, Shop, new_shop
 from exporter.demo.workload import everybody, usual
 from exporter.diagnosis.situation import Situation
 from exporter.errors import ExporterError, PortInUseError, ProvisioningError
+from exporter.fleet import Fleet
 from exporter.logs import configure
 from exporter.settings import Settings
 from exporter.web.app import create_app
@@ -122,7 +123,7 @@ def _address(listener: socket.socket) -> tuple[str, int]:
 @asynccontextmanager
 async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterator[None]:
     """Serve from a thread: beside the main one, uvicorn leaves the signals to the demo, which ends it last."""
-    app = create_app(targets_of(settings, catalog_of(settings)), settings)
+    app = create_app(Fleet(settings, catalog_of(settings)), settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     serving = asyncio.create_task(asyncio.to_thread(server.run, [listener]))
     try:

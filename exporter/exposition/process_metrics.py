@@ -42,11 +42,33 @@ WEB_CONFIG_SUCCESS = _metric(
     "1 when web_config_file, the files that it names and bearer_token_file could be read the last time, else 0: the"
     " earlier configuration stays, and a certificate may end. The log has the reason.",
 )
+CONFIG_SUCCESS = _metric(
+    "pgvigil_config_success",
+    "gauge",
+    "1 when configuration, files of targets and collectors could be used the last time that they were read, else 0: the"
+    " earlier ones stay, and new servers are not scraped. The log has the reason.",
+)
+CONFIG_SUCCESS_TIMESTAMP = _metric(
+    "pgvigil_config_last_success_timestamp_seconds",
+    "gauge",
+    "Unix time at which configuration, files of targets and collectors were last read and used, in seconds.",
+)
 HISTORY_BYTES = _metric(
     "pgvigil_history_bytes",
     "gauge",
     "Size of the history files of all targets, in bytes; bounded at 50 MB for each target.",
 )
+
+OF_PROCESS = (
+    BUILD,
+    HISTORY_SUCCESS,
+    HISTORY_BYTES,
+    HTTP_REFUSED,
+    WEB_CONFIG_SUCCESS,
+    CONFIG_SUCCESS,
+    CONFIG_SUCCESS_TIMESTAMP,
+)
+"""Metrics of this process, whatever it scrapes."""
 
 
 def process_families() -> list[Family]:

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from exporter.catalog.model import Metric
 from exporter.errors import CONNECT_REASONS
-from exporter.exposition.process_metrics import BUILD, HISTORY_BYTES, HISTORY_SUCCESS, HTTP_REFUSED, WEB_CONFIG_SUCCESS
+from exporter.exposition.process_metrics import OF_PROCESS
 from exporter.exposition.subjects import Rows, Scrape
 from exporter.kinds import PREFIXES, PRODUCTS, Kind
 from exporter.planning.plan import WITHOUT_TABLES_SECONDS
@@ -292,7 +292,7 @@ _COMPATIBLE: tuple[SelfMetric[Any], ...] = (
     ),
 )
 
-OWN = (*(each.metric for each in _OWN), BUILD, HISTORY_SUCCESS, HISTORY_BYTES, HTTP_REFUSED, WEB_CONFIG_SUCCESS)
+OWN = (*(each.metric for each in _OWN), *OF_PROCESS)
 """Every metric of the exporter itself, but those that any Python process has."""
 
 COMPATIBLE = tuple(each.metric for each in _COMPATIBLE)

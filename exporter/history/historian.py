@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from exporter.exposition.process_metrics import HISTORY_BYTES, HISTORY_SUCCESS
@@ -27,36 +28,51 @@ class Historian:
 
     def __init__(self, targets: Mapping[str, Target], settings: Settings) -> None:
         self._folder = StateFolder(settings.state_dir)
-        keep = settings.history_hours * 3600.0
-        self._histories = {
-            name: self._of(name, target, keep)
-            for name, target in targets.items()
-            if keep and target.kind == "postgresql"
-        }
-        self._notes: dict[str, asyncio.Task[None]] = {}
+        self._keep_seconds = settings.history_hours * 3600.0
+        self._histories = self._of(targets)
+        self._notes: dict[TargetHistory, asyncio.Task[None]] = {}
 
-    def _of(self, name: str, target: Target, keep_seconds: float) -> TargetHistory:
-        log = TargetLog(_log, name or target.address)
-        return TargetHistory(target, lambda: self._folder.file(name, target.address), keep_seconds, log)
+    def _of(self, targets: Mapping[str, Target]) -> dict[str, TargetHistory]:
+        return {
+            name: TargetHistory(
+                target,
+                partial(self._folder.file, name, target.address),
+                self._keep_seconds,
+                TargetLog(_log, name or target.address),
+            )
+            for name, target in targets.items()
+            if self._keep_seconds and target.kind == "postgresql"
+        }
 
     async def restore(self) -> None:
         """Take up what an earlier process recorded; a disk that hangs delays the start by two seconds."""
         if self._histories and self._folder.is_temporary:
             _log.info("history ends with this process. Set state_dir to keep it across restarts")
-        elif self._histories:
-            await asyncio.gather(*(_booked(each, each.restore(_START_SECONDS)) for each in self._histories.values()))
+        else:
+            await self._restore(self._histories.values())
+
+    async def _restore(self, histories: Iterable[TargetHistory]) -> None:
+        await asyncio.gather(*(_booked(each, each.restore(_START_SECONDS)) for each in histories))
+
+    async def adopt(self, gone: Mapping[str, Target], come: Mapping[str, Target]) -> None:
+        """Write the last of the targets that have gone, and take up what is known of those that come."""
+        left = [self._histories.pop(name) for name in gone if name in self._histories]
+        await self._write_last(left)
+        self._histories |= (new := self._of(come))
+        await self._restore(new.values())
 
     async def run(self) -> None:
         """Keep the history until cancelled."""
-        while self._histories:
+        while self._keep_seconds:
             await asyncio.sleep(_INTERVAL_SECONDS)
             self._note()
 
     def _note(self) -> None:
         """Let each target note what is new, unless it still does."""
-        for name, history in self._histories.items():
-            if name not in self._notes or self._notes[name].done():
-                self._notes[name] = asyncio.create_task(_booked(history, history.note()), name="history")
+        self._notes = {history: note for history, note in self._notes.items() if not note.done()}
+        for history in self._histories.values():
+            if history not in self._notes:
+                self._notes[history] = asyncio.create_task(_booked(history, history.note()), name="history")
 
     def of(self, target: str) -> TargetHistory | None:
         """Return the history of a target; None where none is kept."""
@@ -75,10 +91,13 @@ class Historian:
 
     async def close(self) -> None:
         """Write what is not written yet, for a few seconds at most, and leave the folder."""
-        notes = [asyncio.create_task(_booked(each, each.note(ends=True))) for each in self._histories.values()]
+        await self._write_last(self._histories.values())
+        self._folder.close()
+
+    async def _write_last(self, histories: Iterable[TargetHistory]) -> None:
+        notes = [asyncio.create_task(_booked(each, each.note(ends=True))) for each in histories]
         if notes:
             await asyncio.wait(notes, timeout=_START_SECONDS)
-        self._folder.close()
 
 
 async def _booked(history: TargetHistory, work: Coroutine[Any, Any, None]) -> None:

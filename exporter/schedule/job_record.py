@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from exporter.backoff import SUSPENSION, retry_pause
+from exporter.catalog.model import Collector
 from exporter.errors import DatabaseError, Reason
 from exporter.planning.plan import Job
 from exporter.report import JobStatus
@@ -78,6 +79,8 @@ class JobRecord:
     """Rows of all runs."""
     errors: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    collector: Collector | None = None
+    """The collector as it was when this was begun."""
     _costs: tuple[float, ...] = ()
 
     @property

@@ -123,8 +123,9 @@ class Schedule:
         self._throttled = names
 
     def _record(self, job: Job) -> JobRecord:
-        if (found := self._records.get(job.key)) is None:  # the plan changed while the job ran
-            found = self._records[job.key] = JobRecord()
+        found = self._records.get(job.key)
+        if found is None or found.collector is not job.collector:  # or its file was changed
+            found = self._records[job.key] = JobRecord(collector=job.collector)
         return found
 
     def job_of(self, sql: str) -> Job | None:

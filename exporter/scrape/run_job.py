@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from exporter.catalog.model import Collector
 from exporter.connections.session import Answer, Question, Session
 from exporter.errors import DatabaseError, ExcessError, QueryError
 from exporter.planning.plan import HIDDEN, Job
@@ -48,9 +49,12 @@ class JobRunner:
         """Job -> what has been said of columns that its query lacks."""
         self._known = KnownAnswers(parts.discovery.names)
         self._remembered: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._collectors: dict[tuple[str, str], Collector] = {}
+        """Job -> the collector that the rest was kept for."""
 
     async def run(self, job: Job, session: Session) -> Outcome:
         """Run a job, record what came of it, and log an error that is news."""
+        self._forget_another(job)
         if self._is_still_running(job):
             failure = QueryError("connection", "a backend that does not end still runs this query")
             self._parts.schedule.miss([job], failure)
@@ -62,6 +66,7 @@ class JobRunner:
     async def run_jointly(self, jobs: Sequence[Job], session: Session) -> bool:
         """Run several jobs by one statement; return False where that failed, and what it cost is booked to none."""
         for job in jobs:
+            self._forget_another(job)
             self._parts.schedule.start(job)
         try:
             questions = [Question(job.sql, job.part, job.tables, self._known.known(job)) for job in jobs]
@@ -77,6 +82,13 @@ class JobRunner:
             started = self._clock() - answer.seconds
             self._record(job, await self._worked_out(job, session, Reading(answer), started, answer.seconds))
         return True
+
+    def _forget_another(self, job: Job) -> None:
+        """Begin anew where a file of collectors was changed."""
+        if self._collectors.setdefault(job.key, job.collector) is not job.collector:
+            self._collectors[job.key] = job.collector
+            for kept in (self._ledgers, self._sums, self._lacking, self._remembered):
+                kept.pop(job.key, None)
 
     def _record(self, job: Job, outcome: Outcome) -> Outcome:
         """Record what came of a run, and log an error that is news."""

@@ -133,7 +133,8 @@ class StatementReader:
 
     def __init__(self, parts: Parts, catalog: Catalog, length: int = 0) -> None:
         self._parts = parts
-        self._collectors = tuple(collector.name for collector in catalog if collector.statements)
+        self._collectors: tuple[str, ...] = ()
+        self.adopt(catalog)
         self._texts = Texts(length)
         self._reading = asyncio.Lock()
         self._note = ""
@@ -152,6 +153,10 @@ class StatementReader:
         """Samples and version of the texts that the members come from."""
         self._info: tuple[tuple[Samples, int], Samples] | None = None
         """What the texts became, and of which statements and texts."""
+
+    def adopt(self, catalog: Catalog) -> None:
+        """Read the texts of what these collectors list from now on."""
+        self._collectors = tuple(collector.name for collector in catalog if collector.statements)
 
     async def read(self) -> StatementList:
         """List the statements with their texts; the note says why there are none, or why texts are missing."""

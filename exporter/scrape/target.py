@@ -3,30 +3,29 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from exporter.catalog.model import Catalog
 from exporter.connections.discovery import Discovery
 from exporter.connections.login_probe import LoginProbe
-from exporter.connections.patience import wait_within
 from exporter.connections.pool import Pool
 from exporter.connections.session import Connector
-from exporter.errors import QueryError
 from exporter.kinds import PRODUCTS
 from exporter.logs import TargetLog
 from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.plan import Plan
+from exporter.planning.server import Server
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
 from exporter.report import JobStatus, Report
+from exporter.samples.model import Samples
 from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
-from exporter.scrape.database_visitor import DatabaseVisitor
 from exporter.scrape.health import Health
-from exporter.scrape.kept_worker import KeptWorker
 from exporter.scrape.parts import Parts
 from exporter.scrape.ping import Ping
 from exporter.scrape.run_job import JobRunner
+from exporter.scrape.runs import Runs
 from exporter.scrape.server_cost import ServerCosts
 from exporter.scrape.statement_list import StatementList
 from exporter.scrape.statement_texts import StatementReader
@@ -36,9 +35,6 @@ from exporter.watch.loop import Watch, WatchOptions
 
 _TROUBLES = ("late", "timeout", "lock_timeout", "connection")
 """Reasons of failure that make an incident: late, or the server did not let the collector through."""
-
-_MOST_LATE_SECONDS = 0.25
-"""Upper bound on a page's delay by our late event loop, in seconds: half of scrape_timeout_offset's default."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +92,30 @@ class Target:
         self._login_probe = LoginProbe(connector, pool.budget, log)
         self._ping = Ping(parts)
         self._runner = JobRunner(parts, options.max_samples, options.excluded_statements)
-        self._vital = KeptWorker(pool.vital, parts, self._runner)
-        self._main = KeptWorker(pool.main, parts, self._runner)
-        self._visitors = [DatabaseVisitor(parts, self._runner) for _ in range(options.max_connections - 2)]
-        self._early = DatabaseVisitor(parts, self._runner, is_early=True)
-        self._tasks: dict[KeptWorker | DatabaseVisitor, asyncio.Task[None]] = {}
-        self._deadline = self._began_at = self._counted_at = float("-inf")
+        self._runs = Runs(parts, self._runner, self._login_probe, options.max_connections)
+        self._counted_at = float("-inf")
         self.texts = StatementReader(parts, catalog, options.statement_text_length)
+        self.labels: Mapping[str, str] = {}
+        """Labels that the operator gave it."""
         self.watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
         self._late: list[JobStatus] = []
+
+    def adopt(self, catalog: Catalog, labels: Mapping[str, str]) -> None:
+        """Run the collectors of a catalog from the next run on; those that are the same go on as they are."""
+        self._parts.discovery.adopt(catalog.of_kind(self.kind))
+        self.texts.adopt(catalog)
+        self.labels = labels
+
+    @property
+    def server(self) -> Server | None:
+        """What is known of the server; None before its first answer."""
+        return self._parts.discovery.server
+
+    def latest(self, collector: str) -> Samples | None:
+        """Return the latest samples of a collector that runs once for the server; None where there are none."""
+        job = next((job for job in self.plan.jobs if job.collector.name == collector), None)
+        return self._parts.schedule.status(job).samples if job else None
 
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""
@@ -114,7 +124,7 @@ class Target:
 
     def _late_lately(self) -> list[JobStatus]:
         """List what was late on the last page; nothing once that is long ago."""
-        return self._late if self._clock() - self._began_at < LONGEST_SCRAPE_INTERVAL else []
+        return self._late if self._clock() - self._runs.began_at < LONGEST_SCRAPE_INTERVAL else []
 
     @property
     def incidents(self) -> list[Incident]:
@@ -129,13 +139,13 @@ class Target:
     async def scrape(self, timeout: float) -> Report:
         """Collect what is due and report within `timeout` seconds; concurrent scrapes share one run."""
         started = self._clock()
-        begins = self._may_begin(started)
-        if begins or self._counted_at != self._began_at:  # else it shares the run of another scrape
+        begins = self._runs.may_begin(started)
+        if begins or self._counted_at != self._runs.began_at:  # else it shares the run of another scrape
             self._parts.schedule.begin_scrape()
         if begins:
-            self._begin(started + timeout)
-        self._counted_at = self._began_at
-        await self._until_done(started + timeout)
+            self._runs.begin(started + timeout)
+        self._counted_at = self._runs.began_at
+        await self._runs.until_done(started + timeout)
         self._scrapes += 1
         self._parts.health.log_transition()
         report = self._report(self._clock() - started)
@@ -150,7 +160,7 @@ class Target:
         """
         started = self._clock()
         self._renew(timeout)
-        await self._until_done(min(started + timeout, self._deadline))
+        await self._runs.until_done(min(started + timeout, self._runs.deadline))
         return self._report(self._clock() - started)
 
     async def known(self, timeout: float | None = None, patience: float = 0.125) -> Report:
@@ -159,19 +169,19 @@ class Target:
         It is asked while a server hangs, so it waits no longer. Counts as no scrape.
         """
         self._renew(timeout)
-        await self._until_done(self._clock() + (patience if timeout else 0.0))
+        await self._runs.until_done(self._clock() + (patience if timeout else 0.0))
         return self._report(0.0, settled=True)
 
     def _renew(self, timeout: float | None) -> None:
         """Start a run where what is known is older than a scrape interval."""
         now = self._clock()
-        if timeout and now - self._began_at >= self._parts.schedule.scrape_interval and self._may_begin(now):
-            self._begin(now + timeout)
+        if timeout and now - self._runs.began_at >= self._parts.schedule.scrape_interval and self._runs.may_begin(now):
+            self._runs.begin(now + timeout)
 
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
-        await self._ping.ask(timeout, is_run_asking=not self._may_begin(started))
+        await self._ping.ask(timeout, is_run_asking=not self._runs.may_begin(started))
         self._parts.health.log_transition()
         return self._report(self._clock() - started, with_jobs=False)
 
@@ -182,76 +192,13 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
-        running = [*self._tasks.values(), *([self._watching] if self._watching else [])]
+        running = [*self._runs.tasks, *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()
         parts = self._login_probe, self._ping, self.texts
         await asyncio.gather(*running, *(part.close() for part in parts), return_exceptions=True)
         await self._parts.pool.close()
         self._runner.close()
-
-    def _running(self) -> list[asyncio.Task[None]]:
-        """List the tasks that a page waits for: early visits are not among them."""
-        return [task for worker, task in self._tasks.items() if worker is not self._early and not task.done()]
-
-    def _may_begin(self, now: float) -> bool:
-        """Return whether a new run may begin: the one before is over, or past its deadline."""
-        return now >= self._deadline or not self._running()
-
-    async def _until_done(self, deadline: float) -> None:
-        """Wait until the run is over, or its deadline."""
-        while running := self._running():
-            left = deadline - self._clock()
-            if left <= 0:
-                return
-            await wait_within(running, left, _MOST_LATE_SECONDS)
-
-    def _begin(self, deadline: float) -> None:
-        """Start a run on every kept connection that is not still at work."""
-        self._deadline, self._began_at = deadline, self._clock()
-        schedule = self._parts.schedule
-        schedule.forget()
-        schedule.throttle()
-        for worker in (self._vital, self._main):
-            if starts := self._start(worker):
-                self._parts.health.ask(self._began_at)
-            elif worker is self._main and self.plan.jobs:
-                self._start_visitors()  # what is late in one database costs no other
-            due = (job for job in worker.due() if job.database not in self._visiting)
-            schedule.expect(job for job in due if starts or not job.collector.last_good)  # no culprit of the past
-
-    def _start(self, worker: KeptWorker | DatabaseVisitor) -> bool:
-        """Start a worker unless it is still at work; return whether it was started."""
-        if worker in self._tasks and not self._tasks[worker].done():
-            return False
-        self._tasks[worker] = asyncio.create_task(self._work(worker))
-        return True
-
-    async def _work(self, worker: KeptWorker | DatabaseVisitor) -> None:
-        """Do a worker's share of a run; an unexpected error is logged, and booked to what was due."""
-        try:
-            if isinstance(worker, DatabaseVisitor):
-                await worker.run()
-            elif session := await worker.discover():
-                if worker is self._main:
-                    self._start_visitors()
-                    self._login_probe.start(session)
-                await worker.run_due(session)
-        except Exception as error:  # the boundary: nothing else retrieves it
-            self._parts.log.error("run failed unexpectedly", exc_info=error, extra={"worker": worker.name})
-            failure = QueryError("query", f"{type(error).__name__}: {error}")
-            self._parts.schedule.miss(worker.due(), failure)
-
-    @property
-    def _visiting(self) -> set[str]:
-        """The databases that are being visited."""
-        return {visitor.visiting for visitor in (*self._visitors, self._early) if visitor.visiting}
-
-    def _start_visitors(self) -> None:
-        """Visit the other databases where something is due or unknown, and some of the rest ahead of time."""
-        self._parts.schedule.line_up_visits(self._parts.discovery.stale, self._visiting)
-        for visitor in (*self._visitors, self._early):
-            self._start(visitor)
 
     def _report(self, seconds: float, *, with_jobs: bool = True, settled: bool = False) -> Report:
         """Describe the target as it is known at this moment."""

@@ -30,6 +30,9 @@ _OF_PROXIES = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
 OPEN = frozenset({"/healthz", "/readyz"})
 """Routes for everybody: a platform asks them, and they say nothing of any server."""
 
+RELOAD = "/-/reload"
+"""Route that has the configuration read again, as Prometheus has it."""
+
 _OFF = "pages are switched off (pages: off); /metrics and /probe are served"
 
 _REMEDY = (
@@ -85,13 +88,20 @@ class Access:
                 return "credentials", answer
         if path in self._for_scrapers or _may_see_pages(scope, rules):
             return None
+        if path == RELOAD and (_has_identity(scope, rules) or _is_local(scope, rules.networks)):
+            return None  # whoever may see pages
         return "pages", _answer(path, 404 if rules.pages == "off" else 403, _OFF if rules.pages == "off" else _REMEDY)
 
 
 def _may_see_pages(scope: Scope, rules: Rules) -> bool:
     if rules.pages == "authenticated":
-        return bool(rules.users) or bool(scope.get("state", {}).get(CERTIFIED))
+        return _has_identity(scope, rules)
     return rules.pages == "local" and _is_local(scope, rules.networks)
+
+
+def _has_identity(scope: Scope, rules: Rules) -> bool:
+    """Return whether a client, whose credentials were checked before, had to have some."""
+    return bool(rules.users) or bool(scope.get("state", {}).get(CERTIFIED))
 
 
 def _is_local(scope: Scope, networks: Iterable[IPv4Network | IPv6Network]) -> bool:

@@ -1,46 +1,43 @@
 """The HTTP application: scrapers are answered without FastAPI, which is imported when a user asks for a page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.history.historian import Historian
-from exporter.report import Report
+from exporter.reloads import Reloads
 from exporter.scrape.target import Target
-from exporter.scrape.turns import Turns
 from exporter.settings import Settings
-from exporter.web.access import Access
+from exporter.web.access import RELOAD, Access
 from exporter.web.guard import Guard
+from exporter.web.lifecycle import Lifecycle
 from exporter.web.scraper_routes import ScraperRoutes
 
-_FIRST_LOGIN_SECONDS = 10.0
-"""Timeout of the first login, in seconds: longer than most login timeouts, so the log has the server's reason."""
 
-
-def create_app(targets: Mapping[str, Target], settings: Settings, guard: Guard | None = None) -> Starlette:
+def create_app(
+    targets: Mapping[str, Target], settings: Settings, guard: Guard | None = None, reloads: Reloads | None = None
+) -> Starlette:
     """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`, to whom the guard admits."""
     guard = guard or Guard(settings)
     historian = Historian(targets, settings)
-    scrapers = ScraperRoutes(targets, settings, lambda: [*historian.families(), *guard.families()])
+    of_process = [historian.families, guard.families, *([reloads.families] if reloads else [])]
+    scrapers = ScraperRoutes(targets, settings, lambda: [family for read in of_process for family in read()])
+
+    lifecycle = Lifecycle(targets, historian, guard, reloads)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        logins: list[asyncio.Task[Report]] = []
-        await historian.restore()
-        beginning = asyncio.create_task(_begin(targets.values(), logins), name="begin")
-        keeping = asyncio.create_task(historian.run(), name="historian")
-        watching = asyncio.create_task(guard.watch(), name="web configuration")
+        await lifecycle.begin()
         yield
-        for task in (beginning, keeping, watching, *logins):
-            task.cancel()
-        await asyncio.gather(beginning, keeping, watching, *logins, return_exceptions=True)
-        await historian.close()
-        await asyncio.gather(*(target.close() for target in targets.values()), return_exceptions=True)
+        await lifecycle.end()
         scrapers.close()
 
     def build() -> ASGIApp:
@@ -49,17 +46,16 @@ def create_app(targets: Mapping[str, Target], settings: Settings, guard: Guard |
         return create_user_app(targets, settings, scrapers, historian)
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
+    if reloads:
+        direct.append(Route(RELOAD, partial(_reload, reloads), methods=["POST", "PUT"]))
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 
 
-async def _begin(targets: Iterable[Target], logins: list[asyncio.Task[Report]]) -> None:
-    """Look at each target and log in to it, one after another: hundreds at once would stop the loop."""
-    turns = Turns()
-    for target in targets:
-        await turns.next()
-        target.start()
-        logins.append(asyncio.create_task(target.ping(_FIRST_LOGIN_SECONDS)))
+async def _reload(reloads: Reloads, _: Request) -> Response:
+    """Read configuration, targets and collectors again; 500 says why they cannot be used."""
+    why = await reloads.reload()
+    return PlainTextResponse(f"{why}\n", 500) if why else PlainTextResponse("read again\n")
 
 
 class _AtFirstRequest:

@@ -106,7 +106,7 @@ class Clients(ServerState):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
-        self._limits = limits
+        self.limits = limits
 
     def admit(self, newcomer: "Client") -> None:
         """Make room for a connection: drop the one that waits longest for its client, or else the newcomer itself.
@@ -114,14 +114,14 @@ class Clients(ServerState):
         One whose answer is being made is not dropped: that takes no longer than a scrape may.
         """
         there = [client for client in self.connections if isinstance(client, Client) and not client.is_dropped]
-        if len(there) > self._limits.connections:
+        if len(there) > self.limits.connections:
             waiting = [client for client in there if client is not newcomer and client.waits_since is not None]
             min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer).drop()
 
     def drop_overdue(self, now: float) -> bool:
         """Drop the connections whose client has had its time; return whether another client has a deadline."""
         timed = [client for client in self.connections if isinstance(client, Client) and client.is_timed]
-        overdue = [client for client in timed if client.is_overdue(now, self._limits)]
+        overdue = [client for client in timed if client.is_overdue(now, self.limits)]
         for client in overdue:
             client.drop()
         return len(timed) > len(overdue)

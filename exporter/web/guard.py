@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import HTTP_REFUSED, WEB_CONFIG_SUCCESS, Refusal
+from exporter.file_changes import fingerprint
 from exporter.samples.label_values import label_text
 from exporter.samples.model import Family
 from exporter.settings import Pages, Settings
@@ -65,7 +66,7 @@ class Guard:
         self._is_current = True
         """True while the rules are those of the files."""
         self._files = self._files_of(self._config())
-        self._seen: tuple[object, ...] | None = self._fingerprint(self._files)  # before what counts is read
+        self._seen: tuple[object, ...] | None = fingerprint(self._files)  # before what counts is read
         config = self._config()
         self.tls = _tls_of(config) if config and config.tls_server_config.is_enabled else None
         self.rules = self._rules(config, Rules())
@@ -76,7 +77,7 @@ class Guard:
         while self._settings.web_config_file or self._settings.bearer_token_file:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                seen = await self._calls.call("look", lambda: self._fingerprint(self._files), _PATIENCE_SECONDS)
+                seen = await self._calls.call("look", lambda: fingerprint(self._files), _PATIENCE_SECONDS)
                 if seen != self._seen:
                     adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
                     adopt()
@@ -150,18 +151,6 @@ class Guard:
     def _files_of(self, config: "WebConfig | None") -> tuple[Path, ...]:
         named = (self._settings.web_config_file, self._settings.bearer_token_file)
         return (*filter(None, named), *(config.tls_server_config.files if config else ()))
-
-    @staticmethod
-    def _fingerprint(files: Sequence[Path]) -> tuple[object, ...]:
-        """Return what changes when a file does."""
-        found = list[object]()
-        for file in files:
-            try:
-                stat = file.stat()
-                found.append((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
-            except OSError as error:
-                found.append(error.errno)
-        return tuple(found)
 
 
 def _tls_of(config: "WebConfig") -> "ServerTls":

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from exporter.exposition.compression import gzip_accepted
@@ -18,6 +20,7 @@ from exporter.report import Report
 from exporter.samples.model import Family
 from exporter.scrape.target import Target
 from exporter.settings import Settings
+from exporter.web.service_discovery import ServiceDiscovery
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -38,12 +41,9 @@ class ScraperRoutes:
         self._also = also
         """Families of this process beside those of every Prometheus client."""
         self._settings = settings
-        self._pages = {name: Pages(settings.max_samples, settings.compatibility_names) for name in targets}
-        self._locks = {name: asyncio.Lock() for name in targets}
-        """One for each target: its pages are written one after another, since each continues the one before."""
+        self._discovery = ServiceDiscovery(targets)
+        self._writers = WeakKeyDictionary[Target, _Writer]()
         self._thread = ThreadPoolExecutor(1, "pages")
-        self._writing: dict[str, float] = {}
-        """Seconds to write each target's page after its collection: a decaying maximum of the last pages."""
 
     @property
     def by_path(self) -> dict[str, Endpoint]:
@@ -51,6 +51,7 @@ class ScraperRoutes:
         return {
             "/metrics": self.metrics,
             "/probe": self.probe,
+            "/sd": self.service_discovery,
             "/healthz": self.alive,
             "/readyz": self.ready,
             "/primary": self.primary,
@@ -73,6 +74,11 @@ class ScraperRoutes:
         if target not in self._targets:
             return unknown(target, self._targets)
         return await self._scraped(request, target)
+
+    async def service_discovery(self, request: Request) -> Response:
+        """List the targets as `http_sd_configs` of Prometheus has it."""
+        place = request.headers.get("Host") or f"{request.url.hostname}:{request.url.port}"
+        return JSONResponse(self._discovery.groups(place, request.url.scheme))
 
     async def alive(self, _: Request) -> Response:
         """The process lives: depends on nothing else, least of all on PostgreSQL."""
@@ -101,15 +107,18 @@ class ScraperRoutes:
 
     async def _scraped(self, request: Request, name: str, process: Iterable[Family] = ()) -> Response:
         started, seconds = time.monotonic(), seconds_of(request, self._settings)
-        report = await self._targets[name].scrape(max(seconds - self._writing.get(name, 0.0), seconds / 2))
-        self._targets[name].texts.read_newcomers()
-        pages = self._pages[name]
-        async with self._locks[name]:
+        target = self._targets[name]
+        if (writer := self._writers.get(target)) is None:
+            pages = Pages(self._settings.max_samples, self._settings.compatibility_names)
+            writer = self._writers[target] = _Writer(pages)
+        report = await target.scrape(max(seconds - writer.seconds, seconds / 2))
+        target.texts.read_newcomers()
+        async with writer.lock:
             answer = await self._worked(
-                report, lambda: _answer(request, lambda form, gzip: pages.pieces(report, form, gzip, process))
+                report, lambda: _answer(request, lambda form, gzip: writer.pages.pieces(report, form, gzip, process))
             )
         took = time.monotonic() - started - report.seconds
-        self._writing[name] = max(took, 0.8 * self._writing.get(name, 0.0))
+        writer.seconds = max(took, 0.8 * writer.seconds)
         return answer
 
     async def _worked(self, report: Report, write: Callable[[], Response]) -> Response:
@@ -122,6 +131,16 @@ class ScraperRoutes:
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=False)
+
+
+@dataclass
+class _Writer:
+    """Writes the pages of one target, one after another: each continues the one before."""
+
+    pages: Pages
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    seconds: float = 0.0
+    """Seconds to write a page after its collection: a decaying maximum of the last pages."""
 
 
 class _Pieces(Response):

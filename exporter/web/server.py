@@ -5,16 +5,21 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from exporter import __version__
-from exporter.assembly import catalog_of, targets_of
+from exporter.assembly import catalog_of
 from exporter.errors import PortInUseError
+from exporter.fleet import Fleet
+from exporter.reloads import Reloads
 from exporter.settings import Settings
 from exporter.web.access import CERTIFIED
 from exporter.web.app import create_app
@@ -28,25 +33,49 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""Signals that ask other programs to read their settings again, or to turn logs, and end those that expect none."""
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals that ask other programs to turn logs, say, and end those that expect none."""
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop."""
-    for number in _IGNORED:
+def serve(settings: Settings, file: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then answer who is still waiting, and stop.
+
+    Args:
+        settings: as they were read at the start.
+        file: the configuration file, which is read again when it changes.
+
+    """
+    for number in (signal.SIGHUP, *_IGNORED):
         signal.signal(number, signal.SIG_IGN)
     catalog = catalog_of(settings)
     for note in catalog.notes:
         _log.info("%s", note)
-    targets = targets_of(settings, catalog)
+    targets = Fleet(settings, catalog)
+    reloads = Reloads(targets, settings, catalog, file)
     guard = Guard(settings)
     listeners = _handed_over() or [_listener(host, port) for host, port in settings.addresses]
     named = ", ".join(f"{name}={target.address}" if name else target.address for name, target in targets.items())
     places = ", ".join(map(_place, listeners))
     _log.info("pgvigil %s listens on %s", __version__, places, extra={"targets": named or "none"})
+    config = _config(create_app(targets, settings, guard, reloads), guard)
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
+    garbage = GarbageCollection()
+    garbage.begin()
+    signal.signal(signal.SIGTERM, _end)
+    with (
+        ExitStack() as stack,
+        suppress(KeyboardInterrupt),
+    ):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
+        for listener in listeners:
+            stack.enter_context(listener)
+        _Server(config, partial(_limits, targets, settings.max_connections_per_target), garbage, reloads).run(
+            sockets=listeners
+        )
+
+
+def _config(app: ASGIApp, guard: Guard) -> uvicorn.Config:
     config = uvicorn.Config(
-        create_app(targets, settings, guard),
+        app,
         log_config=None,
         access_log=False,
         http=ClientProtocol,
@@ -61,17 +90,7 @@ def serve(settings: Settings) -> None:
     config.load()
     if guard.tls:
         config.http_protocol_class = partial(_behind_tls, guard, guard.tls)  # type: ignore[assignment]  # makes one
-    logging.getLogger("uvicorn.error").addFilter(Seldom())
-    garbage = GarbageCollection()
-    garbage.begin()
-    signal.signal(signal.SIGTERM, _end)
-    with (
-        ExitStack() as stack,
-        suppress(KeyboardInterrupt),
-    ):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
-        for listener in listeners:
-            stack.enter_context(listener)
-        _Server(config, _limits(settings), garbage).run(sockets=listeners)
+    return config
 
 
 def _behind_tls(
@@ -96,14 +115,12 @@ def _end(*_: object) -> NoReturn:
 
 
 def _say_ignored(number: signal.Signals) -> None:
-    _log.warning(
-        "%s is ignored: settings and collectors are read at the start. Restart to read them again", number.name
-    )
+    _log.warning("%s is ignored. SIGHUP has the configuration read again", number.name)
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(targets: Fleet, connections: int) -> Limits:
     """Leave the connections to the servers enough of the files that may be open, whatever clients do."""
-    for_targets = len(settings.servers) * settings.max_connections_per_target
+    for_targets = len(targets) * connections
     return Limits(connections_within(files_for(for_targets), for_targets))
 
 
@@ -117,10 +134,13 @@ _RESTING_SECONDS = 5.0
 class _Server(uvicorn.Server):
     """Ticks when there is a reason: uvicorn's ten ticks a second were most of an idle exporter's CPU."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits, garbage: GarbageCollection) -> None:
+    def __init__(
+        self, config: uvicorn.Config, limits: Callable[[], Limits], garbage: GarbageCollection, reloads: Reloads
+    ) -> None:
         super().__init__(config)
-        self._garbage = garbage
-        self.server_state = self._clients = Clients(limits)
+        self._garbage, self._reloads = garbage, reloads
+        self._limits = limits
+        self.server_state = self._clients = Clients(limits())
         self._exit = asyncio.Event()
         """Set by a signal to end."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,6 +149,7 @@ class _Server(uvicorn.Server):
         """Begin to serve, and to say what comes of signals that would end other programs."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reloads.ask)
         for number in _IGNORED:
             self._loop.add_signal_handler(number, _say_ignored, number)
 
@@ -136,6 +157,7 @@ class _Server(uvicorn.Server):
         """Keep the Date header fresh, drop clients that have had their time, and collect garbage, until it is over."""
         while not self.should_exit:
             await self.on_tick(0)
+            self._clients.limits = self._limits()  # targets may have come
             is_waited_for = self._clients.drop_overdue(asyncio.get_running_loop().time())
             has_worked = self._garbage.step()
             await self._exit_within(_TICK_SECONDS if is_waited_for or has_worked else _RESTING_SECONDS)

@@ -6,7 +6,7 @@ import pytest
 from exposition import reports
 from pages import compatible
 
-from exporter.exposition.process_metrics import BUILD, HISTORY_BYTES, HISTORY_SUCCESS, HTTP_REFUSED, WEB_CONFIG_SUCCESS
+from exporter.exposition.process_metrics import OF_PROCESS
 from exporter.exposition.self_metrics import COMPATIBLE, OWN, up_families
 from exporter.report import Report
 
@@ -35,7 +35,7 @@ def test_every_own_metric_stands_on_a_golden_page() -> None:
     """A new own metric needs its declaration and, here, the samples that it is to have."""
     golden = "".join(file.read_text("utf-8") for file in GOLDEN.iterdir())
     missing = {metric.name for metric in (*OWN, *COMPATIBLE) if f"# TYPE {metric.name} " not in golden}
-    assert missing == {each.name for each in (BUILD, HISTORY_BYTES, HISTORY_SUCCESS, HTTP_REFUSED, WEB_CONFIG_SUCCESS)}
+    assert missing == {each.name for each in OF_PROCESS}
 
 
 def test_of_several_targets_each_says_whether_it_is_up_and_why_not() -> None:

@@ -18,8 +18,9 @@ from pages import MONITOR, Page, read
 from patience import SECONDS, Stopwatch, until, wait_until
 from serving import Exporter, serving
 
-from exporter.assembly import catalog_of, targets_of
+from exporter.assembly import catalog_of
 from exporter.demo.cluster import Cluster, free_port
+from exporter.fleet import Fleet
 from exporter.settings import Settings
 from exporter.web.app import create_app
 
@@ -184,7 +185,7 @@ def test_questions_that_never_end_or_make_no_sense_cost_nobody_else(exporter: tu
 async def served_here(server: Cluster, collectors: Path) -> AsyncIterator[str]:
     """An exporter in this very loop, so that its tasks can be counted."""
     settings = Settings(dsn=server.dsn(user=MONITOR), collectors_dir=collectors)
-    app = create_app(targets_of(settings, catalog_of(settings)), settings)
+    app = create_app(Fleet(settings, catalog_of(settings)), settings)
     port = free_port()
     web = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none", timeout_graceful_shutdown=1))
     running = asyncio.create_task(web.serve())

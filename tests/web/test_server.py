@@ -255,10 +255,8 @@ def test_a_signal_ends_it_after_the_page_in_hand_is_sent(
     assert server18.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'") <= 3
 
 
-def test_an_idle_exporter_rests_and_yet_ends_at_once(tmp_path: Path) -> None:
-    config = tmp_path / "pgvigil.yaml"
-    config.write_text("targets: []\n")
-    with serving("--config", str(config)) as running:
+def test_an_idle_exporter_rests_and_yet_ends_at_once() -> None:
+    with serving(targets="[]") as running:
         process = psutil.Process(running.process.pid)
 
         def rests() -> bool:
@@ -274,7 +272,7 @@ def test_an_idle_exporter_rests_and_yet_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_signals_that_ask_for_what_it_does_not_do_end_nothing(server18: Cluster) -> None:
-    numbers = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
     with serving(dsn=server18.dsn(user=MONITOR)) as running:
         for number in numbers:
             running.process.send_signal(number)

@@ -1,0 +1,105 @@
+"""Holds the targets of the moment, which come and go with the configuration."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from exporter.assembly import options_of, server_of
+from exporter.catalog.model import Catalog
+from exporter.scrape.target import Options, Target
+from exporter.scrape.turns import Turns
+from exporter.settings import Connection, Settings, TargetSettings
+from exporter.watch.own_load import OwnLoad
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a new configuration changed. A target with another connection or other options has gone and come."""
+
+    gone: Mapping[str, Target]
+    come: Mapping[str, Target]
+
+
+@dataclass(frozen=True)
+class _Treatment:
+    """What a target is made of: it stays as long as this does."""
+
+    connection: Mapping[str, object]
+    options: Options
+    defaults: tuple[object, ...]
+    """Settings of all targets that its connections heed."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    treatment: _Treatment
+    target: Target
+
+
+_OF_ALL = ("password_file", "connect_timeout")
+"""Settings beside `targets` that connections heed."""
+
+
+class Fleet(Mapping[str, Target]):
+    """The targets by name; the only one of a plain configuration has the empty name.
+
+    Args:
+        settings: name the servers, and how to treat them.
+        catalog: the collectors.
+
+    Raises:
+        SettingsError: a server cannot be addressed as they say.
+
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self._turns, self._own_load = Turns(), OwnLoad()
+        self._catalog = catalog
+        self._members: Mapping[str, _Member] = {}
+        self.adopt(settings, catalog)
+
+    def __getitem__(self, name: str) -> Target:
+        return self._members[name].target
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def adopt(self, settings: Settings, catalog: Catalog) -> Change:
+        """Treat the servers as the settings say from now on; SettingsError leaves all as it was.
+
+        A target whose connection and options are the same stays, with its connections, ledgers and history, and takes
+        up the new collectors at its next run. What came is not started yet, and what has gone not closed.
+        """
+        before, catalog = self._members, _with_same(self._catalog, catalog)
+        members = {
+            name: self._member(name, connection, settings, catalog, before.get(name))
+            for name, connection in settings.servers
+        }
+        for name, connection in settings.servers:
+            labels = connection.labels if isinstance(connection, TargetSettings) else {}
+            members[name].target.adopt(catalog, labels)
+        self._members, self._catalog = members, catalog
+        stays = {name for name, member in before.items() if member is members.get(name)}
+        return Change(
+            gone={name: member.target for name, member in before.items() if name not in stays},
+            come={name: member.target for name, member in members.items() if name not in stays},
+        )
+
+    def _member(
+        self, name: str, connection: Connection, settings: Settings, catalog: Catalog, before: _Member | None
+    ) -> _Member:
+        options = options_of(connection, settings, self._own_load)
+        plain = {field: getattr(connection, field) for field in Connection.model_fields}
+        treatment = _Treatment(plain, options, tuple(getattr(settings, name) for name in _OF_ALL))
+        if before and before.treatment == treatment:
+            return before
+        return _Member(treatment, Target(catalog, server_of(connection, settings), options, name, turns=self._turns))
+
+
+def _with_same(before: Catalog, catalog: Catalog) -> Catalog:
+    """Keep the collectors that are the same as before, so that what is known of them is kept as well."""
+    known = {collector.name: collector for collector in before}
+    same = (known[each.name] if each == known.get(each.name) else each for each in catalog)
+    return replace(catalog, collectors=tuple(same))

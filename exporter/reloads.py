@@ -1,0 +1,191 @@
+"""Reads configuration, targets and collectors again: when a file changes, at SIGHUP, and when a client asks."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from exporter.assembly import catalog_of
+from exporter.catalog.model import Catalog
+from exporter.configuration import configuration_file, load_settings, targets_files
+from exporter.connections.off_loop import OffLoop
+from exporter.errors import PgvigilError
+from exporter.exposition.process_metrics import CONFIG_SUCCESS, CONFIG_SUCCESS_TIMESTAMP
+from exporter.file_changes import fingerprint
+from exporter.fleet import Change, Fleet
+from exporter.samples.model import Family
+from exporter.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 4.0
+"""Interval at which the files are looked at: each look wakes an exporter that rests."""
+
+_SETTLED_SECONDS = 1.0
+"""Time for which files that have changed have to stay as they are: one may still be being written."""
+
+_PATIENCE_SECONDS = 10.0
+
+_JUST_NOW_SECONDS = 5.0
+"""Age of a file that may have changed between the start, which read it, and the first look."""
+
+_AT_START = (
+    "listen",
+    "web_config_file",
+    "bearer_token_file",
+    "pages",
+    "pages_from",
+    "compatibility_names",
+    "scrape_timeout",
+    "scrape_timeout_offset",
+    "max_samples",
+    "history_hours",
+    "state_dir",
+    "log_format",
+    "log_level",
+)
+"""Settings that are read at the start only."""
+
+Adopt = Callable[[Change], Awaitable[None]]
+
+
+class Reloads:
+    """Keeps the fleet as the files say. What cannot be used changes nothing.
+
+    Args:
+        fleet: the targets.
+        settings: as read at the start.
+        catalog: likewise.
+        file: the configuration file; None where there is none.
+        clock: Unix time.
+
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: Settings,
+        catalog: Catalog,
+        file: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fleet, self._settings, self._file = fleet, settings, configuration_file(file)
+        self._calls, self._clock = OffLoop(), clock
+        self._catalog = self._of_catalog(settings), catalog
+        """The collectors, and what they were read from."""
+        self._seen: tuple[object, ...] = fingerprint(self._files())
+        if any(_was_written_after(clock() - _JUST_NOW_SECONDS, each) for each in self._files()):
+            self._seen = ()
+        self._one_at_a_time = asyncio.Lock()
+        self._adopt: Adopt | None = None
+        self._asked = asyncio.Event()
+        self._is_current, self._succeeded_at = True, clock()
+
+    def ask(self) -> None:
+        """Have everything read again soon, as SIGHUP does."""
+        self._asked.set()
+
+    async def run(self, adopt: Adopt) -> None:
+        """Read again when asked, and when the files have changed, until cancelled.
+
+        Args:
+            adopt: begins with the targets that come, and ends those that have gone.
+
+        """
+        self._adopt = adopt
+        while True:
+            await self._until_asked(_LOOK_SECONDS if self._has_files else None)
+            was_asked = self._asked.is_set()
+            self._asked.clear()
+            try:
+                if was_asked or await self._has_changed():
+                    await self.reload()
+            except Exception:  # noqa: BLE001  # the boundary: nothing else retrieves it
+                _log.exception("configuration could not be read again")
+
+    async def reload(self) -> str:
+        """Read everything again; return why it cannot be used, or nothing."""
+        async with self._one_at_a_time:
+            try:
+                await self._reload()
+            except (PgvigilError, TimeoutError) as error:
+                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": str(error)})
+                self._is_current = False
+                if isinstance(error, TimeoutError):
+                    self._seen = ()  # the next look tries again
+                return str(error)
+            self._is_current, self._succeeded_at = True, self._clock()
+            return ""
+
+    async def _reload(self) -> None:
+        seen = await self._calls.call("look", lambda: fingerprint(self._files()), _PATIENCE_SECONDS)
+        self._seen = seen  # what is wrong in them is said once
+        settings, source, catalog = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
+        if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._settings, name)]:
+            _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
+        change = self._fleet.adopt(settings, catalog)
+        self._settings, self._catalog = settings, (source, catalog)
+        _log.info("configuration was read again", extra={"come": len(change.come), "gone": len(change.gone)})
+        if self._adopt:
+            await self._adopt(change)
+
+    def families(self) -> list[Family]:
+        """Say whether the latest configuration could be used, for the page of metrics."""
+        return [
+            Family(CONFIG_SUCCESS, [""], [int(self._is_current)]),
+            Family(CONFIG_SUCCESS_TIMESTAMP, [""], [self._succeeded_at]),
+        ]
+
+    def _read(self) -> tuple[Settings, object, Catalog]:
+        """Read the settings, and the collectors where they may be others: that takes as long as many scrapes."""
+        settings = load_settings(self._file)
+        source = self._of_catalog(settings)
+        known, catalog = self._catalog
+        return settings, source, catalog if source == known else catalog_of(settings)
+
+    @staticmethod
+    def _of_catalog(settings: Settings) -> object:
+        own = fingerprint(_own_collectors(settings))
+        return settings.collectors, settings.disable, settings.statement_text_length, settings.collectors_dir, own
+
+    async def _until_asked(self, seconds: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._asked.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _has_changed(self) -> bool:
+        """Return whether the files are others than those that were read, and no longer being written."""
+        seen = await self._look()
+        if seen is None or seen == self._seen:
+            return False
+        await asyncio.sleep(_SETTLED_SECONDS)
+        return await self._look() == seen
+
+    async def _look(self) -> tuple[object, ...] | None:
+        try:
+            return await self._calls.call("look", lambda: fingerprint(self._files()), _PATIENCE_SECONDS)
+        except TimeoutError:
+            return None
+
+    def _files(self) -> list[Path]:
+        """List the files that are read. Blocking."""
+        named = [self._file] if self._file else []
+        return [*named, *targets_files(self._settings.targets_files), *_own_collectors(self._settings)]
+
+    @property
+    def _has_files(self) -> bool:
+        return bool(self._file or self._settings.targets_files or self._settings.collectors_dir)
+
+
+def _own_collectors(settings: Settings) -> list[Path]:
+    folder = settings.collectors_dir
+    return [folder, *sorted(folder.glob("*.yaml"))] if folder else []
+
+
+def _was_written_after(oldest: float, file: Path) -> bool:
+    try:
+        return file.stat().st_mtime > oldest
+    except OSError:
+        return False

@@ -1,0 +1,237 @@
+"""Targets that come and go while an exporter runs, and configurations that cannot be used."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from clients import client
+from pages import MONITOR, Page, read
+from patience import until, wait_until
+from serving import Exporter, run, serving
+
+from exporter.demo.cluster import Cluster
+
+OWN = """\
+name: sizes
+help: Somebody's own.
+sql: SELECT {value} AS bytes
+metrics:
+  - {{name: shop_size_bytes, type: gauge, help: A size., column: bytes}}
+"""
+
+
+class Configured:
+    """An exporter whose configuration is in files."""
+
+    def __init__(self, folder: Path, server: Cluster) -> None:
+        self.folder, self.server = folder, server
+        self.config, self.targets = folder / "pgvigil.yml", folder / "targets"
+        self.targets.mkdir()
+        self.own = folder / "collectors"
+        self.own.mkdir()
+        self.exporter: Exporter
+
+    def write(self, **settings: Any) -> None:
+        """Write the configuration file."""
+        fixed = {"targets_files": [f"{self.targets}/*.yml"], "collectors_dir": str(self.own)}
+        self.config.write_text(yaml.safe_dump(fixed | settings))
+
+    def name(self, file: str, *names: str, **more: Any) -> None:
+        """Write a file of targets: by rename, as one should."""
+        written = self.folder / "being written"
+        dsn = self.server.dsn(user=MONITOR)
+        written.write_text(yaml.safe_dump([{"name": name, "dsn": dsn, **more} for name in names]))
+        written.replace(self.targets / file)
+
+    def page(self, target: str) -> Page:
+        """Scrape one."""
+        return read(self.exporter.get(f"/probe?target={target}").text)
+
+    def metrics(self) -> Page:
+        """Read the metrics of the exporter."""
+        return read(self.exporter.get().text)
+
+    def names(self) -> set[str]:
+        """List the targets, as Prometheus would."""
+        return {found["labels"]["instance"] for found in self.discovered() if "instance" in found["labels"]}
+
+    def discovered(self) -> list[Mapping[str, Any]]:
+        """Return what Prometheus would be told."""
+        found: list[Mapping[str, Any]] = json.loads(self.exporter.get("/sd").text)
+        return found
+
+
+@pytest.fixture
+def configured(tmp_path: Path, server18: Cluster) -> Iterator[Configured]:
+    """Two targets, in one file."""
+    made = Configured(tmp_path, server18)
+    made.write()
+    made.name("shops.yml", "shop", "blog")
+    with running(made):
+        yield made
+
+
+@contextmanager
+def running(made: Configured) -> Iterator[None]:
+    """Run it."""
+    with serving("--config", str(made.config)) as made.exporter:
+        yield
+
+
+def test_a_target_that_stays_keeps_connections_and_counters(configured: Configured) -> None:
+    for _ in range(2):
+        before = configured.page("shop")
+    backends = _backends(configured.server)
+    configured.name("more.yml", "news", labels={"team": "press"})
+    wait_until(lambda: configured.names() == {"shop", "blog", "news"})
+    assert configured.page("news").value("pg_up") == 1
+    configured.name("shops.yml", "shop")
+    wait_until(lambda: configured.names() == {"shop", "news"})
+    after = configured.page("shop")
+    assert backends[0] in _backends(configured.server)
+    assert after.value("pgvigil_scrapes_total") == (before.value("pgvigil_scrapes_total") or 0) + 1
+    assert configured.exporter.get("/probe?target=blog").status_code == 404
+    assert configured.metrics().series("pg_up", target="blog") == []
+
+
+def _backends(server: Cluster) -> list[int]:
+    found = server.value(
+        "SELECT array_agg(pid ORDER BY backend_start) FROM pg_stat_activity WHERE usename = $1", MONITOR
+    )
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.full
+async def test_connections_of_what_has_gone_are_closed(configured: Configured) -> None:
+    configured.page("blog")
+    configured.name("shops.yml")
+    await until(lambda: configured.names() == set())
+    async with client(configured.server) as watching:
+        await until(
+            lambda: watching.fetchval("SELECT NOT exists(SELECT FROM pg_stat_activity WHERE usename = $1)", MONITOR)
+        )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("targets/shops.yml", "[{name: shop}, {name: shop}]", "shops.yml: shop: is in it twice"),
+        ("targets/other.yml", "[{name: shop}]", "shops.yml: shop: is in {folder}/targets/other.yml as well"),
+        ("targets/shops.yml", "[{name: shop, dsn: 'port=x'}]", "port"),
+        ("targets/shops.yml", "[{nam: shop}]", "shops.yml: 0.name: Field required"),
+        ("targets/shops.yml", "name: shop", "shops.yml: expected a list of targets"),
+        ("targets/shops.yml", "[{name: shop", "shops.yml"),
+        ("targets/shops.yml", "[{name: shop, labels: {__address__: x}}]", "shops.yml: 0.labels.__address__"),
+        ("pgvigil.yml", "cost_budget: lots", "pgvigil.yml: cost_budget"),
+        ("pgvigil.yml", "disable: [nonsense]", "nonsense: no such collector"),
+        ("collectors/own.yaml", "name: own", "own.yaml"),
+    ],
+)
+def test_what_cannot_be_used_changes_nothing(configured: Configured, file: str, text: str, said: str) -> None:
+    before = configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0
+    (configured.folder / file).write_text(text)
+    wait_until(lambda: configured.metrics().value("pgvigil_config_success") == 0)
+    assert configured.names() == {"shop", "blog"}
+    assert configured.page("shop").value("pg_up") == 1
+    (configured.folder / file).unlink()
+    configured.write()
+    configured.name("shops.yml", "shop")
+    wait_until(lambda: configured.names() == {"shop"})
+    assert configured.metrics().value("pgvigil_config_success") == 1
+    assert (configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0) > before
+    configured.exporter.process.terminate()
+    lines = configured.exporter.process.communicate()[1].splitlines()
+    refused = [line for line in lines if "configuration cannot be used" in line]
+    assert len(refused) == 1
+    assert said.format(folder=configured.folder) in refused[0]
+
+
+def test_collectors_come_change_and_go(configured: Configured) -> None:
+    assert configured.page("shop").series("shop_size_bytes") == []
+    for value in (1, 2):
+        (configured.own / "sizes.yaml").write_text(OWN.format(value=value))
+        wait_until(partial(_is_shown, configured, value))
+    configured.write(disable=["sizes"])
+    wait_until(lambda: configured.page("shop").series("shop_size_bytes") == [])
+    assert configured.page("shop").value("pg_up") == 1
+
+
+def _is_shown(configured: Configured, value: float) -> bool:
+    return [found for _, found in configured.page("shop").series("shop_size_bytes")] == [value]
+
+
+@pytest.mark.full
+def test_another_dsn_is_another_target(configured: Configured) -> None:
+    configured.page("shop")
+    configured.name("shops.yml", "shop", dsn="host=127.0.0.1 port=1 user=nobody")
+    wait_until(lambda: configured.page("shop").value("pg_up") == 0)
+
+
+@pytest.mark.parametrize("how", ["signal", "request"])
+def test_it_reads_again_when_asked(configured: Configured, how: str) -> None:
+    before = configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0
+    time.sleep(0.01)
+    if how == "signal":
+        configured.exporter.process.send_signal(signal.SIGHUP)
+    else:
+        assert post(configured.exporter).status_code == 200
+
+    def is_newer() -> bool:
+        return (configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0) > before
+
+    wait_until(is_newer)
+    assert configured.names() == {"shop", "blog"}
+
+
+def post(exporter: Exporter, **headers: str) -> httpx.Response:
+    """Ask it to read again."""
+    return httpx.post(f"{exporter.url}/-/reload", headers=headers, timeout=60)
+
+
+def test_who_asks_is_told_what_is_wrong(configured: Configured) -> None:
+    configured.config.write_text("cost_budget: lots")
+    answer = post(configured.exporter)
+    assert answer.status_code == 500
+    assert answer.text.startswith(f"{configured.config}: cost_budget: ")
+
+
+def test_only_who_may_see_pages_asks(configured: Configured) -> None:
+    assert post(configured.exporter, Host="attacker.example").status_code == 403
+    assert configured.exporter.get("/-/reload").status_code == 404, "a link changes nothing"
+
+
+def test_a_file_without_pattern_has_to_be_there(tmp_path: Path) -> None:
+    done = run("check", targets_files=str(tmp_path / "missing.yml"))
+    assert done.returncode == 2
+    assert str(tmp_path / "missing.yml") in done.stderr
+
+
+def test_prometheus_is_told_of_each_target(configured: Configured) -> None:
+    configured.name("shops.yml", "shop", labels={"team": "shop", "version": "of ours"})
+    wait_until(lambda: configured.names() == {"shop"})
+    assert configured.page("shop").value("pg_up") == 1
+    place = configured.exporter.url.removeprefix("http://")
+    own, shop = configured.discovered()
+    assert own == {"targets": [place], "labels": {"__scheme__": "http", "__metrics_path__": "/metrics"}}
+    assert shop == {
+        "targets": [place],
+        "labels": {
+            "__scheme__": "http",
+            "__metrics_path__": "/probe",
+            "__param_target": "shop",
+            "instance": "shop",
+            "team": "shop",
+            "role": "primary",
+            "version": "of ours",
+        },
+    }
