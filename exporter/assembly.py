@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
+from exporter.connections.credentials import Credentials, FromCommand, FromFile
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
@@ -88,11 +89,28 @@ def pgbouncer_of(connection: Connection, settings: Settings) -> "PgBouncer":
         from exporter.connections.pgbouncer import PgBouncer
     except ImportError as error:
         raise SettingsError(f"kind: pgbouncer needs a driver: pip install 'pgvigil[pgbouncer]' ({error})") from error
-    password_file = connection.password_file or settings.password_file
-    return PgBouncer(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
+    return PgBouncer(
+        connection.dsn_file or connection.dsn, credentials_of(connection, settings), settings.connect_timeout
+    )
 
 
 def postgres_of(connection: Connection, settings: Settings) -> Postgres:
     """Address one server; its DSN may stand in a file."""
-    password_file = connection.password_file or settings.password_file
-    return Postgres(connection.dsn_file or connection.dsn, password_file, settings.connect_timeout)
+    return Postgres(
+        connection.dsn_file or connection.dsn, credentials_of(connection, settings), settings.connect_timeout
+    )
+
+
+def credentials_of(connection: Connection, settings: Settings) -> Credentials | None:
+    """Return where passwords come from beside the DSN: as the target says, else as is said for all of them."""
+    said = next((each for each in (connection, settings) if each.has_credentials), None)
+    if said is None:
+        return None
+    if said.password_source:
+        from exporter.connections.cloud_tokens import from_cloud
+
+        return from_cloud(said.password_source)
+    if said.password_command:
+        return FromCommand(said.password_command, settings.password_ttl)
+    assert said.password_file  # noqa: S101  # has_credentials
+    return FromFile(said.password_file)

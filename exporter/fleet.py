@@ -35,7 +35,7 @@ class _Member:
     target: Target
 
 
-_OF_ALL = ("password_file", "connect_timeout")
+_OF_ALL = ("password_file", "password_command", "password_source", "password_ttl", "connect_timeout")
 """Settings beside `targets` that connections heed."""
 
 

@@ -1,6 +1,8 @@
 """Every setting with its default and meaning."""
 
+import json
 import re
+import shlex
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -40,6 +42,15 @@ def _address(value: str) -> str:
 def _addresses(value: str) -> str:
     """Check addresses that are separated by commas."""
     return ",".join(_address(each.strip()) for each in value.split(","))
+
+
+def _arguments(value: object) -> object:
+    """Split a command as a shell would; ValueError where a quote does not end."""
+    return shlex.split(value) if isinstance(value, str) and not value.lstrip().startswith("[") else _json_list(value)
+
+
+def _json_list(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _words(value: object) -> object:
@@ -86,6 +97,16 @@ class Connection(BaseModel):
         description="A file that holds the password; read again for every new connection. Beside `targets` it is"
         " that of each target that names none.",
     )
+    password_command: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_arguments)] = Field(
+        (),
+        description="A command that prints the password, with its arguments, as a list or quoted as in a shell, which"
+        " is not involved. It has 30 s; its output is never shown.",
+    )
+    password_source: Literal["aws", "google", "azure"] | None = Field(
+        None,
+        description="Tokens instead of a password, one for each login: IAM of `aws` or `google`, Entra ID of `azure`;"
+        " `pip install 'pgvigil[aws]'` and so on. Each of these three beside `targets` is for those that name none.",
+    )
     kind: Kind = Field(
         "postgresql",
         description="What the DSN leads to: `postgresql`, or `pgbouncer` for the admin console of one, which needs"
@@ -118,7 +139,15 @@ class Connection(BaseModel):
     def _one_dsn(self) -> Self:
         if self.dsn_file and self.dsn.get_secret_value():
             raise ValueError("dsn and dsn_file: give one of them")
+        named = [name for name in ("password_file", "password_command", "password_source") if getattr(self, name)]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)}: give one of them")
         return self
+
+    @property
+    def has_credentials(self) -> bool:
+        """Return whether it says where passwords come from, beside the DSN."""
+        return bool(self.password_file or self.password_command or self.password_source)
 
 
 class TargetSettings(Connection):
@@ -189,6 +218,11 @@ class Settings(Connection, BaseSettings):
         60.0, ge=0, description="Seconds that the last good result of a failing collector is served, beyond its cache."
     )
     connect_timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds for a new connection.")
+    password_ttl: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds for which what `password_command` prints is used again, unless it is refused.",
+    )
     max_connections_per_target: int = Field(
         5,
         ge=3,

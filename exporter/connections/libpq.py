@@ -47,7 +47,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("port", "PGPORT", "Honoured: one for all hosts, or one for each."),
     Parameter("dbname", "PGDATABASE", "Honoured; the user's name by default."),
     Parameter("user", "PGUSER", "Honoured; the operating system's user by default."),
-    Parameter("password", "PGPASSWORD", "Honoured; the setting `password_file` wins."),
+    Parameter(
+        "password",
+        "PGPASSWORD",
+        "Honoured; `password_file`, `password_command` and `password_source` win.",
+    ),
     Parameter(
         "passfile",
         "PGPASSFILE",

@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from exporter.connections.console import DATABASE, Console, said
+from exporter.connections.credentials import Credentials
 from exporter.connections.driver_arguments import home
 from exporter.connections.failure_reasons import OUT_OF_FILES, connect_reason, sentence
 from exporter.connections.name_lookup import Addresses
@@ -68,9 +69,11 @@ class PgBouncer:
 
     kind: Kind = "pgbouncer"
 
-    def __init__(self, dsn: SecretStr | Path, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
+    def __init__(
+        self, dsn: SecretStr | Path, credentials: Credentials | None = None, connect_timeout: float = 3.0
+    ) -> None:
         self._dsn = dsn
-        self._password_file = password_file
+        self._credentials = credentials
         self.connect_timeout = connect_timeout
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
@@ -84,9 +87,11 @@ class PgBouncer:
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Console:
         """Open a session on the console; ConnectError says why there is none."""
-        parameters = await self._known_now()
+        return await self._opened(await self._known_now(), self.connect_timeout if timeout is None else timeout)
+
+    async def _opened(self, parameters: dict[str, Any], timeout: float) -> Console:
         try:
-            async with asyncio.timeout(self.connect_timeout if timeout is None else timeout):
+            async with asyncio.timeout(timeout):
                 parameters |= await self._resolved(parameters)
                 return Console(await psycopg.AsyncConnection.connect(autocommit=True, **parameters))
         except TimeoutError as error:
@@ -108,15 +113,17 @@ class PgBouncer:
 
         def read() -> dict[str, Any]:
             parameters = self._parameters()
-            if self._password_file:
-                parameters["password"] = secret_in(self._password_file, "password_file")
             _read_ahead(parameters)
             return parameters
 
+        patience = PATIENCE * self.connect_timeout
         try:
-            return await self._off_loop.call("a file of the connection", read, PATIENCE * self.connect_timeout)
+            known = await self._off_loop.call("a file of the connection", read, patience)
         except TimeoutError as error:
             raise SettingsError(f"{error}. {HANGING_FILE}") from None
+        if self._credentials:
+            known["password"] = await self._credentials.password(known, patience)
+        return known
 
     async def _resolved(self, parameters: dict[str, Any]) -> dict[str, str]:
         """Return parameters of libpq with the addresses of the hosts; OSError when none has any."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import asyncpg
 from pydantic import SecretStr
 
+from exporter.connections.credentials import Credentials
 from exporter.connections.driver_arguments import driver_arguments, each_server
 from exporter.connections.dsn import address_of, parameters
 from exporter.connections.failure_reasons import (
@@ -39,6 +40,9 @@ T = TypeVar("T")
 _ANSWER_SECONDS = 1.0
 """Timeout of the answer to a request for TLS, in seconds."""
 
+_REFUSED_PASSWORD = ("28P01", "28000")
+"""SQLSTATEs of a login that was refused: the password is wrong, or the user."""
+
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
@@ -47,9 +51,11 @@ class Postgres:
 
     kind: Kind = "postgresql"
 
-    def __init__(self, dsn: SecretStr | Path, password_file: Path | None = None, connect_timeout: float = 3.0) -> None:
+    def __init__(
+        self, dsn: SecretStr | Path, credentials: Credentials | None = None, connect_timeout: float = 3.0
+    ) -> None:
         self._dsn = dsn
-        self._password_file = password_file
+        self._credentials = credentials
         self.connect_timeout = connect_timeout
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
@@ -76,31 +82,63 @@ class Postgres:
         return await self._opened(database, None)
 
     async def _opened(self, database: str | None, seconds: float | None) -> PostgresSession:
-        """Open a session within so many seconds; None waits for a server that has begun to answer."""
+        """Open a session within so many seconds; None waits for a server that has begun to answer.
+
+        Where a password is refused, all that it comes from is read again: it may have been changed, or have expired.
+        """
         started = time.monotonic()
         known = await self._known_now()
-        wanted = {"dbname": self._spelled.get(database, database)} if database else {}
-        places, demands = each_server(known | wanted), _demands(known)
-        share = self.connect_timeout if seconds is None else seconds / (len(places) * len(demands))
+        servers = await self._servers(known, database)
+        try:
+            return await self._logged_in(known, servers, seconds, started)
+        except ConnectError as error:
+            is_refusal = getattr(error.__cause__, "sqlstate", None) in _REFUSED_PASSWORD
+            if not is_refusal or (self._credentials and not self._credentials.forget()):
+                raise
+            known = await self._known_now()
+            again = await self._servers(known, database)
+            left = None if seconds is None else seconds - (time.monotonic() - started)
+            is_same = [one.get("password") for one in servers] == [one.get("password") for one in again]
+            if is_same or (left is not None and left <= 0):
+                raise
+            return await self._logged_in(known, again, left, started)
+
+    async def _logged_in(
+        self, known: Mapping[str, str], servers: Sequence[Mapping[str, Any]], seconds: float | None, started: float
+    ) -> PostgresSession:
+        """Log in to the first of the servers that is what is asked for; ConnectError says why there is none."""
+        demands = _demands(known)
+        share = self.connect_timeout if seconds is None else seconds / (len(servers) * len(demands))
         names = ResolvingLoop(self._addresses, self._patience, share)
         loop = BoundedLoop(known.get("require_auth", ""), names)
-        which = f" for {database}" if database else ""
-        files = f"passfile, or a file of TLS{which}"
-        servers: list[dict[str, Any]] = []
         try:
-            servers = await self._from_file(files, lambda: list(map(driver_arguments, places)))
-            tries = [server | demand for demand, server in product(demands, servers)]
+            tries = [{**server, **demand} for demand, server in product(demands, servers)]
             async with asyncio.timeout(seconds):
                 connection = await _first_that_fits(tries, loop, share)
         except (ValueError, *DRIVER_ERRORS) as error:
-            secrets = [known.get("sslpassword"), known.get("password"), *(one.get("password") for one in servers)]
+            secrets = _secrets(known, servers)
             if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
                 raise SettingsError(f"dsn: {_without(secrets, str(error))}") from None
             place = f"{loop.place}: " if len(servers) > 1 and loop.place else ""
-            reason, why = _failure(error, known, loop)
+            is_given = "password" in known or self._credentials is not None
+            reason, why = _failure(error, known, loop, is_given=is_given)
             raise ConnectError(reason, place + _without(secrets, why)) from error
         assert loop.inbound  # noqa: S101  # connected
         return PostgresSession(connection, loop.inbound, time.monotonic() - started, spelled=self._spelled)
+
+    async def _servers(self, known: Mapping[str, str], database: str | None) -> list[dict[str, Any]]:
+        """Read what a login to each server takes: files of TLS, and its password."""
+        wanted = {"dbname": self._spelled.get(database, database)} if database else {}
+        places = each_server({**known, **wanted})
+        files = f"passfile, or a file of TLS{f' for {database}' if database else ''}"
+        try:
+            servers = await self._from_file(files, lambda: list(map(driver_arguments, places)))
+        except ValueError as error:
+            raise SettingsError(f"dsn: {_without(_secrets(known, ()), str(error))}") from None
+        for server in servers if self._credentials else ():
+            assert self._credentials  # noqa: S101  # as asked
+            server["password"] = await self._credentials.password(server, self._patience)
+        return servers
 
     @property
     def _patience(self) -> float:
@@ -109,10 +147,8 @@ class Postgres:
 
     async def _known_now(self) -> dict[str, str]:
         """Read the DSN, its service and the password."""
-        known = self._known = await self._from_file("dsn_file, or the service file", self._read)
-        if file := self._password_file:
-            known["password"] = await self._from_file("password_file", lambda: secret_in(file, "password_file"))
-        return known
+        self._known = await self._from_file("dsn_file, or the service file", self._read)
+        return self._known
 
     async def _from_file(self, setting: str, read: Callable[[], T]) -> T:
         """Read a file off the loop; SettingsError when the mount that it is on hangs."""
@@ -206,13 +242,15 @@ async def _protected(arguments: Mapping[str, Any], loop: BoundedLoop) -> Any:
     return connection
 
 
-def _failure(error: Exception, known: Mapping[str, str], loop: BoundedLoop) -> tuple[ConnectReason, str]:
+def _failure(
+    error: Exception, known: Mapping[str, str], loop: BoundedLoop, *, is_given: bool
+) -> tuple[ConnectReason, str]:
     """Say why a login failed: the reason, and a message."""
     if isinstance(error, ssl.SSLError):
         return "authentication", sentence(error)
     if loop.inbound and loop.inbound.refusal:
         return loop.inbound.reason, loop.inbound.refusal
-    if getattr(error, "sqlstate", "") == "28P01" and "password" not in known:
+    if getattr(error, "sqlstate", "") == "28P01" and not is_given:
         return connect_reason(error), f"{sentence(error)}; {_no_password(known)}"
     return connect_reason(error), sentence(error)
 
@@ -229,6 +267,11 @@ def _no_password(known: Mapping[str, str]) -> str:
                 else f", unless {file} has one"
             )
     return f"{where}; set PGVIGIL_PASSWORD_FILE or PGPASSWORD"
+
+
+def _secrets(known: Mapping[str, str], servers: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """List what no message may have."""
+    return [known.get("sslpassword"), known.get("password"), *(one.get("password") for one in servers)]
 
 
 def _without(secrets: Iterable[str | None], message: str) -> str:

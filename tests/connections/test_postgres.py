@@ -14,6 +14,7 @@ from serving import run
 from standby import clone_standby, launch
 
 from exporter.connections import name_lookup, postgres
+from exporter.connections.credentials import FromFile
 from exporter.connections.guard_rails import GUARD_RAILS
 from exporter.connections.postgres import Postgres
 from exporter.connections.postgres_session import PostgresSession
@@ -25,7 +26,7 @@ from exporter.planning.label_columns import LabelColumns
 async def reason(dsn: str, password_file: Path | None = None) -> str:
     """Why there is no session."""
     with pytest.raises(ConnectError) as caught:
-        await Postgres(SecretStr(dsn), password_file, connect_timeout=2).connect()
+        await Postgres(SecretStr(dsn), FromFile(password_file) if password_file else None, connect_timeout=2).connect()
     return caught.value.reason
 
 
@@ -169,7 +170,7 @@ async def test_authentication_and_the_password_is_never_repeated(
     file.write_text("wrong\n")
     assert await reason(server.dsn(password=""), file) == "authentication"
     file.write_text("right\n")
-    async with await Postgres(SecretStr(server.dsn(password="")), file).connect() as session:
+    async with await Postgres(SecretStr(server.dsn(password="")), FromFile(file)).connect() as session:
         assert session.is_usable
     file.write_text("*:*:*:*:right\n")
     with_file = f"{server.dsn(password='')}?passfile={file}"
@@ -237,9 +238,9 @@ async def test_a_bad_dsn_is_a_matter_of_settings(dsn: str, message: str) -> None
 
 async def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere: cannot be read"):
-        await Postgres(SecretStr("host=h user=u"), tmp_path / "nowhere").connect()
+        await Postgres(SecretStr("host=h user=u"), FromFile(tmp_path / "nowhere")).connect()
     with pytest.raises(SettingsError, match=r"^password_file: /tmp: cannot be read: Is a directory"):
-        await Postgres(SecretStr("host=h user=u"), Path("/tmp")).connect()
+        await Postgres(SecretStr("host=h user=u"), FromFile(Path("/tmp"))).connect()
 
 
 async def test_libpq_variables_are_the_defaults(server18: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +335,7 @@ async def test_a_secret_given_in_place_of_its_file_is_not_repeated(given: str) -
         Postgres(Path(given))
     assert "s3cret" not in str(caught.value)
     with pytest.raises(SettingsError, match=r"^password_file: no file: ") as caught:
-        await Postgres(SecretStr("host=h"), Path(given)).connect()
+        await Postgres(SecretStr("host=h"), FromFile(Path(given))).connect()
     assert "s3cret" not in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from faults.harness import WATCH, exporting, failing, reason, timed, until_whole
 from pages import MONITOR, Page, uncached
 from pydantic import SecretStr
 
+from exporter.connections.credentials import FromFile
 from exporter.connections.login_probe import PROBE_SECONDS
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
@@ -214,7 +215,7 @@ async def test_the_password_is_changed(
     server.execute(f"ALTER ROLE {MONITOR} PASSWORD 'old-s3cret'")
     file = tmp_path / "password"
     file.write_text("old-s3cret\n")
-    running = Target(uncached(), Postgres(SecretStr(server.dsn(user=MONITOR)), file), Options(watch=WATCH))
+    running = Target(uncached(), Postgres(SecretStr(server.dsn(user=MONITOR)), FromFile(file)), Options(watch=WATCH))
     running.start()
     try:
         async with witnessed(server):

@@ -1,0 +1,179 @@
+"""Where the password of a login comes from, beside the DSN and what libpq reads: a file, a command, a cloud."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from exporter.connections.off_loop import HANGING_FILE, OffLoop
+from exporter.connections.secret_file import secret_in
+from exporter.errors import SettingsError
+
+COMMAND_SECONDS = 30.0
+"""Time limit of a command that prints a password; a login waits for it no longer than for files."""
+
+_MOST_BYTES = 64 * 1024
+"""Upper bound on what a command prints: tokens have a few kilobytes."""
+
+
+class Credentials(Protocol):
+    """Gives the password for a login."""
+
+    async def password(self, server: Mapping[str, Any], patience: float) -> str:
+        """Return the password; SettingsError says why there is none, and nothing of what was read.
+
+        Args:
+            server: host, port and user of the login.
+            patience: seconds to wait for it.
+
+        """
+
+    def forget(self) -> bool:
+        """Forget a password that was refused; return whether another one may be had at once."""
+
+
+class FromFile:
+    """A password in a file, which is read for each login."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._calls = OffLoop()
+
+    async def password(self, _: Mapping[str, Any], patience: float) -> str:
+        """Read the file."""
+        try:
+            return await self._calls.call("password_file", lambda: secret_in(self._file, "password_file"), patience)
+        except TimeoutError as error:
+            raise SettingsError(f"{error}. {HANGING_FILE}") from None
+
+    def forget(self) -> bool:
+        """Return True: the file may have been written since it was read."""
+        return True
+
+
+class FromCommand:
+    """A password that a command prints. It is kept for a while, or until it is refused.
+
+    Args:
+        arguments: program and arguments; no shell is involved.
+        keep_seconds: seconds for which a password is kept.
+        clock: monotonic time.
+
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], keep_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._arguments, self._keep, self._clock = tuple(arguments), keep_seconds, clock
+        self._known: tuple[float, str] | None = None
+        self._running: asyncio.Task[str] | None = None
+
+    async def password(self, _: Mapping[str, Any], patience: float) -> str:
+        """Run the command, once for all who wait for it; one that takes longer is there for the next login."""
+        if self._known and self._clock() - self._known[0] < self._keep:
+            return self._known[1]
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run(), name="password_command")
+            self._running.add_done_callback(_retrieve)
+        running = self._running
+        await asyncio.wait([running], timeout=patience)
+        if not running.done():
+            raise SettingsError(f"password_command: {self._arguments[0]}: has not ended within {patience:.1f} s.")
+        return running.result()
+
+    def forget(self) -> bool:
+        """Forget it; one that was kept may have expired."""
+        was_kept = self._known is not None and self._clock() - self._known[0] > 0
+        self._known = None
+        return was_kept
+
+    async def _run(self) -> str:
+        started = self._clock()
+        password = await _printed(self._arguments)
+        self._known = started, password
+        return password
+
+
+def _retrieve(task: asyncio.Task[str]) -> None:
+    """Retrieve the error of a command that nobody waits for any more; the next login runs it again."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _printed(arguments: Sequence[str]) -> str:
+    """Return what a command prints, less the newline at its end. Nothing of it is ever shown."""
+    name = f"password_command: {arguments[0]}"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "is no command"
+        raise SettingsError(f"{name}: {why}. Name a program, with its path or in PATH.") from None
+    assert process.stdout  # noqa: S101  # asked for
+    try:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            read = await _read(process.stdout)
+            code = await process.wait() if len(read) <= _MOST_BYTES else 0
+    except TimeoutError:
+        raise SettingsError(f"{name}: has not ended within {COMMAND_SECONDS:.0f} s, and was killed.") from None
+    finally:
+        with suppress(ProcessLookupError):  # whatever it has started as well
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if code:
+        raise SettingsError(f"{name}: ended with exit code {code}. Run it by hand, as the same user, to see why.")
+    try:
+        password = read.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        password = ""
+    if not password or len(read) > _MOST_BYTES or "\0" in password:
+        raise SettingsError(f"{name}: printed no password: one to standard output, in UTF-8, is expected.")
+    return password
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    """Read to the end, or one byte beyond the bound."""
+    read = b""
+    while len(read) <= _MOST_BYTES and (piece := await stream.read(_MOST_BYTES + 1 - len(read))):
+        read += piece
+    return read
+
+
+class FromCloud:
+    """A token that the library of a cloud signs or fetches, afresh for each login; the library keeps what it may.
+
+    Args:
+        name: what the setting calls it.
+        token: gives the token for a server. Blocking.
+
+    """
+
+    def __init__(self, name: str, token: Callable[[Mapping[str, Any]], str]) -> None:
+        self._name, self._token = name, token
+        self._calls = OffLoop()
+
+    async def password(self, server: Mapping[str, Any], patience: float) -> str:
+        """Return a token, from a thread."""
+        what = f"{self._name} of {server.get('host', '')}"
+        try:
+            return await self._calls.call(what, lambda: self._token(server), patience)
+        except TimeoutError as error:
+            raise SettingsError(f"password_source: {error}. Is its metadata service within reach?") from None
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever these libraries raise
+            why = f"{type(error).__name__}: {error}"
+            raise SettingsError(f"password_source: {self._name}: no token: {why}") from None
+
+    def forget(self) -> bool:
+        """Return False: the token was made for the login that was refused."""
+        return False
