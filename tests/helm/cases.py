@@ -164,7 +164,7 @@ MATRIX: dict[str, Values] = {
     "more shards than targets": {"shards": 5, "targets": [SHOP]},
     **{
         f"{kind}, {name}": {"monitor": {"kind": kind}} | values
-        for kind in ("ServiceMonitor", "PodMonitor", "Probe")
+        for kind in ("ServiceMonitor", "PodMonitor", "Probe", "ScrapeConfig")
         for name, values in (
             ("one target", {"targets": [SHOP]}),
             ("several", {"targets": [SHOP, BLOG]}),

@@ -81,6 +81,7 @@ def models() -> Mapping[tuple[str, str], Any]:
         ("monitoring.coreos.com/v1", "PrometheusRule"): v1.PrometheusRule,
         ("monitoring.coreos.com/v1", "ServiceMonitor"): v1.ServiceMonitor,
         ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): v1alpha1.AlertmanagerConfig,
+        ("monitoring.coreos.com/v1alpha1", "ScrapeConfig"): v1alpha1.ScrapeConfig,
     }
 
 

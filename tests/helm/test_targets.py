@@ -113,6 +113,25 @@ def test_prometheus_asks_each_pod_for_its_own_targets_by_their_names(kind: str, 
     assert asked(values) == pages | own
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_prometheus_asks_each_pod_for_its_targets(shards: int) -> None:
+    found = one("ScrapeConfig", {"targets": FLEET, "shards": shards, "monitor": {"kind": "ScrapeConfig"}})["spec"]
+    name = f"{RELEASE}-pgvigil"
+    shard = [f"{name}-{i}.{name}-shards" for i in range(shards)]
+    asked = [f"http://{host}.{NAMESPACE}.svc:9187/sd" for host in (shard if shards > 1 else [name])]
+    assert [each["url"] for each in found["httpSDConfigs"]] == asked
+    assert found["relabelings"] == [{"action": "labeldrop", "regex": "role|version"}]
+
+
+def test_one_target_keeps_its_name_and_several_their_labels() -> None:
+    kind = {"monitor": {"kind": "ScrapeConfig"}}
+    alone = one("ScrapeConfig", {"targets": [{"name": "shop", "host": "db"}], **kind})["spec"]
+    assert {"targetLabel": "instance", "replacement": "shop"} in alone["relabelings"]
+    two = [{"name": "shop", "host": "db", "labels": {"team": "web"}}, {"name": "blog", "host": "db"}]
+    [config] = configurations({"targets": two, **kind}).values()
+    assert [each.labels for each in config.targets or ()] == [{"team": "web"}, {}]
+
+
 def scrape_config(number: int, endpoint: Object, pods: Collection[str]) -> Object:
     """An endpoint as the Operator writes it for Prometheus, with the labels that it gives each pod first."""
     names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}

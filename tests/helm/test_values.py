@@ -117,7 +117,7 @@ REFUSED: list[tuple[Values, str]] = [
     ({"settings": {"disable": "table_vacuum"}}, "want array"),
     ({"ownCollectors": {"own.json": {}}}, "invalid propertyName 'own.json'"),
     ({"ownCollectors": {"own.yaml": []}}, "want string or object"),
-    ({"monitor": {"kind": "ScrapeConfig"}}, "must be one of 'none'"),
+    ({"monitor": {"kind": "Scrape"}}, "must be one of 'none'"),
     ({"monitor": {"interval": "15"}}, "does not match pattern"),
     ({"monitor": {"labels": {"a": 1}}}, "want string"),
     ({"monitor": {"job": ""}}, "minLength"),

@@ -111,7 +111,11 @@ more takes targets from all others and moves none between them; one less gives a
 {{- else -}}
 {{- $targets := list -}}
 {{- range .targets -}}
-{{- $targets = append $targets (merge (dict "name" .name) (include "pgvigil.connection" . | fromJson)) -}}
+{{- $named := merge (dict "name" .name) (include "pgvigil.connection" . | fromJson) -}}
+{{- with .labels -}}
+{{- $_ := set $named "labels" . -}}
+{{- end -}}
+{{- $targets = append $targets $named -}}
 {{- end -}}
 {{- $_ := set $config "targets" $targets -}}
 {{- end -}}
