@@ -1,7 +1,7 @@
 """Runs a Prometheus on loopback, whose targets come and go, and asks it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +73,12 @@ def prometheus(
     evaluated: str = "",
     rules: Sequence[Path] = (),
     alertmanager: str = "",
+    job: Mapping[str, Any] | None = None,
 ) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes and evaluates so often, no target yet; blocks of the past may lie in folder/data."""
+    """A Prometheus that scrapes and evaluates so often, no target yet; blocks of the past may lie in folder/data.
+
+    A job of the caller's stands in for the one whose targets are in a file.
+    """
     address, targets, log = f"127.0.0.1:{free_port()}", folder / "targets.json", folder / "prometheus.log"
     if not targets.exists():
         targets.write_text("[]")
@@ -83,7 +87,7 @@ def prometheus(
         "rule_files": [str(rule) for rule in rules],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []},
         "scrape_configs": [
-            {"job_name": JOB, "file_sd_configs": [{"files": [str(targets)], "refresh_interval": every}]}
+            {"job_name": JOB, **(job or {"file_sd_configs": [{"files": [str(targets)], "refresh_interval": every}]})}
         ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.exposition.text_format import block
 from exporter.report import Login, Report
-from exporter.samples.model import Family, Samples
+from exporter.samples.model import Family
 
 Labels = Mapping[str, str]
 
@@ -33,12 +33,6 @@ class Readings:
         """Read a page as Prometheus would."""
         metrics = _parsed(text)
         return cls(lambda name: metrics.get(name, ()))
-
-    @classmethod
-    def of_samples(cls, samples: Samples | None) -> Self:
-        """Read what a page would have of the samples of one collector."""
-        families = {family.metric.name: [family] for family in (samples.families if samples else ())}
-        return cls(lambda name: _parsed(_text(families.get(name, ()))).get(name, ()))
 
     @classmethod
     def of_report(cls, report: Report) -> Self:

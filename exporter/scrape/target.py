@@ -19,7 +19,6 @@ from exporter.planning.server import Server
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
 from exporter.report import JobStatus, Report
-from exporter.samples.model import Samples
 from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
 from exporter.scrape.health import Health
 from exporter.scrape.parts import Parts
@@ -111,11 +110,6 @@ class Target:
     def server(self) -> Server | None:
         """What is known of the server; None before its first answer."""
         return self._parts.discovery.server
-
-    def latest(self, collector: str) -> Samples | None:
-        """Return the latest samples of a collector that runs once for the server; None where there are none."""
-        job = next((job for job in self.plan.jobs if job.collector.name == collector), None)
-        return self._parts.schedule.status(job).samples if job else None
 
     def start(self) -> None:
         """Begin to look between scrapes, where that is asked for."""

@@ -78,7 +78,10 @@ class ScraperRoutes:
     async def service_discovery(self, request: Request) -> Response:
         """List the targets as `http_sd_configs` of Prometheus has it."""
         place = request.headers.get("Host") or f"{request.url.hostname}:{request.url.port}"
-        return JSONResponse(self._discovery.groups(place, request.url.scheme))
+        groups = await self._discovery.groups(place, request.url.scheme, seconds_of(request, self._settings))
+        if groups is None:
+            return PlainTextResponse("some servers have not answered yet; ask again\n", 503)
+        return JSONResponse(groups)
 
     async def alive(self, _: Request) -> Response:
         """The process lives: depends on nothing else, least of all on PostgreSQL."""

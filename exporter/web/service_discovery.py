@@ -1,11 +1,17 @@
 """The list of targets for Prometheus (https://prometheus.io/docs/prometheus/latest/http_sd/)."""
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 from exporter.diagnosis.readings import Readings
+from exporter.report import Report
 from exporter.scrape.target import Target
+
+_LONGEST_UNKNOWN_SECONDS = 60.0
+"""Seconds for which a target is not listed while its server has neither answered nor failed to."""
 
 
 class TargetGroup(TypedDict):
@@ -16,24 +22,52 @@ class TargetGroup(TypedDict):
 
 
 class ServiceDiscovery:
-    """Lists the targets with what is known of them, which a server that is down keeps: else it had other series."""
+    """Lists the targets with what is known of their servers.
 
-    def __init__(self, targets: Mapping[str, Target]) -> None:
+    A label that comes later, or goes, begins other series. So a target is listed once its server is known, and one that
+    is down keeps what it was.
+    """
+
+    def __init__(self, targets: Mapping[str, Target], clock: Callable[[], float] = time.monotonic) -> None:
         self._targets = targets
+        self._clock = clock
+        self._began = clock()
+        self._since = WeakKeyDictionary[Target, float]()
+        """When each was first to be listed."""
         self._clusters = WeakKeyDictionary[Target, str]()
         """The latest cluster_name of each."""
 
-    def groups(self, place: str, scheme: str) -> list[TargetGroup]:
+    async def groups(self, place: str, scheme: str, seconds: float) -> list[TargetGroup] | None:
         """List the targets, and the exporter itself where its own metrics are on a page of their own.
+
+        None while this process has just begun and does not know its servers: Prometheus keeps the list that it has
+        then, where an answer would do.
 
         Args:
             place: host and port by which Prometheus reaches this exporter.
             scheme: `http` or `https`, likewise.
+            seconds: deadline of what has to be collected first.
 
         """
-        own = [] if "" in self._targets else [{"__metrics_path__": "/metrics"}]
-        found = [*own, *(self._labels(name, target) for name, target in self._targets.items())]
+        targets = dict(self._targets)
+        reports = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
+        paired = zip(targets.items(), reports, strict=True)
+        unknown = {name for (name, target), report in paired if not self._is_known(target, report)}
+        if unknown and self._clock() - self._began < _LONGEST_UNKNOWN_SECONDS:
+            return None
+        own = [] if "" in targets else [{"__metrics_path__": "/metrics"}]
+        found = [*own, *(self._labels(name, target) for name, target in targets.items() if name not in unknown)]
         return [{"targets": [place], "labels": {"__scheme__": scheme, **labels}} for labels in found]
+
+    def _is_known(self, target: Target, report: Report) -> bool:
+        """Note what is new of a server; return whether it may be listed."""
+        info = Readings.of_report(report).series("pg_server_info")
+        if info:
+            self._clusters[target] = info[0].labels.get("cluster_name", "")
+        is_silent = not report.up and not report.down_reason
+        is_awaited = target.kind == "postgresql" and (is_silent or (report.up and target not in self._clusters))
+        since = self._since.setdefault(target, self._clock())
+        return not is_awaited or self._clock() - since > _LONGEST_UNKNOWN_SECONDS
 
     def _labels(self, name: str, target: Target) -> dict[str, str]:
         """Describe one target. What the operator says of it wins, but for the page that is scraped."""
@@ -46,8 +80,6 @@ class ServiceDiscovery:
         server = target.server
         if server is None or target.kind != "postgresql":
             return {}
-        if found := Readings.of_samples(target.latest("server")).series("pg_server_info"):
-            self._clusters[target] = found[0].labels.get("cluster_name", "")
         return {
             "role": "standby" if server.in_recovery else "primary",
             "version": ".".join(map(str, server.version)),

@@ -2,9 +2,10 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,13 @@ class Configured:
 
     def discovered(self) -> list[Mapping[str, Any]]:
         """Return what Prometheus would be told."""
-        found: list[Mapping[str, Any]] = json.loads(self.exporter.get("/sd").text)
+        answer = wait_until(lambda: _unless_it_asks_for_patience(self.exporter.get("/sd")))
+        found: list[Mapping[str, Any]] = json.loads(answer.text)
         return found
+
+
+def _unless_it_asks_for_patience(answer: httpx.Response) -> httpx.Response | None:
+    return None if answer.status_code == 503 else answer
 
 
 @pytest.fixture
@@ -235,3 +241,17 @@ def test_prometheus_is_told_of_each_target(configured: Configured) -> None:
             "version": "of ours",
         },
     }
+
+
+@pytest.mark.full
+def test_servers_that_are_down_or_silent_are_listed_once_that_is_known(configured: Configured) -> None:
+    with closing(silent_listener()) as silent:
+        configured.name("down.yml", "down", dsn="host=127.0.0.1 port=1 user=nobody")
+        configured.name("silent.yml", "silent", dsn=f"host=127.0.0.1 port={silent.getsockname()[1]} user=nobody")
+        wait_until(lambda: configured.names() == {"shop", "blog", "down", "silent"})
+        assert "role" not in next(each["labels"] for each in configured.discovered() if "down" in str(each))
+
+
+def silent_listener() -> socket.socket:
+    """Let clients connect, and say nothing."""
+    return socket.create_server(("127.0.0.1", 0))

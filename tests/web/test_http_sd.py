@@ -1,0 +1,118 @@
+"""A real Prometheus asks /sd over TLS with certificates on both sides, while targets come, go and are renamed.
+
+`SECONDS=300 uv run pytest --full tests/web/test_http_sd.py` goes on for five minutes.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from pages import MONITOR
+from patience import wait_until
+from prom import PROMETHEUS, Prometheus, prometheus
+from serving import serving
+from web.authorities import Authorities
+
+from exporter.demo.cluster import Cluster
+
+SECONDS = float(os.environ.get("SECONDS", "40"))
+CHANGE_SECONDS = 5
+REFRESH_SECONDS = 5
+"""Interval at which Prometheus asks for the targets."""
+
+STAY = ("shop", "blog", "news")
+
+
+@dataclass
+class Fleet:
+    """Targets in a file, of which some stay."""
+
+    file: Path
+    dsn: str
+    gone: dict[str, float] = field(default_factory=dict)
+    """When each of the others left."""
+    there: tuple[str, ...] = ()
+
+    def become(self, *others: str) -> None:
+        """Name these beside those that stay."""
+        self.gone |= {name: time.time() for name in set(self.there) - set(others)}
+        self.there = others
+        written = self.file.with_suffix(".new")
+        written.write_text(yaml.safe_dump([{"name": name, "dsn": self.dsn} for name in (*STAY, *others)]))
+        written.replace(self.file)
+
+
+def scraped(prom: Prometheus) -> set[str]:
+    """The targets that Prometheus scrapes now."""
+    found = httpx.get(f"{prom.url}/api/v1/targets?state=active", timeout=30).json()["data"]["activeTargets"]
+    return {each["labels"]["instance"] for each in found}
+
+
+def samples(prom: Prometheus, instance: str) -> list[tuple[float, str]]:
+    """When it was scraped, and whether it answered."""
+    [series] = prom.query(f'up{{instance="{instance}"}}[1h]') or [{"values": []}]
+    return [(float(at), value) for at, value in series["values"]]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_what_stays_has_no_gap_and_what_goes_is_not_scraped_on(
+    server18: Cluster, tmp_path: Path, tool: Callable[..., Path]
+) -> None:
+    tmp_path.chmod(0o755)
+    authorities = Authorities(tmp_path)
+    client = authorities.issued("prometheus", "prometheus.example.com")
+    (tmp_path / "web.yml").write_text(
+        yaml.safe_dump(
+            {
+                "tls_server_config": {
+                    **authorities.config,
+                    "client_auth_type": "RequireAndVerifyClientCert",
+                    "client_ca_file": authorities.ca.name,
+                }
+            }
+        )
+    )
+    fleet = Fleet(tmp_path / "targets.yml", server18.dsn(user=MONITOR))
+    fleet.become("first")
+    tls = {"ca_file": str(authorities.ca), "cert_file": str(client.cert), "key_file": str(client.key)}
+    files = {"targets_files": str(fleet.file), "web_config_file": str(tmp_path / "web.yml")}
+    with serving(**files) as exporter:
+        place = exporter.url.replace("http://", "https://")
+        sd = {"url": f"{place}/sd", "refresh_interval": f"{REFRESH_SECONDS}s", "tls_config": tls}
+        drop = {"action": "labeldrop", "regex": "role|version"}  # as documented
+        job = {"http_sd_configs": [sd], "tls_config": tls, "scrape_timeout": "1s", "relabel_configs": [drop]}
+        with prometheus(tool(*PROMETHEUS), tmp_path, every="1s", job=job) as prom:
+            wait_until(lambda: scraped(prom) >= {*STAY, "first"})
+            began = time.time()
+            for number in itertools.count():
+                if time.time() - began > SECONDS:
+                    break
+                fleet.become(*_others(number))
+                time.sleep(CHANGE_SECONDS)
+            own = place.removeprefix("https://")
+            wait_until(lambda: scraped(prom) == {*STAY, *fleet.there, own})
+            ended = time.time()
+            for name in STAY:
+                _is_whole([each for each in samples(prom, name) if each[0] >= began], ended - began)
+            late = {name: samples(prom, name)[-1][0] - at for name, at in fleet.gone.items() if samples(prom, name)}
+    print(f"longest scraped on: {max(late.values()):.1f} s after it left; {len(fleet.gone)} left")
+    assert len(late) >= len(fleet.gone) / 2
+    assert max(late.values()) < 2 * REFRESH_SECONDS + CHANGE_SECONDS + 1
+
+
+def _others(number: int) -> Collection[str]:
+    """One stays for three changes, one is renamed at each."""
+    return f"passing{number // 3}", f"renamed{number}"
+
+
+def _is_whole(found: list[tuple[float, str]], seconds: float) -> None:
+    """Every scrape was answered, and there was one each second but for what a busy machine leaves out."""
+    assert {value for _, value in found} == {"1"}
+    assert len(found) > 0.8 * seconds
