@@ -79,7 +79,17 @@ _ALL_LITERALS = re.compile(r"(?:\s*(?:\?|\$\d+)\s*,?)*+\s*(?:\)|$)")
 def without_literals(text: str) -> str:
     """Replace every literal by `?`: pg_stat_statements leaves them in utility statements, passwords among them."""
     bare = _LITERAL.sub(_without_literal, text).strip()
-    return _STATEMENT.sub(lambda found: _without_bare_values(found[0]), bare)
+    had_value = False
+
+    def masked(found: re.Match[str]) -> str:
+        """Mask a statement; a semicolon without a blank may be part of a value that somebody forgot to quote."""
+        nonlocal had_value
+        statement = re.sub(r"^\S+", "?", found[0]) if had_value else found[0]
+        done = _without_bare_values(statement)
+        had_value = done != found[0]
+        return done
+
+    return _STATEMENT.sub(masked, bare)
 
 
 def _without_literal(found: re.Match[str]) -> str:

@@ -1,10 +1,11 @@
 """Names whoever is to blame, and the SQL that makes them let go. Pure."""
 
+import re
 from collections.abc import Sequence
 
 from exporter.diagnosis.findings import Finding, Remedy, rule
 from exporter.diagnosis.readings import Labels
-from exporter.sql import literal
+from exporter.sql import literal, quoted
 
 
 def found(
@@ -39,11 +40,26 @@ def terminate(pid: str, *, is_next: bool = False) -> Remedy:
     return Remedy(effect, f"SELECT pg_terminate_backend({pid});")
 
 
+def relation(labels: Labels, name: str) -> str:
+    """Write the name of a relation for SQL."""
+    return ".".join(quoted(labels[label]) for label in ("schemaname", name))
+
+
+_OF_CLIENTS = re.compile(r"(active|idle|fastpath|disabled|unknown|deadlock cycle)\b")
+"""Beginning of the states of sessions of clients."""
+
+
 def remedies_for(labels: Labels) -> list[Remedy]:
     """Return what makes a session or a prepared transaction let go, the safest first."""
     pid, state = labels.get("pid", ""), labels.get("state", "")
     if "SyncRep" in state:
         return []  # its commit is done here: cancelled, it counts as committed without the standby
+    if state.startswith("startup"):
+        return [Remedy("On the primary, end the transaction whose lock replay holds here: that frees them.")]
+    if state.startswith("autovacuum"):
+        return [cancel(pid)]
+    if pid and state and not _OF_CLIENTS.match(state):
+        return []  # a process of the server
     if not pid:
         gid = literal(labels.get("gid", ""))
         return [Remedy("Roll it back, in its own database. This cannot be undone.", f"ROLLBACK PREPARED {gid};")]

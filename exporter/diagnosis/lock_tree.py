@@ -29,7 +29,10 @@ class Node:
 
 
 def lock_tree(sessions: Sequence[Session]) -> tuple[Node, ...]:
-    """List the lock queues of a snapshot, that with the most waiters first; a chain may be a thousand sessions long."""
+    """List the lock queues of a snapshot, that with the most waiters first; a chain may be a thousand sessions long.
+
+    Who waits for several stands below the first of them; the others are listed as roots of their own.
+    """
     by_name = {str(each["pid"]): each for each in sessions}
     waiters: dict[str, list[str]] = {}
     for name, each in by_name.items():
@@ -38,10 +41,23 @@ def lock_tree(sessions: Sequence[Session]) -> tuple[Node, ...]:
     seen: set[str] = set()
     trees = [_behind(root, waiters, seen) for root in waiters if not by_name.get(root, {}).get("blocked_by")]
     circles = [_behind(name, waiters, seen) for name in waiters if name not in seen]
+    beside = [{root: count} for root, count in _roots_beside(by_name, waiters).items()]
     nodes: list[Node] = []
-    for tree in sorted((*trees, *filter(None, circles)), key=lambda tree: max(tree.values(), default=0), reverse=True):
+    for tree in sorted(
+        (*trees, *filter(None, circles), *beside), key=lambda tree: max(tree.values(), default=0), reverse=True
+    ):
         nodes += _listed(tree, by_name, waiters)
     return tuple(nodes)
+
+
+def _roots_beside(by_name: Mapping[str, Session], waiters: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Count the sessions behind each root that nobody waits for first."""
+    found: dict[str, list[str]] = {}
+    for name, each in by_name.items():
+        for blocker in map(str, list(each.get("blocked_by") or ())[1:]):
+            if blocker not in waiters and not by_name.get(blocker, {}).get("blocked_by"):
+                found.setdefault(blocker, []).append(name)
+    return {root: len(set().union(*(_behind(name, waiters, set()) for name in names))) for root, names in found.items()}
 
 
 def _behind(root: str, waiters: Mapping[str, Sequence[str]], seen: set[str]) -> dict[str, int]:

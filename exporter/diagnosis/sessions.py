@@ -1,12 +1,11 @@
-"""Finds what is wrong with sessions: lock queues, connections, logins, transactions, statements. Pure."""
+"""Finds what is wrong with sessions: lock queues, transactions, statements. Pure."""
 
 import re
 from collections.abc import Iterator
 
 from exporter.diagnosis.culprits import found, remedies_for, terminate, who
-from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
+from exporter.diagnosis.findings import Finding, count, duration, limit
 from exporter.diagnosis.readings import Labels, Readings, Series
-from exporter.sql import literal
 
 MAINTENANCE = re.compile(r"pg_dump.*|pg_restore|pg_basebackup|pgbackrest.*|barman.*|vacuumdb|reindexdb")
 """Applications whose transactions are long by nature; as in the rules of these alerts."""
@@ -42,6 +41,16 @@ def locks(now: Readings, _: float) -> Iterator[Finding]:
         )
 
 
+def rootless(now: Readings, _: float) -> Iterator[Finding]:
+    """Find a long wait of which no root is known: the role may lack the rights to see it."""
+    wait = now.value("pg_lock_longest_wait_seconds")
+    is_named = now.series("pg_lock_blocker_longest_wait_seconds")
+    if wait is not None and wait > limit("LockWait", "wait_seconds") and not is_named and not _is_allowed(now, wait):
+        waiting = now.value("pg_lock_waiters") or 1.0
+        they = f"{count(waiting, 'session')} {'waits' if waiting == 1 else 'wait'} for a lock"
+        yield found("LockWait", f"{they}, the longest for {duration(wait)}; for whom is not known", {}, (), wait)
+
+
 def is_meant(now: Readings, had: Labels, alert: str = "LockWait") -> bool:
     """Return whether waiting is what the waiters are there for: index builds, elections of a leader."""
     if alert in ("BlockedByIdleTransaction", "BlockedByPreparedTransaction"):
@@ -67,94 +76,6 @@ def _lock_alert(had: Labels, blocked: float) -> str:
     if state.startswith("idle in transaction"):
         return "BlockedByIdleTransaction"
     return "BlockedByPreparedTransaction" if state == "prepared transaction" else "LockWait"
-
-
-def connections(now: Readings, _: float) -> Iterator[Finding]:
-    """Find who holds the connections when few are left, and limits of roles and databases."""
-    used, left = now.value("pg_connections_used"), now.value("pg_connections_available")
-    if used is not None and left is not None and used + left:
-        ratio = used / (used + left)
-        if ratio > limit("ConnectionsNearlyUsed", "ratio"):
-            alert = "ConnectionsAtLimit" if ratio >= limit("ConnectionsAtLimit", "ratio") else "ConnectionsNearlyUsed"
-            holder = _holder(now)
-            most = f"; {holder[1]} has {holder[0]:,.0f} of them" if holder else ""
-            labels, ends = (holder[2], _ends(now, holder[2])) if holder else ({}, [])
-            whole = now.value("pg_connections_max") or used + left
-            kept = whole - used - left
-            whom = "" if now.value("pg_connections_reserved") else " for superusers"
-            others = f"{'' if left else 'the other '}{kept:,.0f} {'is' if kept == 1 else 'are'}"
-            reserved = f", and {others} reserved{whom}" if kept > 0 else ""
-            sentence = f"{used:,.0f} of {count(whole, 'connection')} are in use{reserved}{most}"
-            if not left:
-                ends = [_way_in(kept), *ends]
-            yield found(alert, sentence, labels, ends, None, _most_run(now) if holder else "")
-    for had in now.series("pg_roles_connection_limit"):
-        has = now.value("pg_roles_connections", had.labels) or 0.0
-        if had.value > 0 and has > limit("RoleConnectionsNearlyUsed", "ratio") * had.value:
-            sentence = f"role {had.labels['rolname']} has {has:,.0f} of the {had.value:,.0f} connections it may have"
-            yield found("RoleConnectionsNearlyUsed", sentence, had.labels)
-
-
-def _holder(now: Readings) -> tuple[float, str, Labels] | None:
-    """Return the application with the most sessions: their number, its name, and its labels."""
-    sums: dict[tuple[str, str], float] = {}
-    for session in now.series("pg_sessions"):
-        key = session.labels.get("usename", ""), session.labels.get("application_name", "")
-        sums[key] = sums.get(key, 0.0) + session.value
-    if not sums:
-        return None
-    (user, application), most = max(sums.items(), key=lambda item: item[1])
-    name = f"application {application} of {user}" if application else f"user {user}"
-    return most, name, {"usename": user, "application_name": application}
-
-
-def _ends(now: Readings, labels: Labels) -> list[Remedy]:
-    """Return what frees connections of an application: it depends on what its sessions do."""
-    of_state = {state: _sessions(now, {**labels, "state": state}) for state in ("idle", "active")}
-    found = []
-    if of_state["idle"]:
-        effect = f"End its {count(of_state['idle'], 'session')} that are idle outside of a transaction."
-        found.append(Remedy(effect, _of_sessions("pg_terminate_backend", {"state": "idle", **labels})))
-    if of_state["active"] > of_state["idle"]:
-        run = f"Cancel what its {count(of_state['active'], 'active session')} run"
-        effect = f"{run}: the application gets errors. Its connections stay."
-        found.append(Remedy(effect, _of_sessions("pg_cancel_backend", {"state": "active", **labels})))
-        effect = "If it tries again, end its sessions, and stop the application."
-        found.append(Remedy(effect, _of_sessions("pg_terminate_backend", labels)))
-    return found
-
-
-def _way_in(reserved: float) -> Remedy:
-    if reserved > 0:
-        kept = f"{count(reserved, 'connection')} {'is' if reserved == 1 else 'are'} kept for that"
-        return Remedy(f"Log in as a superuser: {kept}.")
-    return Remedy("Stop the application, or use a session that is open: no login succeeds, not even of a superuser.")
-
-
-def _sessions(now: Readings, labels: Labels) -> float:
-    return sum(each.value for each in now.series("pg_sessions", **labels))
-
-
-def _of_sessions(function: str, labels: Labels) -> str:
-    conditions = " AND ".join(f"{column} = {literal(value)}" for column, value in labels.items())
-    return f"SELECT {function}(pid) FROM pg_stat_activity WHERE {conditions};"  # noqa: S608  # an operator runs it
-
-
-def _most_run(now: Readings) -> str:
-    """Return the text of the statement that most sessions are at."""
-    running = now.series("pg_statement_running_sessions")
-    return _text(now, running[0].labels) if running else ""
-
-
-def logins(now: Readings, _: float) -> Iterator[Finding]:
-    """Find why nobody new gets in."""
-    reasons = [each.labels["reason"] for each in now.series("pg_login_reason") if each.value]
-    if now.value("pg_login_success") == 0:
-        if reasons != ["too_many_connections"]:
-            yield found("LoginsFail", f"new logins fail ({', '.join(reasons) or 'unknown reason'})", {})
-        elif left := now.value("pg_connections_available"):  # else connections say it
-            why = f"though {left:,.0f} places seem left: logins that are not finished hold them"
-            yield found("LoginsFail", f"new logins fail (too_many_connections), {why}", {})
 
 
 def transactions(now: Readings, _: float) -> Iterator[Finding]:
@@ -202,11 +123,12 @@ def statements(now: Readings, _: float) -> Iterator[Finding]:
                 each.labels,
                 [],
                 longest,
-                _text(now, each.labels),
+                statement_of(now, each.labels),
             )
 
 
-def _text(now: Readings, labels: Labels) -> str:
+def statement_of(now: Readings, labels: Labels) -> str:
+    """Return the text of a statement; empty where it is not known."""
     key = {name: labels[name] for name in ("datname", "usename", "queryid") if name in labels}
     said = now.series("pg_statement_info", **key)
     return said[0].labels.get("query", "") if said else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.alert_rules import SEVERITIES, alert_rules
-from exporter.diagnosis.findings import Finding, duration, limit, rank, size
+from exporter.diagnosis.findings import Finding, Remedy, duration, limit, rank, size
 from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
@@ -119,6 +119,8 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None)
     if report.kind != "postgresql":
         return
+    if report.up:
+        yield from _denied(report)
     if seen.work and report.up:
         yield from work(seen.work, readings)
     for subject in SUBJECTS:
@@ -129,6 +131,21 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         if _is_told(readings, root)
     }
     yield from (finding for finding in roots(tree) if finding.labels["pid"] not in known)
+
+
+def _denied(report: Report) -> Iterator[Finding]:
+    """Say what the role lacks: without it, silence is no good news."""
+    denied = sorted({job.collector for job in report.jobs if not job.success and job.reason == "permission"})
+    if denied:
+        several = f"{len(denied)} collectors" if len(denied) > 1 else "a collector"
+        named = ", ".join(denied[:_MOST_NAMED]) + (" and others" if len(denied) > _MOST_NAMED else "")
+        sentence = f"the exporter's role lacks the rights for {several}, so what they would find is not known: {named}"
+        check = Remedy("Run `pgvigil check`: it says which rights, and prints the SQL that grants them.")
+        alert = "PostgreSQLExporterCollectorFailing"
+        yield Finding(alert, alert_rules()[alert].severity, sentence, remedies=(check,))
+
+
+_MOST_NAMED = 5
 
 
 def _timely(findings: Iterator[Finding], age: float | None) -> Iterator[Finding]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from exporter.diagnosis.connections import connections, logins
+from exporter.diagnosis.dead_rows import vacuum
 from exporter.diagnosis.findings import Finding
 from exporter.diagnosis.readings import Readings
-from exporter.diagnosis.sessions import connections, locks, logins, statements, transactions
-from exporter.diagnosis.upkeep import archiving, ends, indexes, replication, statistics, vacuum, wraparound
+from exporter.diagnosis.sessions import locks, rootless, statements, transactions
+from exporter.diagnosis.upkeep import archiving, ends, indexes, replication, statistics, wraparound
 
 Subject = Callable[[Readings, float], Iterable[Finding]]
 """Finds what is wrong in readings; the number is the Unix time at which they were taken."""
@@ -13,6 +15,7 @@ Subject = Callable[[Readings, float], Iterable[Finding]]
 SUBJECTS: Sequence[Subject] = (
     logins,
     locks,
+    rootless,
     connections,
     transactions,
     statements,

@@ -1,19 +1,16 @@
-"""Finds neglect of a server: freezing, replication, archiving, vacuum, statistics, indexes, ends of things. Pure."""
+"""Finds neglect of a server: freezing, replication, archiving, statistics, indexes, ends of things. Pure."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.diagnosis.culprits import found, remedies_for, who
+from exporter.diagnosis.culprits import found, relation, remedies_for, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.sessions import is_maintenance
-from exporter.sql import literal, quoted
+from exporter.sql import literal
 
 DAY = 86_400.0
-
-_HELD_SECONDS = 60.0
-"""Seconds from which on a transaction is named beside dead rows: others come and go between two runs of autovacuum."""
 
 
 def wraparound(now: Readings, _: float) -> Iterator[Finding]:
@@ -57,35 +54,56 @@ def _horizon(now: Readings) -> Iterator[Finding]:
 
 def replication(now: Readings, at: float) -> Iterator[Finding]:
     """Find slots that lose their WAL, and a standby that is behind."""
-    for slot in now.series("pg_replication_slots_wal_status", wal_status="lost"):
-        name = slot.labels["slot_name"]
-        idle = {"slot_name": name, "invalidation_reason": "idle_timeout"}
-        if slot.value and not now.value("pg_replication_slots_invalidation_reason", idle):
-            sentence = f"replication slot {name} has lost WAL that its reader needs; the reader has to be built anew"
-            drop = replace(_drop(name), effect="Drop the slot, which is of no use any more.")
-            yield found("ReplicationSlotLost", sentence, slot.labels, [drop])
+    for slot in now.series("pg_replication_slots_wal_status"):
+        if slot.value and slot.labels["wal_status"] in _LOSING:
+            yield from _LOSING[slot.labels["wal_status"]](now, slot.labels)
     for slot in now.series("pg_replication_slots_safe_wal_size_bytes"):
         held = now.value("pg_replication_slots_retained_bytes", slot.labels) or 0.0
         if held and slot.value > 0 and held / (held + slot.value) > limit("ReplicationSlotNearLimit", "ratio"):
-            name = slot.labels["slot_name"]
-            is_read = now.value("pg_replication_slots_active", {"slot_name": name})
-            left_at = now.value("pg_replication_slots_inactive_since_timestamp_seconds", {"slot_name": name})
-            since = f" for {duration(at - left_at)}" if left_at else ""
-            reader = "" if is_read else f", and nobody has read it{since}"
-            more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
-            about = _about_slot(now, slot.labels)
-            sentence = f"replication slot {name}{about} holds back {size(held)} of WAL{reader}; {more}"
-            is_logical = slot.labels.get("slot_type") == "logical"
-            who_reads = (
-                "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
-            )
-            start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
-            yield found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [start, _drop(name)])
+            yield _near_limit(now, slot, held, at)
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
     if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
         alert = "ReplicaStale" if lag - delay > limit("ReplicaStale", "seconds") else "ReplicaLagging"
         yield found(alert, f"this standby shows data that is {duration(lag)} old", {}, (), lag)
+
+
+def _lost(now: Readings, had: Labels) -> Iterator[Finding]:
+    name = had["slot_name"]
+    idle = {"slot_name": name, "invalidation_reason": "idle_timeout"}
+    if not now.value("pg_replication_slots_invalidation_reason", idle):
+        sentence = f"replication slot {name} has lost WAL that its reader needs; the reader has to be built anew"
+        drop = replace(_drop(name), effect="Drop the slot, which is of no use any more.")
+        yield found("ReplicationSlotLost", sentence, had, [drop])
+
+
+def _unreserved(now: Readings, had: Labels) -> Iterator[Finding]:
+    name = had["slot_name"]
+    held = now.value("pg_replication_slots_retained_bytes", {"slot_name": name})
+    needs = f"some of the {size(held)} of WAL that it needs" if held else "some of the WAL that it needs"
+    sentence = f"replication slot {name}{_about_slot(now, had)} is lost at the next checkpoint: {needs} is not kept"
+    keep = Remedy(
+        "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
+        "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
+    )
+    yield found("ReplicationSlotUnreserved", sentence, had, [keep])
+
+
+_LOSING = {"lost": _lost, "unreserved": _unreserved}
+
+
+def _near_limit(now: Readings, slot: Series, held: float, at: float) -> Finding:
+    name = slot.labels["slot_name"]
+    is_read = now.value("pg_replication_slots_active", {"slot_name": name})
+    left_at = now.value("pg_replication_slots_inactive_since_timestamp_seconds", {"slot_name": name})
+    since = f" for {duration(at - left_at)}" if left_at else ""
+    reader = "" if is_read else f", and nobody has read it{since}"
+    more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
+    sentence = f"replication slot {name}{_about_slot(now, slot.labels)} holds back {size(held)} of WAL{reader}; {more}"
+    is_logical = slot.labels.get("slot_type") == "logical"
+    who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
+    start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
+    return found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [start, _drop(name)])
 
 
 def _about_slot(now: Readings, had: Labels) -> str:
@@ -118,10 +136,11 @@ def ends(now: Readings, at: float) -> Iterator[Finding]:
         if sequence.value > limit("SequenceNearlyUsed", "ratio"):
             had = sequence.labels
             left = now.value("pg_sequence_remaining_values", had)
-            rest = f"; {left:,.0f} are left" if left is not None else ""
+            rest = f"; {left:,.0f} {'is' if left == 1 else 'are'} left" if left is not None else ""
+            used = "all" if left == 0 else f"{min(round(sequence.value * 100), 99)}%"
             sentence = (
                 f"sequence {had['schemaname']}.{had['sequencename']} in {had['datname']} has given out"
-                f" {sequence.value:.0%} of its numbers{rest}"
+                f" {used} of its numbers{rest}"
             )
             yield found("SequenceNearlyUsed", sentence, had)
     for alert, metric, what, forgotten in _EXPIRING:
@@ -152,72 +171,6 @@ def archiving(now: Readings, _: float) -> Iterator[Finding]:
         yield found("ArchiveBacklogOld" if is_old else "ArchiveFailing", sentence, {}, (), oldest)
 
 
-def vacuum(now: Readings, _: float) -> Iterator[Finding]:
-    """Find tables whose dead rows autovacuum does not remove, and who keeps it from that."""
-    tables = [
-        (table, _times(now, table))
-        for table in now.series("pg_table_dead_tuples")
-        if (threshold := now.value("pg_table_vacuum_threshold_tuples", table.labels)) is not None
-        and table.value > _too_many(now, table, threshold)
-    ]
-    if tables and (holder := _holder(now)):
-        (worst, said), more = tables[0], len(tables) - 1
-        others = f", and {_named(tables[1][0].labels)}{f' and {more - 1} more' if more > 1 else ''} too" if more else ""
-        sentence = (
-            f"{_name_of(holder.labels)} keeps VACUUM from removing what died in the last {duration(holder.value)}:"
-            f" {said}{others}"
-        )
-        ends = _ends(holder.labels)
-        steps = [*ends, _vacuum(worst.labels, "Then remove" if ends else "Afterwards, remove")]
-        yield found("DeadTuples", sentence, worst.labels, steps)
-        tables = [(table, said) for table, said in tables if now.value("pg_table_autovacuum_disabled", table.labels)]
-    for table, said in tables:
-        if now.value("pg_table_autovacuum_disabled", table.labels):
-            effect = f"Let autovacuum come to it again; in database {table.labels['datname']}."
-            on = f"ALTER TABLE {_relation(table.labels, 'relname')} RESET (autovacuum_enabled);"
-            yield found("TableAutovacuumOff", f"{said}; autovacuum is off for it", table.labels, [Remedy(effect, on)])
-        else:
-            yield found("DeadTuples", said, table.labels, [_vacuum(table.labels, "Remove")])
-
-
-def _named(had: Labels) -> str:
-    return f"{had['schemaname']}.{had['relname']}"
-
-
-def _too_many(now: Readings, table: Series, threshold: float) -> float:
-    """Return the number of dead rows from which on they are worth a word."""
-    if now.value("pg_table_autovacuum_disabled", table.labels):
-        return threshold
-    return max(limit("DeadTuples", "floor"), limit("DeadTuples", "times") * threshold)
-
-
-def _times(now: Readings, table: Series) -> str:
-    had, threshold = table.labels, now.value("pg_table_vacuum_threshold_tuples", table.labels) or 0.0
-    times = table.value / (threshold + 1)
-    much = f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
-    name = f"table {had['schemaname']}.{had['relname']} in {had['datname']}"
-    return f"{name} has {table.value:,.0f} dead rows, {much} times what autovacuum waits for"
-
-
-def _vacuum(had: Labels, verb: str) -> Remedy:
-    effect = f"{verb} the dead rows, beside reads and writes; in database {had['datname']}."
-    return Remedy(effect, f"VACUUM {_relation(had, 'relname')};")
-
-
-def _holder(now: Readings) -> Series | None:
-    """Return who keeps VACUUM from removing what died lately; None where nobody does for long."""
-    oldest = next(iter(now.series("pg_xmin_horizon_seconds")), None)
-    return oldest if oldest and oldest.value > _HELD_SECONDS else None
-
-
-def _name_of(had: Labels) -> str:
-    return who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
-
-
-def _ends(had: Labels) -> list[Remedy]:
-    return remedies_for(had) if had.get("pid") and not is_maintenance(had) else []
-
-
 def statistics(now: Readings, _: float) -> Iterator[Finding]:
     """Find tables that the planner knows too little of."""
     for table in now.series("pg_table_modified_since_analyze_tuples"):
@@ -226,11 +179,12 @@ def statistics(now: Readings, _: float) -> Iterator[Finding]:
         if threshold is not None and is_many and table.value > limit("StaleStatistics", "times") * threshold:
             believed = now.value("pg_table_estimated_rows", had)
             rows = f"; the planner believes that it has {believed:,.0f}" if believed is not None else ""
-            off = "; autovacuum is off for it" if now.value("pg_table_autovacuum_disabled", had) else ""
+            is_off = now.value("pg_table_autovacuum_disabled", had) and now.value("pg_autovacuum_enabled") != 0
+            off = "; autovacuum is off for it" if is_off else ""
             name = f"table {had['schemaname']}.{had['relname']} in {had['datname']}"
             sentence = f"{table.value:,.0f} rows of {name} were modified since it was last analyzed{rows}{off}"
             effect = f"Analyze it: this reads a sample and blocks nobody; in database {had['datname']}."
-            yield found("StaleStatistics", sentence, had, [Remedy(effect, f"ANALYZE {_relation(had, 'relname')};")])
+            yield found("StaleStatistics", sentence, had, [Remedy(effect, f"ANALYZE {relation(had, 'relname')};")])
 
 
 def indexes(now: Readings, _: float) -> Iterator[Finding]:
@@ -241,20 +195,16 @@ def indexes(now: Readings, _: float) -> Iterator[Finding]:
         if index.value:
             had = index.labels
             name = f"index {had['indexrelname']} of {had['schemaname']}.{had['relname']} in {had['datname']}"
-            sentence = f"{name} is invalid: its build failed, so no query uses it"
+            sentence = f"{name} is invalid, so no query uses it: a build or a drop of it did not end"
             yield found("IndexInvalid", sentence, had, [*_rebuilt(had)])
 
 
 def _rebuilt(had: Labels) -> Iterator[Remedy]:
     """Return what mends an invalid index; copies that REINDEX left are of no use."""
-    place, relation = f"in database {had['datname']}", _relation(had, "indexrelname")
+    place, index = f"in database {had['datname']}", relation(had, "indexrelname")
     is_copy = re.search(r"_cc(new|old)\d*$", had["indexrelname"])
     if not is_copy:
         effect = f"Build it again, when no long transaction is open: this blocks neither reads nor writes; {place}."
-        yield Remedy(effect, f"REINDEX INDEX CONCURRENTLY {relation};")
+        yield Remedy(effect, f"REINDEX INDEX CONCURRENTLY {index};")
     why = "Drop it: a REINDEX that failed left it" if is_copy else "Or drop it, if nobody needs it"
-    yield Remedy(f"{why}; {place}.", f"DROP INDEX CONCURRENTLY {relation};")
-
-
-def _relation(had: Labels, name: str) -> str:
-    return ".".join(quoted(had[label]) for label in ("schemaname", name))
+    yield Remedy(f"{why}; {place}.", f"DROP INDEX CONCURRENTLY {index};")

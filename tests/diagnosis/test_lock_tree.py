@@ -36,6 +36,17 @@ def test_the_queue_with_the_most_behind_its_root_comes_first_and_in_it_the_longe
     ]
 
 
+def test_who_waits_for_several_has_them_all_as_roots() -> None:
+    sessions = [session(1), session(2), session(3, 1, 2), session(4, 2, 1, 3), session(5, 3)]
+    shown = listed(*sessions)
+    assert [(depth, names) for depth, names, _ in shown if not depth] == [(0, ("1",)), (0, ("2",))]
+    assert listed(session(1), session(2), session(3, 1, 2), session(4, 1, 2)) == [
+        (0, ("1",), 2),
+        (1, ("3", "4"), 0),
+        (0, ("2",), 2),
+    ]
+
+
 def test_a_root_that_is_no_session_of_the_snapshot_is_shown_by_its_name() -> None:
     assert listed(session(2, "prepared transaction x")) == [(0, ("prepared transaction x",), 1), (1, ("2",), 0)]
 

@@ -25,6 +25,8 @@ ROOT = {
     "held_mode": "AccessShareLock",
 }
 
+NOW = 1e9
+
 ORDERS = {"datname": "shop", "schemaname": "public", "relname": "orders"}
 
 
@@ -184,7 +186,10 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
         (
             line("pg_index_invalid", 1, {**ORDERS, "indexrelname": "orders_nightly_idx"}),
             "IndexInvalid",
-            "index orders_nightly_idx of public.orders in shop is invalid: its build failed, so no query uses it",
+            (
+                "index orders_nightly_idx of public.orders in shop is invalid, so no query uses it: a build or a drop"
+                " of it did not end"
+            ),
         ),
     ],
 )
@@ -311,12 +316,14 @@ def held(seconds: float, **changes: str) -> str:
     return (
         line("pg_table_dead_tuples", 25_650, table)
         + line("pg_table_vacuum_threshold_tuples", 150, table)
-        + line("pg_xmin_horizon_seconds", seconds, holder)
+        + line("pg_table_last_autovacuum_timestamp_seconds", NOW - 30, table)
+        + line("pg_xmin_horizon_age", 99, holder)
+        + (line("pg_xmin_horizon_seconds", seconds, holder) if holder["pid"] else "")
     )
 
 
 def test_who_keeps_vacuum_from_dead_rows_is_named_beside_them_and_ended_first() -> None:
-    [finding] = found(held(240))
+    [finding] = found(held(240), NOW)
     assert finding.sentence == (
         "pid 9148 (reporting, notebook, idle in transaction) keeps VACUUM from removing what died in the last 4 min:"
         " table public.prices in shop has 25,650 dead rows, 170 times what autovacuum waits for"
@@ -325,12 +332,123 @@ def test_who_keeps_vacuum_from_dead_rows_is_named_beside_them_and_ended_first() 
         "SELECT pg_terminate_backend(9148);",
         'VACUUM "public"."prices";',
     ]
-    [brief] = found(held(20))
-    assert "keeps VACUUM" not in brief.sentence
-    [dump] = found(held(240, application_name="pg_dump"))
+    [since] = found(held(20), NOW)
+    assert since.sentence.startswith("table public.prices"), "VACUUM came before it began"
+    [elsewhere] = found(held(240, datname="blog"), NOW)
+    assert elsewhere.sentence.startswith("table public.prices"), "its snapshot is of another database"
+    [dump] = found(held(240, application_name="pg_dump"), NOW)
     assert [remedy.sql for remedy in dump.remedies] == ['VACUUM "public"."prices";']
-    [slot] = found(held(240, holder="replication_slot", name="cdc", pid=""))
-    assert slot.sentence.startswith("replication slot cdc keeps VACUUM")
+    for holder, datname in (("replication_slot", ""), ("standby_feedback", ""), ("replication_slot", "blog")):
+        [slot] = found(held(240, holder=holder, name="cdc", pid="", datname=datname), NOW)
+        said = "keeps VACUUM from removing what died in the last 99 transactions"
+        assert slot.sentence.startswith(f"{holder.replace('_', ' ')} cdc {said}")
+    [catalog] = found(held(240, holder="replication_slot_catalog", name="cdc", pid=""), NOW)
+    assert catalog.sentence.startswith("table public.prices"), "it keeps the rows of catalogs"
+
+
+@pytest.mark.parametrize(
+    ("age", "culprit"),
+    [(500, "prepared transaction other"), (50, "pid 9148")],
+    ids=["older", "younger"],
+)
+def test_a_transaction_elsewhere_counts_where_there_is_a_snapshot_here(age: int, culprit: str) -> None:
+    other = {"holder": "prepared_transaction", "gid": "other", "name": "other", "datname": "blog"}
+    elsewhere = line("pg_xmin_horizon_age", age, other) + line("pg_xmin_horizon_xid_age", age, other)
+    [finding] = found(held(240) + elsewhere, NOW)
+    assert finding.sentence.startswith(culprit)
+    alone = found(held(240, datname="third") + elsewhere, NOW)
+    assert [each.sentence.startswith("table public.prices") for each in alone] == [True]
+
+
+def test_autovacuum_that_is_off_for_the_server_is_said_once_and_no_table_is_blamed_for_it() -> None:
+    page = held(240) + line("pg_table_autovacuum_disabled", 1, ORDERS) + line("pg_autovacuum_enabled", 0)
+    off, tables = found(page + line("pg_settings_track_counts", 1), 1e6)
+    assert (off.alert, off.remedies[0].sql) == (
+        "PostgreSQLAutovacuumOff",
+        "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf();",
+    )
+    assert tables.alert == "PostgreSQLDeadTuples"
+    [counts, *_] = found(page + line("pg_settings_track_counts", 0), 1e6)
+    assert counts.sentence.startswith("track_counts is off")
+
+
+def test_nobody_is_named_for_connections_that_many_share_and_never_the_exporter() -> None:
+    page = line("pg_connections_used", 48) + line("pg_connections_available", 2)
+    page += line("pg_sessions", 20, {"usename": "pgvigil", "application_name": "pgvigil", "state": "idle"})
+    for user, database in ((f"user{number % 14}", f"db{number % 2}") for number in range(28)):
+        labels = {"usename": user, "application_name": user[4:], "datname": database, "state": "idle"}
+        page = page if line("pg_sessions", 1, labels) in page else page + line("pg_sessions", 1, labels)
+    [finding] = found(page)
+    assert "has 7 of them" not in finding.sentence
+    assert (finding.remedies, finding.labels) == ((), {})
+    by_user = page + "".join(
+        line("pg_sessions", 1, {"usename": "web", "application_name": f"worker {n}", "state": "idle"})
+        for n in range(12)
+    )
+    [finding] = found(by_user)
+    assert finding.sentence.endswith("; user web has 12 of them")
+    assert [each.sql for each in finding.remedies] == [
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND usename = 'web';"
+    ]
+
+
+@pytest.mark.parametrize("of", ["roles", "database"])
+def test_a_limit_of_a_role_or_a_database_is_no_fault_of_the_server(of: str) -> None:
+    name = {"rolname": "web"} if of == "roles" else {"datname": "shop"}
+    limits = line(f"pg_{of}_connection_limit", 2, name) + line(f"pg_{of}_connections", 2, name)
+    refused = line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "too_many_connections"})
+    [finding] = found(refused + limits + line("pg_connections_used", 4) + line("pg_connections_available", 54))
+    assert finding.sentence.endswith("has 2 of the 2 connections it may have")
+
+
+def test_a_long_wait_without_a_known_root_is_said() -> None:
+    [finding] = found(line("pg_lock_longest_wait_seconds", 25) + line("pg_lock_waiters", 5))
+    assert (finding.alert, finding.sentence) == (
+        "PostgreSQLLockWait",
+        "5 sessions wait for a lock, the longest for 25 s; for whom is not known",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "sql"),
+    [
+        ("startup", [""]),
+        ("autovacuum", ["SELECT pg_cancel_backend(9148);"]),
+        ("walsender", []),
+        ("logical replication worker", []),
+        ("active", ["SELECT pg_cancel_backend(9148);", "SELECT pg_terminate_backend(9148);"]),
+    ],
+)
+def test_no_process_of_the_server_is_to_be_ended(state: str, sql: list[str]) -> None:
+    [finding] = found(queue(3, 60, state=state))
+    assert [each.sql for each in finding.remedies] == sql
+
+
+def test_a_slot_is_said_at_its_worst_moment() -> None:
+    slot = {"slot_name": "cdc", "slot_type": "logical"}
+    page = line("pg_replication_slots_wal_status", 1, {**slot, "wal_status": "unreserved"})
+    page += line("pg_replication_slots_safe_wal_size_bytes", -16777216, slot)
+    page += line("pg_replication_slots_retained_bytes", 50331648, slot)
+    [finding] = found(page)
+    assert finding.alert == "PostgreSQLReplicationSlotUnreserved"
+    assert finding.sentence == (
+        "replication slot cdc (logical) is lost at the next checkpoint: some of the 48 MiB of WAL that it needs is not"
+        " kept"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "left", "said"),
+    [
+        (0.999999, 7, "99% of its numbers; 7 are left"),
+        (1, 0, "all of its numbers; 0 are left"),
+        (0.99, 1, "99% of its numbers; 1 is left"),
+    ],
+)
+def test_a_sequence_with_numbers_left_has_not_given_out_all(ratio: float, left: int, said: str) -> None:
+    sequence = {"datname": "shop", "schemaname": "public", "sequencename": "ids"}
+    page = line("pg_sequence_used_ratio", ratio, sequence) + line("pg_sequence_remaining_values", left, sequence)
+    assert found(page)[0].sentence.endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -377,13 +495,14 @@ def test_one_who_holds_up_vacuum_is_named_once_and_tables_without_autovacuum_by_
     off, kept = {**ORDERS, "relname": "carts"}, {**ORDERS, "relname": "carts_old"}
     page = (
         held(240)
+        + line("pg_table_last_vacuum_timestamp_seconds", NOW - 30, off)
         + line("pg_table_dead_tuples", 90_000, kept)
         + line("pg_table_vacuum_threshold_tuples", 100_000, kept)
         + line("pg_table_dead_tuples", 1_000, off)
         + line("pg_table_vacuum_threshold_tuples", 449, off)
         + line("pg_table_autovacuum_disabled", 1, off)
     )
-    holder, carts = found(page)
+    holder, carts = found(page, NOW)
     assert holder.sentence.endswith("170 times what autovacuum waits for, and public.carts too")
     assert carts.alert == "PostgreSQLTableAutovacuumOff"
     assert carts.sentence == (
