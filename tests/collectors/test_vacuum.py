@@ -33,6 +33,12 @@ def setting(server: Cluster, name: str) -> float:
     return float(server.value(f"SHOW {name}"))
 
 
+def test_what_the_planner_believes_of_a_table_is_not_known_before_it_was_analyzed(database: Cluster) -> None:
+    run(database, "CREATE TABLE fresh AS SELECT generate_series(1, 40) AS id")
+    found = page_with(database, fresh=("pg_table_live_tuples", 40))
+    assert found.series("pg_table_estimated_rows", relname="fresh") == []
+
+
 def test_thresholds_follow_the_settings(database: Cluster) -> None:
     run(
         database,
