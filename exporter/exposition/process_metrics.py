@@ -36,6 +36,28 @@ HTTP_REFUSED = _metric(
     " or too many passwords to check), pages (a page for users, asked for from elsewhere), tls (the handshake failed).",
     "reason",
 )
+Drop = Literal["asks_slowly", "reads_slowly", "room", "bytes", "no_http"]
+"""Reason for closing a client's connection: the label `reason`."""
+
+HTTP_CONNECTIONS = _metric("pgvigil_http_connections", "gauge", "Connections of HTTP clients that are open.")
+HTTP_CONNECTIONS_MAX = _metric(
+    "pgvigil_http_connections_max",
+    "gauge",
+    "Connections of HTTP clients that there may be: beyond it the one that waits longest for its client is closed.",
+)
+HTTP_UNREAD_BYTES = _metric(
+    "pgvigil_http_unread_bytes",
+    "gauge",
+    "Bytes of answers that clients have not read yet; bounded, by closing the connections that have waited longest.",
+)
+HTTP_DROPPED = _metric(
+    "pgvigil_http_dropped_total",
+    "counter",
+    "Connections of HTTP clients that were closed, by reason: asks_slowly (no whole request in time), reads_slowly (an"
+    " answer not read in time), room (more connections than there may be), bytes (more unread bytes than there may be),"
+    " no_http (what was sent is no request, or its head is too long). A rise is a client that hangs, or an attack.",
+    "reason",
+)
 WEB_CONFIG_SUCCESS = _metric(
     "pgvigil_web_config_success",
     "gauge",
@@ -64,6 +86,10 @@ OF_PROCESS = (
     HISTORY_SUCCESS,
     HISTORY_BYTES,
     HTTP_REFUSED,
+    HTTP_CONNECTIONS,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_UNREAD_BYTES,
+    HTTP_DROPPED,
     WEB_CONFIG_SUCCESS,
     CONFIG_SUCCESS,
     CONFIG_SUCCESS_TIMESTAMP,

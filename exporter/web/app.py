@@ -1,7 +1,7 @@
 """The HTTP application: scrapers are answered without FastAPI, which is imported when a user asks for a page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.history.historian import Historian
 from exporter.reloads import Reloads
+from exporter.samples.model import Family
 from exporter.scrape.target import Target
 from exporter.settings import Settings
 from exporter.web.access import RELOAD, Access
@@ -23,12 +24,25 @@ from exporter.web.scraper_routes import ScraperRoutes
 
 
 def create_app(
-    targets: Mapping[str, Target], settings: Settings, guard: Guard | None = None, reloads: Reloads | None = None
+    targets: Mapping[str, Target],
+    settings: Settings,
+    guard: Guard | None = None,
+    reloads: Reloads | None = None,
+    of_server: Callable[[], Sequence[Family]] = list,
 ) -> Starlette:
-    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`, to whom the guard admits."""
+    """Serve one target (its name is empty) at `/metrics`, several at `/probe?target=NAME`.
+
+    Args:
+        targets: the targets of the moment.
+        settings: as read at the start.
+        guard: tells whom to admit.
+        reloads: changes the targets; None where they stay as they are.
+        of_server: metrics of the HTTP server, for the page.
+
+    """
     guard = guard or Guard(settings)
     historian = Historian(targets, settings)
-    of_process = [historian.families, guard.families, *([reloads.families] if reloads else [])]
+    of_process = [historian.families, guard.families, of_server, *([reloads.families] if reloads else [])]
     scrapers = ScraperRoutes(targets, settings, lambda: [family for read in of_process for family in read()])
 
     lifecycle = Lifecycle(targets, historian, guard, reloads)

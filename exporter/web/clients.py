@@ -1,13 +1,26 @@
 """Bounds what HTTP clients may hold: how many connections, and how long one may take to ask and to read."""
 
 import logging
+import math
 import resource
 import time
+from collections import Counter
 from dataclasses import dataclass
+from typing import get_args
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+from exporter.exposition.process_metrics import (
+    HTTP_CONNECTIONS,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_DROPPED,
+    HTTP_UNREAD_BYTES,
+    Drop,
+)
+from exporter.samples.label_values import label_text
+from exporter.samples.model import Family
 
 HEAD_BYTES = 16 * 1024
 """Upper bound on the head of a request: ten times what a browser with cookies sends."""
@@ -20,6 +33,9 @@ WRITE_SECONDS = 30.0
 
 CONNECTIONS = 512
 """Upper bound on connections of clients: beyond it the one that has waited longest makes room."""
+
+UNREAD_BYTES = 64 * 1024 * 1024
+"""Upper bound on what clients have been answered and have not read: a hundred large pages."""
 
 OWN_FILES = 192
 """Files kept for ourselves: libraries, logs, files of secrets, and connections accepted before others are closed."""
@@ -53,6 +69,7 @@ class Limits:
     """Limits on clients."""
 
     connections: int = CONNECTIONS
+    unread_bytes: int = UNREAD_BYTES
     read_seconds: float = READ_SECONDS
     write_seconds: float = WRITE_SECONDS
 
@@ -83,6 +100,11 @@ class Client:
     is_dropped = False
 
     @property
+    def unread(self) -> int:
+        """Bytes of answers that the client has not read yet, and that the system has not taken either."""
+        raise NotImplementedError
+
+    @property
     def waits_since(self) -> float | None:
         """Start of its wait for the client, to ask or to read; None while its answer is being made."""
         raise NotImplementedError
@@ -92,8 +114,8 @@ class Client:
         """Return whether the client has a deadline: to ask, or to read."""
         raise NotImplementedError
 
-    def is_overdue(self, now: float, limits: Limits) -> bool:
-        """Return whether the client has had its time."""
+    def overdue(self, now: float, limits: Limits) -> Drop | None:
+        """Return for what the client has had its time; None while it has some left."""
         raise NotImplementedError
 
     def drop(self) -> None:
@@ -107,23 +129,53 @@ class Clients(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
+        self.dropped: Counter[Drop] = Counter(dict.fromkeys(get_args(Drop), 0))
+
+    def _there(self) -> list[Client]:
+        return [client for client in self.connections if isinstance(client, Client) and not client.is_dropped]
+
+    def families(self) -> list[Family]:
+        """Say how many clients there are, and which were dropped."""
+        there = self._there()
+        labels = [label_text({"reason": reason}) for reason in self.dropped]
+        return [
+            Family(HTTP_CONNECTIONS, [""], [len(there)]),
+            Family(HTTP_CONNECTIONS_MAX, [""], [self.limits.connections]),
+            Family(HTTP_UNREAD_BYTES, [""], [sum(client.unread for client in there)]),
+            Family(HTTP_DROPPED, labels, [*self.dropped.values()]),
+        ]
+
+    def drop(self, client: Client, why: Drop) -> None:
+        """Close a connection, and count it."""
+        self.dropped[why] += 1
+        client.drop()
 
     def admit(self, newcomer: "Client") -> None:
         """Make room for a connection: drop the one that waits longest for its client, or else the newcomer itself.
 
         One whose answer is being made is not dropped: that takes no longer than a scrape may.
         """
-        there = [client for client in self.connections if isinstance(client, Client) and not client.is_dropped]
+        there = self._there()
         if len(there) > self.limits.connections:
             waiting = [client for client in there if client is not newcomer and client.waits_since is not None]
-            min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer).drop()
+            self.drop(min(waiting, key=lambda client: client.waits_since or 0.0, default=newcomer), "room")
+
+    def bound_unread(self) -> None:
+        """Drop those that have waited longest for their clients to read while too much is unread."""
+        readers = [client for client in self._there() if client.unread]
+        unread = sum(client.unread for client in readers)
+        for client in sorted(readers, key=lambda client: client.waits_since or math.inf):
+            if unread <= self.limits.unread_bytes:
+                return
+            unread -= client.unread
+            self.drop(client, "bytes")
 
     def drop_overdue(self, now: float) -> bool:
         """Drop the connections whose client has had its time; return whether another client has a deadline."""
         timed = [client for client in self.connections if isinstance(client, Client) and client.is_timed]
-        overdue = [client for client in timed if client.is_overdue(now, self.limits)]
-        for client in overdue:
-            client.drop()
+        overdue = [(client, why) for client in timed if (why := client.overdue(now, self.limits))]
+        for client, why in overdue:
+            self.drop(client, why)
         return len(timed) > len(overdue)
 
 
@@ -162,6 +214,11 @@ class ClientProtocol(Client, H11Protocol):
         return is_unread and (self._is_paused or is_slow)
 
     @property
+    def unread(self) -> int:
+        """Bytes of answers that the client has not read yet, and that the system has not taken either."""
+        return self.transport.get_write_buffer_size()
+
+    @property
     def waits_since(self) -> float | None:
         """Start of its wait for the client, to ask or to read; None while its answer is being made."""
         return None if self._is_answering and not self._is_writing else self._since
@@ -182,6 +239,7 @@ class ClientProtocol(Client, H11Protocol):
         """Note that the client does not read as fast as it is answered."""
         super().pause_writing()
         self._is_paused = True
+        self.server_state.bound_unread()
         if self._reads_slowly is not self.cycle:
             self._reads_slowly, self._since = self.cycle, self.loop.time()
 
@@ -201,10 +259,17 @@ class ClientProtocol(Client, H11Protocol):
         """Return whether the client has a deadline: to ask, or to read."""
         return self._is_writing or (self._is_asking and not self._is_answering)
 
-    def is_overdue(self, now: float, limits: Limits) -> bool:
-        """Return whether the client has had its time."""
+    def overdue(self, now: float, limits: Limits) -> Drop | None:
+        """Return for what the client has had its time; None while it has some left."""
         seconds = limits.write_seconds if self._is_writing else limits.read_seconds
-        return self.is_timed and now - self._since > seconds
+        if not self.is_timed or now - self._since <= seconds:
+            return None
+        return "reads_slowly" if self._is_writing else "asks_slowly"
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, and close the connection."""
+        self.server_state.dropped["no_http"] += 1
+        super().send_400_response(msg)
 
     def drop(self) -> None:
         """Close the connection, and forget what was not read."""

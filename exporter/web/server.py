@@ -53,11 +53,13 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     targets = Fleet(settings, catalog)
     reloads = Reloads(targets, settings, catalog, file)
     guard = Guard(settings)
+    limits = partial(_limits, targets, settings.max_connections_per_target)
+    clients = Clients(limits())
     listeners = _handed_over() or [_listener(host, port) for host, port in settings.addresses]
     named = ", ".join(f"{name}={target.address}" if name else target.address for name, target in targets.items())
     places = ", ".join(map(_place, listeners))
     _log.info("pgvigil %s listens on %s", __version__, places, extra={"targets": named or "none"})
-    config = _config(create_app(targets, settings, guard, reloads), guard)
+    config = _config(create_app(targets, settings, guard, reloads, clients.families), guard)
     logging.getLogger("uvicorn.error").addFilter(Seldom())
     garbage = GarbageCollection()
     garbage.begin()
@@ -68,9 +70,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     ):  # uvicorn passes Ctrl-C and SIGTERM on when all has been answered
         for listener in listeners:
             stack.enter_context(listener)
-        _Server(config, partial(_limits, targets, settings.max_connections_per_target), garbage, reloads).run(
-            sockets=listeners
-        )
+        _Server(config, clients, limits, garbage, reloads).run(sockets=listeners)
 
 
 def _config(app: ASGIApp, guard: Guard) -> uvicorn.Config:
@@ -135,12 +135,17 @@ class _Server(uvicorn.Server):
     """Ticks when there is a reason: uvicorn's ten ticks a second were most of an idle exporter's CPU."""
 
     def __init__(
-        self, config: uvicorn.Config, limits: Callable[[], Limits], garbage: GarbageCollection, reloads: Reloads
+        self,
+        config: uvicorn.Config,
+        clients: Clients,
+        limits: Callable[[], Limits],
+        garbage: GarbageCollection,
+        reloads: Reloads,
     ) -> None:
         super().__init__(config)
         self._garbage, self._reloads = garbage, reloads
         self._limits = limits
-        self.server_state = self._clients = Clients(limits())
+        self.server_state = self._clients = clients
         self._exit = asyncio.Event()
         """Set by a signal to end."""
         self._loop: asyncio.AbstractEventLoop | None = None

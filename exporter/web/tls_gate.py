@@ -7,6 +7,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from exporter.exposition.process_metrics import Drop
 from exporter.web.clients import Client, ClientProtocol, Clients, Limits, Seldom
 from exporter.web.tls import reason_of
 
@@ -63,9 +64,14 @@ class TlsGate(Client, asyncio.Protocol):
         """Return that a handshake has a deadline."""
         return True
 
-    def is_overdue(self, now: float, limits: Limits) -> bool:
-        """Return whether the handshake has had its time."""
-        return now - self._since > limits.read_seconds
+    def overdue(self, now: float, limits: Limits) -> Drop | None:
+        """Return for what the client has had its time; None while it has some left."""
+        return "asks_slowly" if now - self._since > limits.read_seconds else None
+
+    @property
+    def unread(self) -> int:
+        """No bytes: nothing is answered before the handshake is over."""
+        return 0
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the client to begin."""

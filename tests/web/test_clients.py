@@ -13,7 +13,16 @@ from patience import Stopwatch, wait_until
 from serving import Exporter, Surroundings, serving, serving_in
 
 from exporter.demo.cluster import Cluster
-from exporter.web.clients import CONNECTIONS, OWN_FILES, READ_SECONDS, WRITE_SECONDS, connections_within
+from exporter.web.clients import (
+    CONNECTIONS,
+    OWN_FILES,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    Client,
+    Clients,
+    Limits,
+    connections_within,
+)
 
 POST = b"POST /metrics HTTP/1.1\r\nHost: x\r\n"
 
@@ -225,3 +234,48 @@ def test_more_requests_at_once_than_there_may_be_connections_are_bounded(server1
 )
 def test_clients_leave_the_targets_their_files(files: int, for_targets: int, connections: int) -> None:
     assert connections_within(files, for_targets) == connections
+
+
+def test_connections_and_those_that_were_dropped_are_counted(server18: Cluster) -> None:
+    with serving(dsn=server18.dsn(user=MONITOR)) as running, ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(closing(connected(running)))
+        with closing(connected(running)) as odd:
+            odd.sendall(b"no http\r\n\r\n")
+            assert odd.recv(12) == b"HTTP/1.1 400"
+        page = read(running.get().text)
+    assert page.value("pgvigil_http_connections") in (4, 5)
+    assert page.value("pgvigil_http_connections_max") == CONNECTIONS
+    assert page.value("pgvigil_http_unread_bytes") == 0
+    assert page.value("pgvigil_http_dropped_total", reason="no_http") == 1
+    assert page.value("pgvigil_http_dropped_total", reason="room") == 0
+
+
+class Reader(Client):
+    """One that has not read what it was answered."""
+
+    def __init__(self, since: float | None, unread: int) -> None:
+        self._since, self._unread = since, unread
+
+    @property
+    def unread(self) -> int:
+        """As it was made."""
+        return self._unread
+
+    @property
+    def waits_since(self) -> float | None:
+        """As it was made."""
+        return self._since
+
+    def drop(self) -> None:
+        """Note it."""
+        self.is_dropped = True
+
+
+def test_those_that_have_waited_longest_to_read_make_room_for_bytes() -> None:
+    clients = Clients(Limits(unread_bytes=100))
+    readers = [Reader(3, 50), Reader(1, 40), Reader(2, 30), Reader(None, 20), Reader(0, 0)]
+    clients.connections |= set(readers)  # type: ignore[arg-type]
+    clients.bound_unread()
+    assert [each.is_dropped for each in readers] == [False, True, False, False, False]
+    assert clients.dropped["bytes"] == 1
