@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
+from exporter.connection_settings import Connection
 from exporter.connections.credentials import Credentials, FromCommand, FromFile
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
@@ -12,7 +13,7 @@ from exporter.planning.database_filter import DatabaseFilter
 from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
 from exporter.scrape.target import Options
-from exporter.settings import Connection, Settings
+from exporter.settings import Settings
 from exporter.watch.loop import WatchOptions
 from exporter.watch.own_load import OwnLoad
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from exporter import strict_yaml
+from exporter.connection_settings import TargetSettings
 from exporter.errors import SettingsError
-from exporter.settings import PREFIX, Settings, TargetSettings
+from exporter.settings import PREFIX, Settings
 from exporter.validation_errors import explain, nearest
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from exporter.assembly import options_of, server_of
 from exporter.catalog.model import Catalog
+from exporter.connection_settings import Connection, TargetSettings
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
-from exporter.settings import Connection, Settings, TargetSettings
+from exporter.settings import Settings
 from exporter.watch.own_load import OwnLoad
 
 

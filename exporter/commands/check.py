@@ -9,10 +9,11 @@ from exporter.catalog.model import Catalog
 from exporter.commands.answers import ask, ask_console
 from exporter.commands.findings import Finding, findings, findings_of_console, findings_of_scrape, sql_to_mend
 from exporter.commands.trials import Trial, try_collectors
+from exporter.connection_settings import Connection
 from exporter.connections.session import Connector
 from exporter.errors import ConnectError, PgvigilError
 from exporter.scrape.target import Options, Target
-from exporter.settings import Connection, Settings
+from exporter.settings import Settings
 from exporter.sql import quoted
 
 _CONNECTIONS = 3

@@ -44,7 +44,6 @@ def create_app(
     historian = Historian(targets, settings)
     of_process = [historian.families, guard.families, of_server, *([reloads.families] if reloads else [])]
     scrapers = ScraperRoutes(targets, settings, lambda: [family for read in of_process for family in read()])
-
     lifecycle = Lifecycle(targets, historian, guard, reloads)
 
     @asynccontextmanager
@@ -60,8 +59,7 @@ def create_app(
         return create_user_app(targets, settings, scrapers, historian)
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
-    if reloads:
-        direct.append(Route(RELOAD, partial(_reload, reloads), methods=["POST", "PUT"]))
+    direct += [Route(RELOAD, partial(_reload, reloads), methods=["POST", "PUT"])] if reloads else []
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 

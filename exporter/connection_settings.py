@@ -1,0 +1,117 @@
+"""Settings of one server: how to reach it, and what of it to look at."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+
+from exporter.kinds import Kind
+
+
+def arguments(value: object) -> object:
+    """Split a command as a shell would; ValueError where a quote does not end."""
+    return shlex.split(value) if isinstance(value, str) and not value.lstrip().startswith("[") else _json_list(value)
+
+
+def _json_list(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def words(value: object) -> object:
+    """Split what is separated by commas."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _pattern(value: str) -> str:
+    if re.search(r"\[(?!!?.[^]]*\])", value):
+        raise ValueError(f"{value!r} is no pattern: a [ has no ]; shell patterns have *, ? and [abc]")
+    for part in re.findall(r"\[!?(.[^]]*)\]", value):
+        if found := next((each for each in re.findall(r"(?=(.-.))", part) if each[0] > each[2]), None):
+            raise ValueError(f"{value!r} is no pattern: the range {found} is reversed")
+    return value
+
+
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(words)]
+"""Shell patterns: a list, or separated by commas."""
+
+
+class Connection(BaseModel):
+    """Connection to one server."""
+
+    dsn: SecretStr = Field(
+        SecretStr(""),
+        description="libpq URI or key=value string; what it leaves out comes from the `PG*` variables, `.pgpass` and"
+        " service files.",
+    )
+    dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
+    password_file: Path | None = Field(
+        None,
+        description="A file that holds the password; read again for every new connection. Beside `targets` it is"
+        " that of each target that names none.",
+    )
+    password_command: Annotated[tuple[str, ...], NoDecode, BeforeValidator(arguments)] = Field(
+        (),
+        description="A command that prints the password, with its arguments, as a list or quoted as in a shell, which"
+        " is not involved. It has 30 s; its output is never shown.",
+    )
+    password_source: Literal["aws", "google", "azure"] | None = Field(
+        None,
+        description="Tokens instead of a password, one for each login: IAM of `aws` or `google`, Entra ID of `azure`;"
+        " `pip install 'pgvigil[aws]'` and so on. Each of these three beside `targets` is for those that name none.",
+    )
+    kind: Kind = Field(
+        "postgresql",
+        description="What the DSN leads to: `postgresql`, or `pgbouncer` for the admin console of one, which needs"
+        " `pip install 'pgvigil[pgbouncer]'`.",
+    )
+    include_databases: Patterns = Field(
+        (), description="Databases to look into, as shell patterns (`shop_*`) separated by commas; all without it."
+    )
+    exclude_databases: Patterns = Field(
+        (), description="Databases not to look into, likewise. What counts for the whole server is not affected."
+    )
+    include_tables: Patterns = Field(
+        (),
+        description="Tables that get series of their own, as shell patterns of schema and table (`shop.*`) or of the"
+        " table alone (`order*`), separated by commas; all without it. Locks and transaction ids are of all tables.",
+    )
+    exclude_tables: Patterns = Field((), description="Tables that get no series of their own, likewise.")
+    statements_exclude_users: Patterns = Field(
+        (),
+        description="Users whose statements get no series of their own, as shell patterns (`batch_*`) separated by"
+        ' commas. They count in `queryid="other"` and in the totals.',
+    )
+    statements_exclude_databases: Patterns = Field(
+        (),
+        description="Databases whose statements get no series of their own, as shell patterns separated by commas. They"
+        ' count in `queryid="other"` and in the totals.',
+    )
+
+    @model_validator(mode="after")
+    def _one_dsn(self) -> Self:
+        if self.dsn_file and self.dsn.get_secret_value():
+            raise ValueError("dsn and dsn_file: give one of them")
+        named = [name for name in ("password_file", "password_command", "password_source") if getattr(self, name)]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)}: give one of them")
+        return self
+
+    @property
+    def has_credentials(self) -> bool:
+        """Return whether it says where passwords come from, beside the DSN."""
+        return bool(self.password_file or self.password_command or self.password_source)
+
+
+class TargetSettings(Connection):
+    """One of several servers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `/probe?target=` and the label `target` call it.")
+    labels: dict[Annotated[str, Field(pattern=r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$|^_$")], str] = Field(
+        {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
+    )
