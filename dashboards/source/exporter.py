@@ -396,7 +396,7 @@ def _process() -> Row:
                 width=6,
             ),
             timeseries(
-                "clients",
+                "http-clients",
                 "Connections of clients",
                 "HTTP connections that are open, and how many there may be; beyond it the one that waits longest for its client"
                 " is closed.",
@@ -407,7 +407,7 @@ def _process() -> Row:
                 width=6,
             ),
             timeseries(
-                "dropped",
+                "http-dropped",
                 "Clients dropped",
                 "Connections that were closed, by reason: a request or an answer took too long, too many of them, or too much"
                 " that was not read.",
@@ -417,7 +417,7 @@ def _process() -> Row:
                 width=6,
             ),
             timeseries(
-                "unread",
+                "http-unread",
                 "Answers not read yet",
                 "Bytes that clients have been sent and have not read.",
                 Query("max by (instance) (pgvigil_http_unread_bytes{<server>})", "{{instance}}"),
