@@ -258,10 +258,12 @@ def _settings(config: Path | None) -> "Settings":
 
 async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
     from exporter.assembly import catalog_of
+    from exporter.discovery.discovery import with_discovered
     from exporter.exposition.negotiation import negotiate
     from exporter.exposition.page import Pages
     from exporter.fleet import Fleet
 
+    settings = await with_discovered(settings)
     targets = Fleet(settings, catalog_of(settings))
     if name not in targets:
         wrong = f"no target is named {name!r}" if name else "several targets are configured; name one"

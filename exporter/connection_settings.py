@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -37,6 +38,10 @@ def _pattern(value: str) -> str:
 
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(words)]
 """Shell patterns: a list, or separated by commas."""
+
+
+LabelName = Annotated[str, Field(pattern=r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$|^_$")]
+"""Name of a label that Prometheus does not keep for itself."""
 
 
 class Connection(BaseModel):
@@ -112,6 +117,52 @@ class TargetSettings(Connection):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `/probe?target=` and the label `target` call it.")
-    labels: dict[Annotated[str, Field(pattern=r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$|^_$")], str] = Field(
+    labels: dict[LabelName, str] = Field(
         {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
     )
+
+
+SourceKind = Literal["patroni", "dns", "aws"]
+
+_NEEDS: Mapping[SourceKind, str] = {"patroni": "urls", "dns": "srv", "aws": "tags"}
+"""The key that each kind of source needs."""
+
+
+class SourceSettings(Connection):
+    """Where servers are found; DSN, credentials and filters are for each that is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: SourceKind = Field(
+        description="`patroni` (its REST API), `dns` (SRV records; `pip install 'pgvigil[dns]'`) or `aws` (RDS and"
+        " Aurora; `pgvigil[aws]`)."
+    )
+    name: str = Field("{member}", description="What a server is called: `{member}`, or `{cluster}-{member}`.")
+    labels: dict[LabelName, str] = Field({}, description="Labels that `/sd` gives each of them.")
+    urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        (),
+        description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked.",
+    )
+    ca_file: Path | None = Field(None, description="Certificate authorities for their https.")
+    srv: str = Field("", description="Name of SRV records, such as `_postgresql._tcp.db.example`.")
+    resolver: str = Field("", pattern=r"^(.+:\d+)?$", description="Address and port of the DNS server to ask.")
+    region: str = Field("", description="Region of AWS; that of its configuration otherwise.")
+    tags: dict[str, str] = Field({}, description="Tags that instances have to have.")
+
+    @property
+    def title(self) -> str:
+        """Name of the source in errors, lines of the log and labels."""
+        return f"{self.source} {', '.join(self.urls) or self.srv or self.region or ', '.join(self.tags)}".strip()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        key = _NEEDS[self.source]
+        if not getattr(self, key):
+            raise ValueError(f"{key}: {self.source} needs it")
+        if self.dsn_file:
+            raise ValueError("dsn_file: give a dsn without host and port, and password_file beside it")
+        return self
+
+    def __hash__(self) -> int:
+        """Tell sources apart by what they say."""
+        return hash(self.model_dump_json())

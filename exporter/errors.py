@@ -2,6 +2,7 @@
 
 PgvigilError
 ├── SettingsError          a setting, a variable or the configuration file is wrong
+├── DiscoveryError         a source of servers does not say which there are
 ├── CatalogError           a collector file is wrong
 ├── ValuesError            the values file of the alert rules is wrong
 ├── PortInUseError         another process listens on our address
@@ -55,6 +56,10 @@ class PgvigilError(Exception):
 
 class SettingsError(PgvigilError):
     """A setting, a `PGVIGIL_*` variable or the configuration file is wrong."""
+
+
+class DiscoveryError(PgvigilError):
+    """A source of servers does not say which there are, or says what no target can be made of."""
 
 
 class CatalogError(PgvigilError):

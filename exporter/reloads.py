@@ -9,7 +9,9 @@ from pathlib import Path
 from exporter.assembly import catalog_of
 from exporter.catalog.model import Catalog
 from exporter.configuration import configuration_file, load_settings, targets_files
+from exporter.connection_settings import TargetSettings
 from exporter.connections.off_loop import OffLoop
+from exporter.discovery.discovery import INTERVAL_SECONDS, DiscoveryLoop, unique
 from exporter.errors import PgvigilError
 from exporter.exposition.process_metrics import CONFIG_SUCCESS, CONFIG_SUCCESS_TIMESTAMP
 from exporter.file_changes import fingerprint
@@ -24,6 +26,9 @@ _LOOK_SECONDS = 4.0
 
 _SETTLED_SECONDS = 1.0
 """Time for which files that have changed have to stay as they are: one may still be being written."""
+
+_BEGIN_SECONDS = 5.0
+"""Seconds that the start waits for the sources of servers."""
 
 _PATIENCE_SECONDS = 10.0
 
@@ -77,6 +82,9 @@ class Reloads:
         self._seen: tuple[object, ...] = fingerprint(self._files())
         if any(_was_written_after(clock() - _JUST_NOW_SECONDS, each) for each in self._files()):
             self._seen = ()
+        self._discovery = DiscoveryLoop(settings.discovery)
+        self._found: tuple[TargetSettings, ...] = ()
+        """The targets of the sources that the fleet has."""
         self._one_at_a_time = asyncio.Lock()
         self._adopt: Adopt | None = None
         self._asked = asyncio.Event()
@@ -86,14 +94,42 @@ class Reloads:
         """Have everything read again soon, as SIGHUP does."""
         self._asked.set()
 
-    async def run(self, adopt: Adopt) -> None:
-        """Read again when asked, and when the files have changed, until cancelled.
+    async def begin(self, adopt: Adopt) -> None:
+        """Ask the sources of servers once, for a few seconds at most.
 
         Args:
             adopt: begins with the targets that come, and ends those that have gone.
 
         """
         self._adopt = adopt
+        if self._discovery.sources:
+            await asyncio.wait([asyncio.create_task(self._discover(), name="discovery")], timeout=_BEGIN_SECONDS)
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all servers are known: each source has answered once."""
+        return self._discovery.is_complete
+
+    async def discover(self) -> None:
+        """Ask the sources of servers again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            if self._discovery.sources:
+                await self._discover()
+
+    async def _discover(self) -> None:
+        try:
+            await self._discovery.ask()
+            async with self._one_at_a_time:
+                if self._discovery.targets != self._found:
+                    await self._use(self._settings, self._catalog[1])
+        except PgvigilError as error:
+            _log.warning("servers that were found cannot be used", extra={"reason": str(error)})
+        except Exception:  # noqa: BLE001  # the boundary: nothing else retrieves it
+            _log.exception("servers could not be looked for")
+
+    async def run(self) -> None:
+        """Read again when asked, and when the files have changed, until cancelled."""
         while True:
             await self._until_asked(_LOOK_SECONDS if self._has_files else None)
             was_asked = self._asked.is_set()
@@ -124,9 +160,27 @@ class Reloads:
         settings, source, catalog = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
         if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._settings, name)]:
             _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
-        change = self._fleet.adopt(settings, catalog)
+        before = self._discovery.sources
+        self._discovery.adopt(settings.discovery)
+        try:
+            if set(settings.discovery) - set(before):
+                await self._discovery.ask()
+            _log.info("configuration was read again")
+            await self._use(settings, catalog)
+        except BaseException:
+            self._discovery.adopt(before)
+            raise
         self._settings, self._catalog = settings, (source, catalog)
-        _log.info("configuration was read again", extra={"come": len(change.come), "gone": len(change.gone)})
+
+    async def _use(self, settings: Settings, catalog: Catalog) -> None:
+        """Have the fleet be what the settings and the sources of servers say."""
+        found = self._discovery.targets
+        named = unique((*(settings.targets or ()), *found)) if settings.discovery else settings.targets
+        change = self._fleet.adopt(settings.model_copy(update={"targets": named}), catalog)
+        self._found = found
+        if change.come or change.gone:
+            extra = {what: ", ".join(each) for what, each in (("come", change.come), ("gone", change.gone)) if each}
+            _log.info("targets have changed", extra=extra)
         if self._adopt:
             await self._adopt(change)
 
@@ -135,6 +189,7 @@ class Reloads:
         return [
             Family(CONFIG_SUCCESS, [""], [int(self._is_current)]),
             Family(CONFIG_SUCCESS_TIMESTAMP, [""], [self._succeeded_at]),
+            *self._discovery.families(),
         ]
 
     def _read(self) -> tuple[Settings, object, Catalog]:

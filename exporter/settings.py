@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.catalog.model import Catalog, Collector
-from exporter.connection_settings import Connection, Patterns, TargetSettings, words
+from exporter.connection_settings import Connection, Patterns, SourceSettings, TargetSettings, words
 from exporter.errors import SettingsError
 from exporter.validation_errors import nearest
 
@@ -68,6 +68,11 @@ class Settings(Connection, BaseSettings):
         (),
         description="Files with more targets, each a list like `targets`, as paths or shell patterns"
         " (`/etc/pgvigil/targets/*.yml`) separated by commas. They are read again when they change.",
+    )
+    discovery: tuple[SourceSettings, ...] = Field(
+        (),
+        description="Sources of servers that come and go: a list of `source`, what it needs, and a dsn without host and"
+        " port. They are asked every 10 s.",
     )
     listen: Annotated[str, AfterValidator(_addresses)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on; several separated by commas."
@@ -177,7 +182,7 @@ class Settings(Connection, BaseSettings):
         names = [target.name for target in self.targets or ()]
         if len(set(names)) < len(names):
             raise ValueError("targets: two have the same name")
-        several = "targets" if self.targets is not None else "targets_files"
+        several = "targets" if self.targets is not None else "targets_files" if self.targets_files else "discovery"
         if self.has_names and (self.dsn.get_secret_value() or self.dsn_file):
             raise ValueError(f"{several} and dsn: give one of them")
         if self.has_names and self.kind != "postgresql":
@@ -199,7 +204,7 @@ class Settings(Connection, BaseSettings):
     @property
     def has_names(self) -> bool:
         """Return whether its servers have names; the only one of a plain configuration has none."""
-        return self.targets is not None or bool(self.targets_files)
+        return self.targets is not None or bool(self.targets_files or self.discovery)
 
     @property
     def servers(self) -> tuple[tuple[str, Connection], ...]:

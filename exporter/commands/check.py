@@ -11,6 +11,7 @@ from exporter.commands.findings import Finding, findings, findings_of_console, f
 from exporter.commands.trials import Trial, try_collectors
 from exporter.connection_settings import Connection
 from exporter.connections.session import Connector
+from exporter.discovery.discovery import with_discovered
 from exporter.errors import ConnectError, PgvigilError
 from exporter.scrape.target import Options, Target
 from exporter.settings import Settings
@@ -65,8 +66,9 @@ class Checkup:
 
 
 async def check(settings: Settings) -> list[Checkup]:
-    """Check every target of the settings, one after another."""
+    """Check every target of the settings, and of the sources that they name, one after another."""
     catalog = catalog_of(settings)
+    settings = await with_discovered(settings)
     return [await _checkup(name, connection, settings, catalog) for name, connection in settings.servers]
 
 

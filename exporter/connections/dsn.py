@@ -25,7 +25,7 @@ def parameters(dsn: str, environment: Mapping[str, str] = os.environ) -> dict[st
 
     Raises SettingsError for what is wrong or cannot be kept; the message never repeats a value, which may be a secret.
     """
-    given = _explicit(dsn.strip())
+    given = explicit(dsn.strip())
     for parameter, value in variables(environment):
         checked({parameter.name: value} if parameter.name not in given else {}, parameter.variable)
     known = {parameter.name: value for parameter, value in variables(environment)}
@@ -37,7 +37,7 @@ def parameters(dsn: str, environment: Mapping[str, str] = os.environ) -> dict[st
     return _one_host(kept)
 
 
-def _explicit(dsn: str) -> dict[str, str]:
+def explicit(dsn: str) -> dict[str, str]:
     """Return what the string itself says; of a parameter that is named twice the last value."""
     if "://" not in dsn.split("=", 1)[0]:
         return dict(_named(_pairs(dsn)))

@@ -75,6 +75,14 @@ CONFIG_SUCCESS_TIMESTAMP = _metric(
     "gauge",
     "Unix time at which configuration, files of targets and collectors were last read and used, in seconds.",
 )
+DISCOVERY_SUCCESS = _metric(
+    "pgvigil_discovery_success",
+    "gauge",
+    "1 when a source of servers answered the last time, else 0: its servers stay as they were, and new ones are not"
+    " scraped. The log has the reason.",
+    "source",
+)
+DISCOVERY_TARGETS = _metric("pgvigil_discovery_targets", "gauge", "Servers that a source names.", "source")
 HISTORY_BYTES = _metric(
     "pgvigil_history_bytes",
     "gauge",
@@ -93,6 +101,8 @@ OF_PROCESS = (
     WEB_CONFIG_SUCCESS,
     CONFIG_SUCCESS,
     CONFIG_SUCCESS_TIMESTAMP,
+    DISCOVERY_SUCCESS,
+    DISCOVERY_TARGETS,
 )
 """Metrics of this process, whatever it scrapes."""
 

@@ -43,7 +43,8 @@ def create_app(
     guard = guard or Guard(settings)
     historian = Historian(targets, settings)
     of_process = [historian.families, guard.families, of_server, *([reloads.families] if reloads else [])]
-    scrapers = ScraperRoutes(targets, settings, lambda: [family for read in of_process for family in read()])
+    also = lambda: [family for read in of_process for family in read()]  # noqa: E731
+    scrapers = ScraperRoutes(targets, settings, also, lambda: reloads is None or reloads.is_complete)
     lifecycle = Lifecycle(targets, historian, guard, reloads)
 
     @asynccontextmanager

@@ -35,11 +35,14 @@ class Lifecycle:
     async def begin(self) -> None:
         """Take up the history, then begin with everything at once."""
         await self._historian.restore()
+        if self._reloads:
+            await self._reloads.begin(self._adopt)
         self._start("begin", self._begin_with(self._targets.values()))
         self._start("historian", self._historian.run())
         self._start("web configuration", self._guard.watch())
         if self._reloads:
-            self._start("reloads", self._reloads.run(self._adopt))
+            self._start("reloads", self._reloads.run())
+            self._start("discovery", self._reloads.discover())
 
     async def end(self) -> None:
         """End everything; what is not written yet is written, for a few seconds at most."""

@@ -35,13 +35,17 @@ class ScraperRoutes:
     """One method a route."""
 
     def __init__(
-        self, targets: Mapping[str, Target], settings: Settings, also: Callable[[], Sequence[Family]] = list
+        self,
+        targets: Mapping[str, Target],
+        settings: Settings,
+        also: Callable[[], Sequence[Family]] = list,
+        is_complete: Callable[[], bool] = lambda: True,
     ) -> None:
         self._targets = targets
         self._also = also
         """Families of this process beside those of every Prometheus client."""
         self._settings = settings
-        self._discovery = ServiceDiscovery(targets)
+        self._discovery = ServiceDiscovery(targets, is_complete)
         self._writers = WeakKeyDictionary[Target, _Writer]()
         self._thread = ThreadPoolExecutor(1, "pages")
 

@@ -28,8 +28,15 @@ class ServiceDiscovery:
     is down keeps what it was.
     """
 
-    def __init__(self, targets: Mapping[str, Target], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        is_complete: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._targets = targets
+        self._is_complete = is_complete
+        """Tells whether all targets are known."""
         self._clock = clock
         self._began = clock()
         self._since = WeakKeyDictionary[Target, float]()
@@ -53,7 +60,7 @@ class ServiceDiscovery:
         reports = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
         paired = zip(targets.items(), reports, strict=True)
         unknown = {name for (name, target), report in paired if not self._is_known(target, report)}
-        if unknown and self._clock() - self._began < _LONGEST_UNKNOWN_SECONDS:
+        if not self._is_complete() or (unknown and self._clock() - self._began < _LONGEST_UNKNOWN_SECONDS):
             return None
         own = [] if "" in targets else [{"__metrics_path__": "/metrics"}]
         found = [*own, *(self._labels(name, target) for name, target in targets.items() if name not in unknown)]

@@ -132,6 +132,13 @@ def test_one_target_keeps_its_name_and_several_their_labels() -> None:
     assert [each.labels for each in config.targets or ()] == [{"team": "web"}, {}]
 
 
+def test_one_target_has_its_name_where_others_may_be_found() -> None:
+    found = [{"source": "dns", "srv": "_postgresql._tcp.db.example", "dsn": "user=pgvigil"}]
+    values = {"targets": [{"name": "shop", "host": "db"}], "settings": {"discovery": found}}
+    [config] = configurations(values).values()
+    assert ([each.name for each in config.targets or ()], len(config.discovery)) == (["shop"], 1)
+
+
 def scrape_config(number: int, endpoint: Object, pods: Collection[str]) -> Object:
     """An endpoint as the Operator writes it for Prometheus, with the labels that it gives each pod first."""
     names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}

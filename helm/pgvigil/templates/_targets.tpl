@@ -48,7 +48,7 @@ more takes targets from all others and moves none between them; one less gives a
 
 {{/* True when there is one target only, which /metrics serves; several have a /probe each. */}}
 {{- define "pgvigil.single" -}}
-{{- if and (eq (len .Values.targets) 1) (not (include "pgvigil.sharded" .)) }}true{{ end -}}
+{{- if and (eq (len .Values.targets) 1) (not (include "pgvigil.sharded" .)) (not .Values.settings.discovery) (not .Values.settings.targets_files) }}true{{ end -}}
 {{- end -}}
 
 {{- define "pgvigil.port" -}}

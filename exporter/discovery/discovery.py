@@ -1,0 +1,130 @@
+"""Asks the sources of servers again and again, and keeps what each of them said last."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from exporter.connection_settings import SourceKind, SourceSettings, TargetSettings
+from exporter.connections.off_loop import OffLoop
+from exporter.discovery.aws import aws
+from exporter.discovery.dns_srv import dns_srv
+from exporter.discovery.member import Member, target_of
+from exporter.discovery.patroni import patroni
+from exporter.errors import DiscoveryError, PgvigilError
+from exporter.exposition.process_metrics import DISCOVERY_SUCCESS, DISCOVERY_TARGETS
+from exporter.samples.label_values import label_text
+from exporter.samples.model import Family
+from exporter.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 10.0
+"""Interval at which each source is asked."""
+
+_PATIENCE_SECONDS = 20.0
+
+ASK: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = {"patroni": patroni, "dns": dns_srv, "aws": aws}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known from a source."""
+
+    targets: Sequence[TargetSettings] | None = None
+    """None before its first answer."""
+    is_current: bool = True
+    """Whether its latest answer could be used."""
+
+
+class DiscoveryLoop:
+    """Asks all sources. One that fails changes nothing: its servers stay as they were.
+
+    Args:
+        sources: what to ask.
+        ask: asks a source of each kind.
+
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[SourceSettings] = (),
+        ask: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = ASK,
+    ) -> None:
+        self._ask = ask
+        self._known = {source: _Known() for source in sources}
+        self._calls = OffLoop()
+
+    def adopt(self, sources: Iterable[SourceSettings]) -> None:
+        """Ask these from now on; what is known of those that stay is kept."""
+        self._known = {source: self._known.get(source, _Known()) for source in sources}
+
+    @property
+    def sources(self) -> Sequence[SourceSettings]:
+        """The sources."""
+        return tuple(self._known)
+
+    @property
+    def targets(self) -> tuple[TargetSettings, ...]:
+        """All targets that the sources named last."""
+        return tuple(target for known in self._known.values() for target in known.targets or ())
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether each source has answered once: before, servers that are scraped may be missing."""
+        return all(known.targets is not None for known in self._known.values())
+
+    async def ask(self) -> list[str]:
+        """Ask all sources at once; return why those that failed did."""
+        return [why for why in await asyncio.gather(*map(self._asked, self.sources)) if why]
+
+    async def _asked(self, source: SourceSettings) -> str:
+        before = self._known[source]
+        try:
+            members = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
+            targets = tuple(target_of(member, source) for member in members)
+        except (PgvigilError, TimeoutError) as error:
+            if before.is_current:
+                _log.warning("servers could not be looked for; those known stay", extra={"reason": str(error)})
+            self._note(source, _Known(before.targets, is_current=False))
+            return str(error)
+        if not before.is_current:
+            _log.info("servers are looked for again", extra={"source": source.title})
+        self._note(source, _Known(targets))
+        return ""
+
+    def _note(self, source: SourceSettings, known: _Known) -> None:
+        if source in self._known:  # else it was removed meanwhile
+            self._known[source] = known
+
+    def families(self) -> list[Family]:
+        """Say of each source whether it answers, and how many servers it names."""
+        labels = [label_text({"source": source.title}) for source in self._known]
+        return (
+            [
+                Family(DISCOVERY_SUCCESS, labels, [int(known.is_current) for known in self._known.values()]),
+                Family(DISCOVERY_TARGETS, labels, [len(known.targets or ()) for known in self._known.values()]),
+            ]
+            if labels
+            else []
+        )
+
+
+def unique(targets: Iterable[TargetSettings]) -> tuple[TargetSettings, ...]:
+    """Return the targets; DiscoveryError where two have the same name."""
+    found: dict[str, TargetSettings] = {}
+    for target in targets:
+        if target.name in found:
+            raise DiscoveryError(f"discovery: {target.name}: two servers have this name. Set `name` of a source")
+        found[target.name] = target
+    return tuple(found.values())
+
+
+async def with_discovered(settings: Settings) -> Settings:
+    """Ask the sources once, and add the servers that they name; DiscoveryError where one does not answer."""
+    if not settings.discovery:
+        return settings
+    loop = DiscoveryLoop(settings.discovery)
+    if failures := await loop.ask():
+        raise DiscoveryError(failures[0])
+    return settings.model_copy(update={"targets": unique((*(settings.targets or ()), *loop.targets))})

@@ -1,0 +1,44 @@
+"""A server that a source names, and the target that it becomes. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr, ValidationError
+
+from exporter.connection_settings import Connection, SourceSettings, TargetSettings
+from exporter.connections.dsn import explicit
+from exporter.errors import DiscoveryError
+from exporter.validation_errors import explain
+
+
+@dataclass(frozen=True)
+class Member:
+    """A server that a source names."""
+
+    name: str
+    host: str
+    port: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the source says of it that does not change, such as the name of its cluster."""
+
+
+def target_of(member: Member, source: SourceSettings) -> TargetSettings:
+    """Make the target of a member: DSN, credentials and filters are those of its source."""
+    values = {name: getattr(source, name) for name in Connection.model_fields}
+    parameters = {**explicit(source.dsn.get_secret_value()), "host": member.host, "port": str(member.port)}
+    parameters.pop("hostaddr", None)
+    values["dsn"] = SecretStr(" ".join(f"{name}={_quoted(value)}" for name, value in parameters.items()))
+    labels = {**member.labels, **source.labels}
+    try:
+        name = source.name.format(member=member.name, **member.labels)
+        return TargetSettings(**values, name=name, labels=labels)
+    except KeyError as error:
+        known = ", ".join(f"{{{each}}}" for each in ("member", *member.labels))
+        raise DiscoveryError(f"{source.title}: name: there is no {{{error.args[0]}}}; there are {known}") from None
+    except ValidationError as error:
+        raise DiscoveryError(f"{source.title}: {member.name}: {'; '.join(explain(error))}") from None
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,295 @@
+"""Servers that are found: what each source says, and what becomes of it while an exporter runs."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.rrset
+import pytest
+import yaml
+from botocore.session import Session
+from botocore.stub import Stubber
+from pages import MONITOR, Page, read
+from patience import wait_until
+from pydantic import SecretStr
+from serving import Exporter, run, serving
+
+from exporter.connection_settings import SourceSettings
+from exporter.connections.dsn import parameters
+from exporter.demo.cluster import Cluster
+from exporter.discovery.aws import aws
+from exporter.discovery.discovery import DiscoveryLoop, unique
+from exporter.discovery.dns_srv import dns_srv
+from exporter.discovery.member import Member, target_of
+from exporter.discovery.patroni import patroni
+from exporter.errors import DiscoveryError
+
+
+class Patroni:
+    """What a REST API of Patroni answers, as it is told."""
+
+    def __init__(self) -> None:
+        self.members = list[dict[str, Any]]()
+        self.answers = True
+
+    def answer(self) -> bytes:
+        """A cluster as Patroni 4 describes it."""
+        return json.dumps({"members": self.members, "scope": "orders"}).encode() if self.answers else b"no JSON"
+
+
+@contextmanager
+def rest(cluster: Patroni) -> Iterator[str]:
+    """An HTTP server that answers so; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer."""
+            body = cluster.answer()
+            self.send_response(200 if self.path == "/cluster" else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def member(name: str, port: int, **more: Any) -> dict[str, Any]:
+    """One as Patroni describes it."""
+    return {"name": name, "role": "replica", "state": "streaming", "host": "127.0.0.1", "port": port, **more}
+
+
+def source(kind: str = "patroni", **settings: Any) -> SourceSettings:
+    """A source as it is configured."""
+    needs: dict[str, dict[str, Any]] = {
+        "patroni": {"urls": ["http://127.0.0.1:1"]},
+        "dns": {"srv": "_pg._tcp.x"},
+        "aws": {"tags": {"a": "b"}},
+    }
+    return SourceSettings.model_validate({"source": kind, "dsn": "user=monitor", **needs[kind], **settings})
+
+
+def test_the_next_member_is_asked_where_one_does_not_answer() -> None:
+    cluster = Patroni()
+    cluster.members = [
+        member("db1", 5432),
+        member("db2", 5433),
+        {"name": "new", "role": "replica", "state": "creating"},
+    ]
+    with rest(cluster) as url:
+        found = patroni(source(urls=["http://127.0.0.1:1", f"{url}/"]))
+    assert found == [Member(f"db{n}", "127.0.0.1", 5431 + n, {"cluster": "orders"}) for n in (1, 2)]
+
+
+@pytest.mark.parametrize("answer", [b"no JSON", b"[]", b"{}", b'{"members": [{"host": "h"}]}'])
+def test_a_cluster_that_says_nothing_of_use_is_named(answer: bytes) -> None:
+    cluster = Patroni()
+    cluster.answer = lambda: answer  # type: ignore[method-assign]
+    with rest(cluster) as url, pytest.raises(DiscoveryError, match=f"patroni {url}: no member answers: {url}: "):
+        patroni(source(urls=[url]))
+
+
+@contextmanager
+def name_server(records: Sequence[str]) -> Iterator[str]:
+    """A DNS server with these SRV records; gives address and port."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                asked, client = listener.recvfrom(4096)
+            except OSError:
+                return
+            query = dns.message.from_wire(asked)
+            answer = dns.message.make_response(query)
+            name = query.question[0].name
+            if records:
+                answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *records))
+            listener.sendto(answer.to_wire(), client)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def test_records_of_dns_are_servers() -> None:
+    records = ["10 5 5432 db1.example.", "10 5 5433 db1.example.", "20 5 5432 db2.example."]
+    with name_server(records) as place:
+        found = dns_srv(source("dns", resolver=place))
+    assert found == [
+        Member("db1.example_5432", "db1.example", 5432),
+        Member("db1.example_5433", "db1.example", 5433),
+        Member("db2.example", "db2.example", 5432),
+    ]
+
+
+def test_a_name_without_records_is_said() -> None:
+    with name_server([]) as place, pytest.raises(DiscoveryError, match=r"dns _pg\._tcp\.x: _pg\._tcp\.x: "):
+        dns_srv(source("dns", resolver=place))
+
+
+def test_instances_of_aws_are_chosen_by_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    client = Session().create_client("rds", region_name="eu-central-1")
+    tagged = [{"Key": "a", "Value": "b"}, {"Key": "team", "Value": "web"}]
+    place = {"Address": "db1.x.eu-central-1.rds.amazonaws.com", "Port": 5432}
+    instances = [
+        {"DBInstanceIdentifier": "db1", "Engine": "postgres", "Endpoint": place, "TagList": tagged},
+        {"DBInstanceIdentifier": "au1", "Engine": "aurora-postgresql", "Endpoint": place, "TagList": tagged,
+         "DBClusterIdentifier": "au"},
+        {"DBInstanceIdentifier": "new", "Engine": "postgres", "TagList": tagged},
+        {"DBInstanceIdentifier": "my1", "Engine": "mysql", "Endpoint": place, "TagList": tagged},
+        {"DBInstanceIdentifier": "other", "Engine": "postgres", "Endpoint": place, "TagList": tagged[1:]},
+    ]  # fmt: skip
+    with Stubber(client) as stubber:
+        stubber.add_response("describe_db_instances", {"DBInstances": instances[:2], "Marker": "more"}, {})
+        stubber.add_response("describe_db_instances", {"DBInstances": instances[2:]}, {"Marker": "more"})
+        found = aws(source("aws"), client)
+        assert [(each.name, each.labels) for each in found] == [("db1", {}), ("au1", {"cluster": "au"})]
+        stubber.add_client_error("describe_db_instances", "AccessDenied", "not allowed")
+        with pytest.raises(DiscoveryError, match=r"aws a: ClientError: .*not allowed"):
+            aws(source("aws"), client)
+
+
+def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
+    found = target_of(
+        Member("db1", "fd00::1", 5433, {"cluster": "orders"}),
+        source(
+            dsn="postgresql://monitor:it%27s%5C@ignored:1/shop?sslmode=require",
+            name="{cluster}-{member}",
+            labels={"team": "web"},
+            exclude_databases=["tmp*"],
+        ),
+    )
+    assert (found.name, found.labels, found.exclude_databases) == (
+        "orders-db1",
+        {"cluster": "orders", "team": "web"},
+        ("tmp*",),
+    )
+    assert parameters(found.dsn.get_secret_value(), {}) == {
+        "user": "monitor",
+        "password": "it's\\",
+        "dbname": "shop",
+        "sslmode": "require",
+        "host": "fd00::1",
+        "port": "5433",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "said"),
+    [({"name": "{zone}"}, "db1", "there is no {zone}"), ({}, "a/b", "String should match pattern")],
+)
+def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
+    with pytest.raises(DiscoveryError, match=said):
+        target_of(Member(name, "h", 1), source(**settings))
+
+
+def test_two_servers_of_one_name_are_refused() -> None:
+    twice = [target_of(Member("db1", host, 1), source()) for host in ("a", "b")]
+    with pytest.raises(DiscoveryError, match="db1: two servers have this name"):
+        unique(twice)
+
+
+async def test_a_source_that_fails_changes_nothing() -> None:
+    answers: list[Callable[[], list[Member]]] = [lambda: [Member("db1", "h", 1)], _fail, list]
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: answers.pop(0)()})
+    assert not loop.is_complete
+    assert await loop.ask() == []
+    assert ([each.name for each in loop.targets], loop.is_complete) == (["db1"], True)
+    assert await loop.ask() == ["patroni http://127.0.0.1:1: no"]
+    assert [each.name for each in loop.targets] == ["db1"]
+    assert [family.values for family in loop.families()] == [[0], [1]]
+    assert await loop.ask() == []
+    assert loop.targets == ()
+
+
+def _fail() -> list[Member]:
+    raise DiscoveryError("patroni http://127.0.0.1:1: no")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{source: patroni, dsn: user=u}", "discovery.0: urls: patroni needs it"),
+        ("{source: dns}", "discovery.0: srv: dns needs it"),
+        ("{source: aws}", "discovery.0: tags: aws needs it"),
+        ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'dns' or 'aws'"),
+        ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: String should match pattern"),
+        ("{source: dns, srv: a, dsn_file: /x}", "discovery.0: dsn_file: give a dsn without host and port"),
+    ],
+)
+def test_a_source_that_is_configured_wrongly_is_said(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pgvigil.yml").write_text(f"discovery: [{text}]")
+    done = run("check", "--config", str(tmp_path / "pgvigil.yml"))
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def names(exporter: Exporter) -> set[str]:
+    """The targets that Prometheus would be told of."""
+    answer = exporter.get("/sd")
+    return {each["labels"].get("instance", "") for each in answer.json()} - {""} if answer.is_success else set()
+
+
+def metrics(exporter: Exporter) -> Page:
+    """Its own metrics."""
+    return read(exporter.get().text)
+
+
+def test_members_come_and_go_with_their_cluster(server18: Cluster, tmp_path: Path) -> None:
+    cluster = Patroni()
+    cluster.members = [member("db1", server18.port)]
+    with rest(cluster) as url:
+        found = {"source": "patroni", "urls": [url], "dsn": server18.dsn(user=MONITOR), "labels": {"team": "web"}}
+        (tmp_path / "pgvigil.yml").write_text(yaml.safe_dump({"discovery": [found]}))
+        assert "db1" in run("check", "--config", str(tmp_path / "pgvigil.yml")).stdout
+        with serving("--config", str(tmp_path / "pgvigil.yml")) as exporter:
+            wait_until(lambda: names(exporter) == {"db1"})
+            labels = exporter.get("/sd").json()[1]["labels"]
+            assert (labels["team"], labels["cluster"], labels["role"]) == ("web", "orders", "primary")
+            assert read(exporter.get("/probe?target=db1").text).value("pg_up") == 1
+            cluster.members.append(member("db2", server18.port))
+            wait_until(lambda: names(exporter) == {"db1", "db2"})
+            cluster.answers = False
+            of_source = {"source": f"patroni {url}"}
+            wait_until(lambda: metrics(exporter).value("pgvigil_discovery_success", **of_source) == 0)
+            assert names(exporter) == {"db1", "db2"}
+            assert metrics(exporter).value("pgvigil_discovery_targets", **of_source) == 2
+            cluster.members, cluster.answers = [member("db2", server18.port)], True
+            wait_until(lambda: names(exporter) == {"db2"})
+            assert read(exporter.get("/probe?target=db2").text).value("pg_up") == 1
+
+
+def test_prometheus_keeps_its_list_until_the_servers_are_known(server18: Cluster, tmp_path: Path) -> None:
+    cluster = Patroni()
+    cluster.answers = False
+    with rest(cluster) as url:
+        found = {"source": "patroni", "urls": [url], "dsn": server18.dsn(user=MONITOR)}
+        (tmp_path / "pgvigil.yml").write_text(yaml.safe_dump({"discovery": [found]}))
+        with serving("--config", str(tmp_path / "pgvigil.yml")) as exporter:
+            assert exporter.get("/sd").status_code == 503
+            cluster.members, cluster.answers = [member("db1", server18.port)], True
+            wait_until(lambda: names(exporter) == {"db1"})
+
+
+def test_a_secret_of_a_source_is_never_shown() -> None:
+    found = target_of(Member("db1", "h", 1), source(dsn="user=u password=s3cret"))
+    assert isinstance(found.dsn, SecretStr)
+    assert "s3cret" not in repr(found)
