@@ -32,10 +32,12 @@ def shipped() -> list[str]:
 
 def licences(package: str) -> list[str]:
     """What a package says of its licence."""
-    about = metadata(package)
-    classifiers = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier", []) if each.startswith("License")]
-    said = about.get("License-Expression") or (classifiers and " OR ".join(classifiers)) or about.get("License", "")
-    return re.split(r"\s+(?:OR|AND)\s+", said.strip("()").splitlines()[0] if said else "")
+    about = metadata(package).json
+    said = str(about.get("license_expression", ""))
+    if not said:
+        known = [each.rpartition(" :: ")[2] for each in about.get("classifier", ()) if each.startswith("License")]
+        said = " OR ".join(known) or str(about.get("license", ""))
+    return re.split(r"\s+(?:OR|AND)\s+", said.strip("()").partition("\n")[0])
 
 
 @pytest.mark.full
