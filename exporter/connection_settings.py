@@ -122,9 +122,9 @@ class TargetSettings(Connection):
     )
 
 
-SourceKind = Literal["patroni", "dns", "aws"]
+SourceKind = Literal["patroni", "kubernetes", "dns", "aws"]
 
-_NEEDS: Mapping[SourceKind, str] = {"patroni": "urls", "dns": "srv", "aws": "tags"}
+_NEEDS: Mapping[SourceKind, str] = {"patroni": "urls", "kubernetes": "selector", "dns": "srv", "aws": "tags"}
 """The key that each kind of source needs."""
 
 
@@ -134,8 +134,8 @@ class SourceSettings(Connection):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceKind = Field(
-        description="`patroni` (its REST API), `dns` (SRV records; `pip install 'pgvigil[dns]'`) or `aws` (RDS and"
-        " Aurora; `pgvigil[aws]`)."
+        description="`patroni` (its REST API), `kubernetes` (pods by labels), `dns` (SRV records; `pip install"
+        " 'pgvigil[dns]'`) or `aws` (RDS and Aurora; `pgvigil[aws]`)."
     )
     name: str = Field("{member}", description="What a server is called: `{member}`, or `{cluster}-{member}`.")
     labels: dict[LabelName, str] = Field({}, description="Labels that `/sd` gives each of them.")
@@ -144,6 +144,9 @@ class SourceSettings(Connection):
         description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked.",
     )
     ca_file: Path | None = Field(None, description="Certificate authorities for their https.")
+    selector: str = Field("", description="Labels of pods, such as `cnpg.io/cluster=shop,cnpg.io/podRole=instance`.")
+    namespace: str = Field("", description="Namespace of the pods; by default that of the exporter's own pod.")
+    port: int = Field(5432, ge=1, le=65535, description="Port of PostgreSQL in the pods.")
     srv: str = Field("", description="Name of SRV records, such as `_postgresql._tcp.db.example`.")
     resolver: str = Field("", pattern=r"^(.+:\d+)?$", description="Address and port of the DNS server to ask.")
     region: str = Field("", description="Region of AWS; that of its configuration otherwise.")
@@ -152,7 +155,8 @@ class SourceSettings(Connection):
     @property
     def title(self) -> str:
         """Name of the source in errors, lines of the log and labels."""
-        return f"{self.source} {', '.join(self.urls) or self.srv or self.region or ', '.join(self.tags)}".strip()
+        named = (", ".join(self.urls), self.selector, self.srv, self.region, ", ".join(self.tags))
+        return " ".join((self.source, *filter(None, named)))
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -65,7 +65,7 @@ def of_yaml(key: str) -> list[Any]:
 
 
 def test_every_block_of_yaml_is_of_a_kind_that_is_tested() -> None:
-    known = {"name", "fragments", "targets", "scrape_configs", "tls_server_config"}
+    known = {"name", "fragments", "targets", "discovery", "scrape_configs", "tls_server_config"}
     odd = [block.place for block in blocks("yaml", *PAGES) if not known & {*yaml.safe_load(block.text)}]
     assert odd == []
 
@@ -110,11 +110,11 @@ async def test_a_collector_stands_beside_those_that_are_built_in(
     assert {*own.all_labels, *(metric.column for metric in own.metrics)} <= {*columns}
 
 
-@pytest.mark.parametrize("block", of_yaml("targets"))
+@pytest.mark.parametrize("block", [*of_yaml("targets"), *of_yaml("discovery")])
 def test_settings_are_read(block: Block, tmp_path: Path) -> None:
     (tmp_path / "pgvigil.yml").write_text(block.text)
     settings = load_settings(tmp_path / "pgvigil.yml")
-    assert settings.targets
+    assert settings.targets or settings.discovery
     settings.applied_to(catalog())
 
 

@@ -9,6 +9,7 @@ from exporter.connection_settings import SourceKind, SourceSettings, TargetSetti
 from exporter.connections.off_loop import OffLoop
 from exporter.discovery.aws import aws
 from exporter.discovery.dns_srv import dns_srv
+from exporter.discovery.kubernetes import kubernetes
 from exporter.discovery.member import Member, target_of
 from exporter.discovery.patroni import patroni
 from exporter.errors import DiscoveryError, PgvigilError
@@ -24,7 +25,12 @@ INTERVAL_SECONDS = 10.0
 
 _PATIENCE_SECONDS = 20.0
 
-ASK: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = {"patroni": patroni, "dns": dns_srv, "aws": aws}
+ASK: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = {
+    "patroni": patroni,
+    "kubernetes": kubernetes,
+    "dns": dns_srv,
+    "aws": aws,
+}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import dns.message
+import dns.rdatatype
 import dns.rrset
 import pytest
 import yaml
@@ -26,6 +28,7 @@ from exporter.demo.cluster import Cluster
 from exporter.discovery.aws import aws
 from exporter.discovery.discovery import DiscoveryLoop, unique
 from exporter.discovery.dns_srv import dns_srv
+from exporter.discovery.kubernetes import kubernetes
 from exporter.discovery.member import Member, target_of
 from exporter.discovery.patroni import patroni
 from exporter.errors import DiscoveryError
@@ -67,6 +70,42 @@ def rest(cluster: Patroni) -> Iterator[str]:
         server.server_close()
 
 
+class Api:
+    """What the API of Kubernetes answers: pages of lists, by path."""
+
+    def __init__(self, pages: dict[str, list[Any]]) -> None:
+        self.pages = pages
+        self.asked = list[dict[str, list[str]]]()
+        self.tokens = set[str]()
+
+
+@contextmanager
+def served(api: Api) -> Iterator[str]:
+    """An HTTP server that answers so; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer with the next page."""
+            url = urlsplit(self.path)
+            api.asked.append({"continue": [], **parse_qs(url.query)})
+            api.tokens.add(self.headers["Authorization"])
+            pages = api.pages.get(url.path)
+            self.send_response(200 if pages else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(pages.pop(0)).encode() if pages else b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def member(name: str, port: int, **more: Any) -> dict[str, Any]:
     """One as Patroni describes it."""
     return {"name": name, "role": "replica", "state": "streaming", "host": "127.0.0.1", "port": port, **more}
@@ -76,6 +115,7 @@ def source(kind: str = "patroni", **settings: Any) -> SourceSettings:
     """A source as it is configured."""
     needs: dict[str, dict[str, Any]] = {
         "patroni": {"urls": ["http://127.0.0.1:1"]},
+        "kubernetes": {"selector": "cnpg.io/cluster=shop"},
         "dns": {"srv": "_pg._tcp.x"},
         "aws": {"tags": {"a": "b"}},
     }
@@ -102,6 +142,39 @@ def test_a_cluster_that_says_nothing_of_use_is_named(answer: bytes) -> None:
         patroni(source(urls=[url]))
 
 
+def pod(name: str, address: str = "", **about: Any) -> dict[str, Any]:
+    """One as Kubernetes describes it."""
+    status = {"podIP": address} if address else {"phase": "Pending"}
+    return {"metadata": {"name": name, "labels": {"cnpg.io/cluster": "shop"}, **about}, "status": status}
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Path:
+    """The account of a pod."""
+    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "namespace").write_text("databases")
+    return tmp_path
+
+
+def test_pods_are_servers_by_their_labels(account: Path) -> None:
+    api = Api({"/api/v1/namespaces/databases/pods": [
+        {"items": [pod("shop-1", "10.0.0.1"), pod("shop-2")], "metadata": {"continue": "a/b"}},
+        {"items": [pod("shop-3", "10.0.0.3", deletionTimestamp="now"), pod("other", "10.0.0.4", labels={})]},
+    ]})  # fmt: skip
+    with served(api) as url:
+        found = kubernetes(source("kubernetes", urls=[url], port=5433), account)
+    assert found == [Member("shop-1", "10.0.0.1", 5433, {"cluster": "shop"}), Member("other", "10.0.0.4", 5433)]
+    assert [each["continue"] for each in api.asked] == [[], ["a/b"]]
+    assert {tuple(each["labelSelector"]) for each in api.asked} == {("cnpg.io/cluster=shop",)}
+    assert api.tokens == {"Bearer s3cret"}
+
+
+def test_pods_that_may_not_be_listed_are_said_without_the_token(account: Path) -> None:
+    with served(Api({})) as url, pytest.raises(DiscoveryError) as caught:
+        kubernetes(source("kubernetes", urls=[url]), account)
+    assert str(caught.value) == f"kubernetes {url} cnpg.io/cluster=shop: Not Found"
+
+
 @contextmanager
 def name_server(records: Sequence[str]) -> Iterator[str]:
     """A DNS server with these SRV records; gives address and port."""
@@ -109,17 +182,14 @@ def name_server(records: Sequence[str]) -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
 
     def serve() -> None:
-        while True:
-            try:
+        with suppress(OSError):  # it is closed when that is over
+            while True:
                 asked, client = listener.recvfrom(4096)
-            except OSError:
-                return
-            query = dns.message.from_wire(asked)
-            answer = dns.message.make_response(query)
-            name = query.question[0].name
-            if records:
-                answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *records))
-            listener.sendto(answer.to_wire(), client)
+                query = dns.message.from_wire(asked)
+                answer = dns.message.make_response(query)
+                if records and query.question[0].rdtype == dns.rdatatype.SRV:
+                    answer.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "SRV", *records))
+                listener.sendto(answer.to_wire(), client)
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -231,7 +301,7 @@ def _fail() -> list[Member]:
         ("{source: patroni, dsn: user=u}", "discovery.0: urls: patroni needs it"),
         ("{source: dns}", "discovery.0: srv: dns needs it"),
         ("{source: aws}", "discovery.0: tags: aws needs it"),
-        ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'dns' or 'aws'"),
+        ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'kubernetes', 'dns' or 'aws'"),
         ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: String should match pattern"),
         ("{source: dns, srv: a, dsn_file: /x}", "discovery.0: dsn_file: give a dsn without host and port"),
     ],

@@ -65,6 +65,8 @@ def _plain(part: Any, definitions: Mapping[str, Any]) -> Any:
     if "$ref" in part:
         return _plain(definitions[part["$ref"].rpartition("/")[2]], definitions)
     kept = {key: value for key, value in part.items() if key not in ("title", "default")}
+    if "patternProperties" in kept:
+        kept["additionalProperties"] = False
     options = [each for each in kept.pop("anyOf", ()) if each != {"type": "null"}]
     return {key: _plain(value, definitions) for key, value in (kept | (options[0] if options else {})).items()}
 

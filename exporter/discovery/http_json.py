@@ -1,0 +1,25 @@
+"""Asks for JSON over HTTP. Blocking."""
+
+import json
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_SECONDS = 5.0
+
+_MOST_BYTES = 16 * 1024 * 1024
+
+
+def asked(url: str, ca_file: Path | None = None, headers: Mapping[str, str] | None = None) -> Any:
+    """Return what an address answers; OSError or ValueError where it does not, or not in five seconds."""
+    context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # http and https only
+    with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:  # noqa: S310  # likewise
+        return json.loads(answer.read(_MOST_BYTES))
+
+
+def reason(error: Exception) -> str:
+    """Say why it did not."""
+    return str(getattr(error, "reason", "") or error or type(error).__name__)
