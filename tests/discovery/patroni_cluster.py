@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -166,9 +167,17 @@ class PatroniCluster:
 
 
 @contextmanager
-def patroni_cluster(folder: Path, etcd: Path, major: int) -> Iterator[PatroniCluster]:
+def patroni_cluster(etcd: Path, major: int) -> Iterator[PatroniCluster]:
     """A cluster of three, whole when it is handed out."""
-    folder.chmod(0o755)
+    with TemporaryDirectory(prefix="pgvigil-patroni-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        folder.chmod(0o755)  # the servers run as another user
+        with _patroni_cluster(folder, etcd, major) as cluster:
+            yield cluster
+
+
+@contextmanager
+def _patroni_cluster(folder: Path, etcd: Path, major: int) -> Iterator[PatroniCluster]:
     client, peer = (f"http://{HOST}:{free_port()}" for _ in range(2))
     command = [str(etcd), "--name=etcd", f"--data-dir={folder / 'etcd'}", f"--listen-client-urls={client}"]
     command += [f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", "--log-level=error"]

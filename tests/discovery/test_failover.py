@@ -70,7 +70,9 @@ def roles(exporter: Exporter) -> dict[str, str]:
 def firing(prom: Prometheus) -> set[tuple[str, str, str]]:
     """Alerts that fire: name, severity and server."""
     found = prom.query('ALERTS{alertstate="firing"}')
-    return {(each["metric"]["alertname"], each["metric"]["severity"], each["metric"]["instance"]) for each in found}
+    return {
+        (each["metric"]["alertname"], each["metric"]["severity"], each["metric"].get("instance", "")) for each in found
+    }
 
 
 def is_primary(exporter: Exporter, node: Node) -> bool:
@@ -87,7 +89,7 @@ def test_roles_targets_and_alerts_follow_a_failover(tmp_path: Path, tool: Callab
     except MissingError as missing:
         do_without(missing)
     etcd, program = tool(*ETCD), tool(*PROMETHEUS)
-    with patroni_cluster(tmp_path, etcd, 18) as cluster, load(cluster):
+    with patroni_cluster(etcd, 18) as cluster, load(cluster):
         found = {
             "source": "patroni",
             "urls": [node.url for node in cluster.nodes],
