@@ -211,13 +211,18 @@ async def test_every_page_of_a_rhythm_names_the_root_and_our_backends_stay_few(
             async with scene as (root, waiting):
                 await deadlock_checks(server)
                 watched = target(server.dsn(user=MONITOR))
+                took = list[float]()
                 try:
                     for _ in range(PAGES):
-                        shows(await scraped(watched), shape, root, waiting)
+                        found = await scraped(watched)
+                        shows(found, shape, root, waiting)
+                        took.append(found.value("pgvigil_collector_duration_seconds", collector="lock_blockers"))
                         ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'"
                         assert server.value(ours) <= OURS
                         await asyncio.sleep(rhythm)
                 finally:
                     await watched.close()
+            least, most = min(took), max(took)
+            print(f"{shape.__name__}, {waiting} wait: lock_blockers took {least:.3f} s at least, {most:.3f} s at most")
     finally:
         standby.remove()
