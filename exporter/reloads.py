@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from exporter.assembly import catalog_of
@@ -179,7 +179,7 @@ class Reloads:
         change = self._fleet.adopt(settings.model_copy(update={"targets": named}), catalog)
         self._found = found
         if change.come or change.gone:
-            extra = {what: ", ".join(each) for what, each in (("come", change.come), ("gone", change.gone)) if each}
+            extra = {what: _named(each) for what, each in (("come", change.come), ("gone", change.gone)) if each}
             _log.info("targets have changed", extra=extra)
         if self._adopt:
             await self._adopt(change)
@@ -232,6 +232,16 @@ class Reloads:
     @property
     def _has_files(self) -> bool:
         return bool(self._file or self._settings.targets_files or self._settings.collectors_dir)
+
+
+def _named(targets: Iterable[str]) -> str:
+    """Name some targets, of many the first ones."""
+    names = list(targets)
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+_MOST_NAMED = 10
 
 
 def _own_collectors(settings: Settings) -> list[Path]:

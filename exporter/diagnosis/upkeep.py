@@ -72,7 +72,8 @@ def _lost(now: Readings, had: Labels) -> Iterator[Finding]:
     name = had["slot_name"]
     idle = {"slot_name": name, "invalidation_reason": "idle_timeout"}
     if not now.value("pg_replication_slots_invalidation_reason", idle):
-        sentence = f"replication slot {name} has lost WAL that its reader needs; the reader has to be built anew"
+        about = _about_slot(now, had)
+        sentence = f"replication slot {name}{about} has lost WAL that its reader needs; the reader has to be built anew"
         drop = replace(_drop(name), effect="Drop the slot, which is of no use any more.")
         yield found("ReplicationSlotLost", sentence, had, [drop])
 

@@ -20,6 +20,9 @@ _BY_PATTERN = re.compile(r"(?:LIKE|SIMILAR TO|~\*?)\s+\$\d", re.IGNORECASE)
 _MOST_CHARACTERS = 2000
 """Upper bound on the text of a statement to copy; from 4000 on it is cut."""
 
+_LONG_SECONDS = 5
+"""Seconds from which on running_statements.yaml counts a session that runs a statement."""
+
 _GENERIC_PLAN_SINCE = 16
 _QUERY_ID_SINCE = 14
 
@@ -124,7 +127,8 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
         yield Remedy(
             f"Cancel it in the {count(running, 'session')} that run it for long: clients get errors.",
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"  # noqa: S608  # an operator runs it
-            f" WHERE state = 'active' AND query_id = {int(each.queryid)};",
+            f" WHERE state = 'active' AND query_id = {int(each.queryid)}"
+            f" AND query_start < now() - interval '{_LONG_SECONDS} seconds';",
         )
 
 

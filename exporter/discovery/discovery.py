@@ -25,6 +25,9 @@ INTERVAL_SECONDS = 10.0
 
 _PATIENCE_SECONDS = 20.0
 
+_MOST_MEMBERS = 1000
+"""Upper bound on the servers of a source: twice what one process can watch. A source that goes mad costs us nothing."""
+
 ASK: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = {
     "patroni": patroni,
     "kubernetes": kubernetes,
@@ -88,6 +91,11 @@ class DiscoveryLoop:
         before = self._known[source]
         try:
             members = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
+            if len(members) > _MOST_MEMBERS:
+                raise DiscoveryError(
+                    f"{source.title}: names {len(members)} servers, of which one exporter cannot watch"
+                    f" more than {_MOST_MEMBERS}. Name fewer, or spread them over several exporters"
+                )
             targets = tuple(target_of(member, source) for member in members)
         except (PgvigilError, TimeoutError) as error:
             if before.is_current:

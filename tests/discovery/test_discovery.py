@@ -291,6 +291,13 @@ async def test_a_source_that_fails_changes_nothing() -> None:
     assert loop.targets == ()
 
 
+async def test_a_source_that_names_thousands_is_not_followed() -> None:
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: [Member(f"db{n}", "h", 1) for n in range(1001)]})
+    [why] = await loop.ask()
+    assert "names 1001 servers, of which one exporter cannot watch more than 1000" in why
+    assert loop.targets == ()
+
+
 def _fail() -> list[Member]:
     raise DiscoveryError("patroni http://127.0.0.1:1: no")
 
