@@ -1,6 +1,7 @@
 """Reads the configuration: `PGVIGIL_*`, the configuration file, and the files of targets that it names."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from exporter.connection_settings import TargetSettings
 from exporter.errors import SettingsError
 from exporter.settings import PREFIX, Settings
 from exporter.validation_errors import explain, nearest
+
+_log = logging.getLogger(__name__)
 
 
 class _TargetsFile(BaseModel):
@@ -52,6 +55,9 @@ def _targets(settings: Settings) -> Iterator[TargetSettings]:
     """List the targets of the configuration file and of the files that it names; a name twice is a SettingsError."""
     places = {target.name: "targets" for target in settings.targets or ()}
     yield from settings.targets or ()
+    for pattern in settings.targets_files:
+        if not _matches(pattern):
+            _log.warning("targets_files: no file matches %s", pattern)
     for file in targets_files(settings.targets_files):
         for target in _targets_of(file):
             if target.name in places:
@@ -63,10 +69,12 @@ def _targets(settings: Settings) -> Iterator[TargetSettings]:
 
 def _targets_of(file: Path) -> tuple[TargetSettings, ...]:
     content = strict_yaml.load(file, SettingsError, str(file))
-    if not isinstance(content or [], list):
+    if content is None:
+        raise SettingsError(f"{file}: is empty. A list of no targets is written as []")
+    if not isinstance(content, list):
         raise SettingsError(f"{file}: expected a list of targets, each with a name and a dsn")
     try:
-        return _TargetsFile(targets=content or []).targets
+        return _TargetsFile(targets=content).targets
     except ValidationError as error:
         lines = (line.removeprefix("targets.") for line in explain(error, _TargetsFile))
         raise SettingsError("\n".join(f"{file}: {line}" for line in lines)) from None

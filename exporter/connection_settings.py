@@ -163,6 +163,10 @@ class SourceSettings(Connection):
         key = _NEEDS[self.source]
         if not getattr(self, key):
             raise ValueError(f"{key}: {self.source} needs it")
+        try:
+            self.name.format(member="", cluster="")
+        except (AttributeError, IndexError, KeyError, ValueError):
+            raise ValueError(f"name: {self.name!r} is no name: {{member}} and {{cluster}} may stand in it") from None
         if self.dsn_file:
             raise ValueError("dsn_file: give a dsn without host and port, and password_file beside it")
         return self

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from exporter.assembly import options_of, server_of
 from exporter.catalog.model import Catalog
 from exporter.connection_settings import Connection, TargetSettings
+from exporter.errors import SettingsError
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
 from exporter.settings import Settings
@@ -96,7 +97,11 @@ class Fleet(Mapping[str, Target]):
         treatment = _Treatment(plain, options, tuple(getattr(settings, name) for name in _OF_ALL))
         if before and before.treatment == treatment:
             return before
-        return _Member(treatment, Target(catalog, server_of(connection, settings), options, name, turns=self._turns))
+        try:
+            connector = server_of(connection, settings)
+        except SettingsError as error:
+            raise SettingsError(f"{name}: {error}" if name else str(error)) from None
+        return _Member(treatment, Target(catalog, connector, options, name, turns=self._turns))
 
 
 def _with_same(before: Catalog, catalog: Catalog) -> Catalog:

@@ -12,7 +12,7 @@ from exporter.configuration import configuration_file, load_settings, targets_fi
 from exporter.connection_settings import TargetSettings
 from exporter.connections.off_loop import OffLoop
 from exporter.discovery.discovery import INTERVAL_SECONDS, DiscoveryLoop, unique
-from exporter.errors import PgvigilError
+from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import CONFIG_SUCCESS, CONFIG_SUCCESS_TIMESTAMP
 from exporter.file_changes import fingerprint
 from exporter.fleet import Change, Fleet
@@ -76,6 +76,7 @@ class Reloads:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._fleet, self._settings, self._file = fleet, settings, configuration_file(file)
+        self._at_start = settings
         self._calls, self._clock = OffLoop(), clock
         self._catalog = self._of_catalog(settings), catalog
         """The collectors, and what they were read from."""
@@ -145,12 +146,14 @@ class Reloads:
         async with self._one_at_a_time:
             try:
                 await self._reload()
-            except (PgvigilError, TimeoutError) as error:
-                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": str(error)})
+            except Exception as error:  # noqa: BLE001  # whatever is wrong, the earlier one stays
+                is_known = isinstance(error, (PgvigilError, TimeoutError))
+                why = str(error) if is_known else f"{type(error).__name__}: {error}"
+                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": why})
                 self._is_current = False
                 if isinstance(error, TimeoutError):
                     self._seen = ()  # the next look tries again
-                return str(error)
+                return why
             self._is_current, self._succeeded_at = True, self._clock()
             return ""
 
@@ -158,15 +161,15 @@ class Reloads:
         seen = await self._calls.call("look", lambda: fingerprint(self._files()), _PATIENCE_SECONDS)
         self._seen = seen  # what is wrong in them is said once
         settings, source, catalog = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
-        if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._settings, name)]:
+        if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._at_start, name)]:
             _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
         before = self._discovery.sources
         self._discovery.adopt(settings.discovery)
         try:
             if set(settings.discovery) - set(before):
                 await self._discovery.ask()
-            _log.info("configuration was read again")
             await self._use(settings, catalog)
+            _log.info("configuration was read again")
         except BaseException:
             self._discovery.adopt(before)
             raise
@@ -195,6 +198,8 @@ class Reloads:
     def _read(self) -> tuple[Settings, object, Catalog]:
         """Read the settings, and the collectors where they may be others: that takes as long as many scrapes."""
         settings = load_settings(self._file)
+        if self._file and self._settings.has_names and not settings.has_names:
+            raise SettingsError(f"{self._file}: names no targets any more. Restart for that; `targets: []` is none")
         source = self._of_catalog(settings)
         known, catalog = self._catalog
         return settings, source, catalog if source == known else catalog_of(settings)

@@ -29,7 +29,8 @@ def settings_table() -> str:
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
-    assert settings_table() in README, f"put this into README.md:\n{settings_table()}"
+    table = f"| variable | default | meaning |\n|---|---|---|\n{settings_table()}"
+    assert table in README, f"put this into README.md:\n{table}"
 
 
 @pytest.mark.parametrize("command", cli.commands.values(), ids=lambda command: command.name)

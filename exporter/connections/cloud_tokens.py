@@ -5,6 +5,7 @@ Google: https://cloud.google.com/sql/docs/postgres/iam-authentication
 Azure: https://learn.microsoft.com/azure/postgresql/flexible-server/how-to-configure-sign-in-azure-ad-authentication
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -40,7 +41,7 @@ def _aws() -> Token:
 
     def token(server: Mapping[str, Any]) -> str:
         host = str(server.get("host", ""))
-        region = session.get_config_variable("region") or _region(host)
+        region = _region(host) or os.environ.get("AWS_REGION") or session.get_config_variable("region")
         if not region:
             raise SettingsError(f"password_source: aws: {host} names no region. Set AWS_REGION")
         client = session.create_client("rds", region_name=region)

@@ -1,5 +1,6 @@
 """Instances of RDS and Aurora by their tags (DescribeDBInstances). Blocking; its library is an extra."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ def aws(source: SourceSettings, client: Any = None) -> list[Member]:
     except ImportError as error:
         raise SettingsError(f"{source.title}: needs its library: pip install 'pgvigil[aws]' ({error})") from None
     try:
-        client = client or Session().create_client("rds", region_name=source.region or None)
+        region = source.region or os.environ.get("AWS_REGION")  # which botocore does not heed
+        client = client or Session().create_client("rds", region_name=region)
         pages = client.get_paginator("describe_db_instances").paginate()
         return [member for page in pages for member in _members(page["DBInstances"], source.tags)]
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.connection_settings import SourceKind, SourceSettings, TargetSettings
+from exporter.connections.dsn import parameters
 from exporter.connections.off_loop import OffLoop
 from exporter.discovery.aws import aws
 from exporter.discovery.dns_srv import dns_srv
@@ -88,24 +89,22 @@ class DiscoveryLoop:
         return [why for why in await asyncio.gather(*map(self._asked, self.sources)) if why]
 
     async def _asked(self, source: SourceSettings) -> str:
-        before = self._known[source]
+        """Ask a source. A server of it that cannot be a target costs the others nothing."""
+        before, why = self._known[source], ""
+        targets = before.targets
         try:
             members = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
-            if len(members) > _MOST_MEMBERS:
-                raise DiscoveryError(
-                    f"{source.title}: names {len(members)} servers, of which one exporter cannot watch"
-                    f" more than {_MOST_MEMBERS}. Name fewer, or spread them over several exporters"
-                )
-            targets = tuple(target_of(member, source) for member in members)
+            targets, why = _targets(members, source)
         except (PgvigilError, TimeoutError) as error:
-            if before.is_current:
-                _log.warning("servers could not be looked for; those known stay", extra={"reason": str(error)})
-            self._note(source, _Known(before.targets, is_current=False))
-            return str(error)
-        if not before.is_current:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001  # whatever it answered, it costs no other source
+            why = f"{source.title}: {type(error).__name__}: {error}"
+        if why and before.is_current:
+            _log.warning("servers could not be looked for; those known stay", extra={"reason": why})
+        elif not why and not before.is_current:
             _log.info("servers are looked for again", extra={"source": source.title})
-        self._note(source, _Known(targets))
-        return ""
+        self._note(source, _Known(targets, is_current=not why))
+        return why
 
     def _note(self, source: SourceSettings, known: _Known) -> None:
         if source in self._known:  # else it was removed meanwhile
@@ -122,6 +121,27 @@ class DiscoveryLoop:
             if labels
             else []
         )
+
+
+def _targets(members: Sequence[Member], source: SourceSettings) -> tuple[Sequence[TargetSettings], str]:
+    """Return the targets that members become, and why others do not."""
+    if len(members) > _MOST_MEMBERS:
+        raise DiscoveryError(
+            f"{source.title}: names {len(members)} servers, of which one exporter cannot watch more than"
+            f" {_MOST_MEMBERS}. Name fewer, or spread them over several exporters"
+        )
+    found, wrong = list[TargetSettings](), list[str]()
+    for member in members:
+        try:
+            target = target_of(member, source)
+            parameters(target.dsn.get_secret_value())
+            found.append(target)
+        except PgvigilError as error:
+            wrong.append(str(error) if source.title in str(error) else f"{source.title}: {member.name}: {error}")
+    return tuple(found), "; ".join(wrong[:_MOST_SAID])
+
+
+_MOST_SAID = 3
 
 
 def unique(targets: Iterable[TargetSettings]) -> tuple[TargetSettings, ...]:

@@ -20,7 +20,7 @@ def dns_srv(source: SourceSettings) -> list[Member]:
             host, _, port = source.resolver.rpartition(":")
             resolver.nameservers, resolver.port = [host], int(port)
         found = resolver.resolve(source.srv, "SRV", lifetime=_SECONDS)
-    except dns.exception.DNSException as error:
+    except (dns.exception.DNSException, ValueError) as error:
         raise DiscoveryError(f"{source.title}: {source.srv}: {error or type(error).__name__}") from None
     hosts = sorted((str(each.target).rstrip("."), int(each.port)) for each in found)
     return [Member(_name(host, port, hosts), host, port) for host, port in hosts]

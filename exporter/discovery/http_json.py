@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,16 @@ def asked(url: str, ca_file: Path | None = None, headers: Mapping[str, str] | No
     """Return what an address answers; OSError or ValueError where it does not, or not in five seconds."""
     context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # http and https only
-    with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:  # noqa: S310  # likewise
-        return json.loads(answer.read(_MOST_BYTES))
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:  # noqa: S310  # likewise
+            return json.loads(answer.read(_MOST_BYTES))
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
 
 
 def reason(error: Exception) -> str:
     """Say why it did not."""
-    return str(getattr(error, "reason", "") or error or type(error).__name__)
+    if isinstance(error, OSError):
+        return str(getattr(error, "reason", "") or error)
+    return f"is no answer of this kind of API ({type(error).__name__}: {error})"

@@ -33,8 +33,8 @@ def target_of(member: Member, source: SourceSettings) -> TargetSettings:
         name = source.name.format(member=member.name, **member.labels)
         return TargetSettings(**values, name=name, labels=labels)
     except KeyError as error:
-        known = ", ".join(f"{{{each}}}" for each in ("member", *member.labels))
-        raise DiscoveryError(f"{source.title}: name: there is no {{{error.args[0]}}}; there are {known}") from None
+        what = f"name: {member.name} has no {{{error.args[0]}}}"
+        raise DiscoveryError(f"{source.title}: {what}. Leave it out of the name") from None
     except ValidationError as error:
         raise DiscoveryError(f"{source.title}: {member.name}: {'; '.join(explain(error))}") from None
 

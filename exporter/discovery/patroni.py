@@ -14,8 +14,10 @@ def patroni(source: SourceSettings) -> list[Member]:
     failures = list[str]()
     for url in source.urls:
         try:
-            return list(_members(asked(f"{url.rstrip('/')}/cluster", source.ca_file)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if found := list(_members(asked(f"{url.rstrip('/')}/cluster", source.ca_file))):
+                return found
+            failures.append(f"{url}: names no member, though it is one")
+        except Exception as error:  # noqa: BLE001  # whatever it answers, the next may know better
             failures.append(f"{url}: {reason(error)}")
     raise DiscoveryError(f"{source.title}: no member answers: {'; '.join(failures)}")
 

@@ -257,8 +257,9 @@ async def test_aws_needs_a_region(nobody: pytest.MonkeyPatch) -> None:
         await from_cloud("aws").password({**SERVER, "host": "db.example"}, 60)
     nobody.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     nobody.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
-    nobody.setenv("AWS_DEFAULT_REGION", "us-gov-west-1")
+    nobody.setenv("AWS_REGION", "us-gov-west-1")
     assert "us-gov-west-1" in await from_cloud("aws").password({**SERVER, "host": "db.example"}, 60)
+    assert "eu-central-1" in await from_cloud("aws").password(SERVER, 60), "where the server is"
 
 
 async def test_google_fetches_a_token_of_the_machine_and_again_when_it_expires(nobody: pytest.MonkeyPatch) -> None:

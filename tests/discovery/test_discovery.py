@@ -134,7 +134,9 @@ def test_the_next_member_is_asked_where_one_does_not_answer() -> None:
     assert found == [Member(f"db{n}", "127.0.0.1", 5431 + n, {"cluster": "orders"}) for n in (1, 2)]
 
 
-@pytest.mark.parametrize("answer", [b"no JSON", b"[]", b"{}", b'{"members": [{"host": "h"}]}'])
+@pytest.mark.parametrize(
+    "answer", [b"no JSON", b"[]", b"{}", b'{"members": [{"host": "h"}]}', b'{"members": ["x"]}', b'{"members": []}']
+)
 def test_a_cluster_that_says_nothing_of_use_is_named(answer: bytes) -> None:
     cluster = Patroni()
     cluster.answer = lambda: answer  # type: ignore[method-assign]
@@ -265,7 +267,7 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name", "said"),
-    [({"name": "{zone}"}, "db1", "there is no {zone}"), ({}, "a/b", "String should match pattern")],
+    [({"name": "{cluster}"}, "db1", "db1 has no {cluster}"), ({}, "a/b", "String should match pattern")],
 )
 def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
     with pytest.raises(DiscoveryError, match=said):
@@ -298,6 +300,25 @@ async def test_a_source_that_names_thousands_is_not_followed() -> None:
     assert loop.targets == ()
 
 
+async def test_a_server_that_can_be_no_target_costs_the_others_nothing() -> None:
+    members = [Member("db1", "h", 1), Member("db 2", "h", 1), Member("db3", "h", 99999)]
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: members})
+    [why] = await loop.ask()
+    assert "db 2: name: String should match pattern" in why
+    assert "db3: dsn: port is no number up to 65535" in why
+    assert ([each.name for each in loop.targets], loop.is_complete) == (["db1"], True)
+    assert [family.values for family in loop.families()] == [[0], [1]]
+
+
+async def test_whatever_a_source_raises_is_its_failure_and_no_other_sources() -> None:
+    def odd(_: SourceSettings) -> list[Member]:
+        raise AttributeError("odd")
+
+    loop = DiscoveryLoop([source(), source("dns")], {"patroni": odd, "dns": lambda _: [Member("db1", "h", 1)]})
+    assert await loop.ask() == ["patroni http://127.0.0.1:1: AttributeError: odd"]
+    assert [each.name for each in loop.targets] == ["db1"]
+
+
 def _fail() -> list[Member]:
     raise DiscoveryError("patroni http://127.0.0.1:1: no")
 
@@ -308,6 +329,8 @@ def _fail() -> list[Member]:
         ("{source: patroni, dsn: user=u}", "discovery.0: urls: patroni needs it"),
         ("{source: dns}", "discovery.0: srv: dns needs it"),
         ("{source: aws}", "discovery.0: tags: aws needs it"),
+        ("{source: dns, srv: a, name: '{'}", "discovery.0: name: '{' is no name"),
+        ("{source: dns, srv: a, name: '{member.x}'}", "discovery.0: name: '{member.x}' is no name"),
         ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'kubernetes', 'dns' or 'aws'"),
         ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: String should match pattern"),
         ("{source: dns, srv: a, dsn_file: /x}", "discovery.0: dsn_file: give a dsn without host and port"),

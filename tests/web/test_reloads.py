@@ -133,13 +133,15 @@ async def test_connections_of_what_has_gone_are_closed(configured: Configured) -
     [
         ("targets/shops.yml", "[{name: shop}, {name: shop}]", "shops.yml: shop: is in it twice"),
         ("targets/other.yml", "[{name: shop}]", "shops.yml: shop: is in {folder}/targets/other.yml as well"),
-        ("targets/shops.yml", "[{name: shop, dsn: 'port=x'}]", "port"),
+        ("targets/shops.yml", "[{name: shop, dsn: 'port=x'}]", "shop: dsn: port is no number"),
         ("targets/shops.yml", "[{nam: shop}]", "shops.yml: 0.name: Field required"),
         ("targets/shops.yml", "name: shop", "shops.yml: expected a list of targets"),
         ("targets/shops.yml", "[{name: shop", "shops.yml"),
+        ("targets/shops.yml", "", "shops.yml: is empty. A list of no targets is written as []"),
+        ("pgvigil.yml", "", "pgvigil.yml: names no targets any more"),
         ("targets/shops.yml", "[{name: shop, labels: {__address__: x}}]", "shops.yml: 0.labels.__address__"),
         ("pgvigil.yml", "cost_budget: lots", "pgvigil.yml: cost_budget"),
-        ("pgvigil.yml", "disable: [nonsense]", "nonsense: no such collector"),
+        ("pgvigil.yml", "targets: []\ndisable: [nonsense]", "nonsense: no such collector"),
         ("collectors/own.yaml", "name: own", "own.yaml"),
     ],
 )
