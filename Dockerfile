@@ -10,7 +10,7 @@ ARG PYTHON=docker.io/library/python:3.13-slim-trixie
 FROM ${PYTHON} AS build
 ARG UV=0.13.8
 # Optional extras of the package to put in, separated by spaces: all that a server may need.
-ARG EXTRAS="pgbouncer"
+ARG EXTRAS="aws azure dns google pgbouncer"
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1 \

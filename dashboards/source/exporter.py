@@ -391,6 +391,7 @@ def _process() -> Row:
                 " time. At 0 the earlier ones stay.",
                 Query("min by (instance) (pgvigil_web_config_success{<server>})", "{{instance}}, web"),
                 Query("min by (instance) (pgvigil_config_success{<server>})", "{{instance}}"),
+                alerts=("PostgreSQLExporterConfigurationRefused",),
                 unit="short",
                 empty="older exporters",
                 width=6,

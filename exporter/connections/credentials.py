@@ -128,6 +128,8 @@ async def _printed(arguments: Sequence[str]) -> str:
     finally:
         with suppress(ProcessLookupError):  # whatever it has started as well
             os.killpg(process.pid, signal.SIGKILL)
+        while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
+            pass
         await process.wait()
     if code:
         raise SettingsError(f"{name}: ended with exit code {code}. Run it by hand, as the same user, to see why.")

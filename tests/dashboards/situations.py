@@ -21,6 +21,7 @@ from prom import JOB, PROMETHEUS, PROMTOOL, Prometheus, prometheus
 from servers import build, program
 from serving import Exporter, serving
 
+from exporter.demo.client import Session, again_and_again
 from exporter.demo.cluster import Cluster
 from exporter.demo.shop import DATABASE, MONITOR, ROLES, SETTINGS, TABLES, Shop
 from exporter.demo.workload import everybody
@@ -72,9 +73,20 @@ def at_work(folder: Path, majors: Sequence[int], seconds: float) -> Iterator[Wor
         prom = stack.enter_context(prometheus(program(*PROMETHEUS), folder, every=f"{EVERY}s", rules=RULES))
         prom.scrape(*(exporter.url.removeprefix("http://") for exporter in exporters))
         work = Work(prom, [shop.cluster for shop in shops], exporters)
-        with _busy([each for shop in shops for each in everybody(shop)]):
+        contending = [again_and_again(shop, "billing", "settlement", settlement) for shop in shops for _ in range(2)]
+        with _busy([*contending, *(each for shop in shops for each in everybody(shop))]):
             time.sleep(seconds)
             yield work
+
+
+async def settlement(billing: Session) -> None:
+    """Keep a row for seven seconds: of two that do so, one waits for it, by a statement that has ended before."""
+    while True:
+        await billing.execute("BEGIN")
+        await billing.execute("SELECT name FROM users WHERE id = 1 FOR UPDATE")
+        await billing.fetchval("SELECT count(*) FROM (SELECT pg_sleep(7)) AS settled")
+        await billing.execute("COMMIT")
+        await asyncio.sleep(0.2)
 
 
 REPETITIVE = """\
