@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -222,7 +223,7 @@ async def test_every_page_of_a_rhythm_names_the_root_and_our_backends_stay_few(
                         await asyncio.sleep(rhythm)
                 finally:
                     await watched.close()
-            least, most = min(took), max(took)
-            print(f"{shape.__name__}, {waiting} wait: lock_blockers took {least:.3f} s at least, {most:.3f} s at most")
+            least, median, most = min(took), statistics.median(took), max(took)
+            print(f"{shape.__name__}, {waiting} wait: lock_blockers took {least:.3f}, {median:.3f}, {most:.3f} s")
     finally:
         standby.remove()
