@@ -1,6 +1,6 @@
 """Holds the targets of the moment, which come and go with the configuration."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import dataclass, replace
 
 from exporter.assembly import options_of, server_of
@@ -44,6 +44,8 @@ _OF_ALL = ("password_file", "password_command", "password_source", "password_ttl
 class Fleet(Mapping[str, Target]):
     """The targets by name; the only one of a plain configuration has the empty name.
 
+    Who awaits something between two looks at it takes a `dict` of it first: others may be there afterwards.
+
     Args:
         settings: name the servers, and how to treat them.
         catalog: the collectors.
@@ -61,6 +63,10 @@ class Fleet(Mapping[str, Target]):
 
     def __getitem__(self, name: str) -> Target:
         return self._members[name].target
+
+    def values(self) -> ValuesView[Target]:
+        """Return the targets of this moment, whatever comes while they are gone through."""
+        return dict(self).values()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)

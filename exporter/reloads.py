@@ -88,6 +88,8 @@ class Reloads:
         """The targets of the sources that the fleet has."""
         self._one_at_a_time = asyncio.Lock()
         self._adopt: Adopt | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        """The first question to the sources, which may take longer than the start."""
         self._asked = asyncio.Event()
         self._is_current, self._succeeded_at = True, clock()
 
@@ -104,7 +106,8 @@ class Reloads:
         """
         self._adopt = adopt
         if self._discovery.sources:
-            await asyncio.wait([asyncio.create_task(self._discover(), name="discovery")], timeout=_BEGIN_SECONDS)
+            self._beginning = asyncio.create_task(self._discover(), name="discovery")
+            await asyncio.wait([self._beginning], timeout=_BEGIN_SECONDS)
 
     @property
     def is_complete(self) -> bool:
@@ -164,14 +167,14 @@ class Reloads:
         if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._at_start, name)]:
             _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
         before = self._discovery.sources
-        self._discovery.adopt(settings.discovery)
+        take_back = self._discovery.adopt(settings.discovery)
         try:
             if set(settings.discovery) - set(before):
                 await self._discovery.ask()
             await self._use(settings, catalog)
             _log.info("configuration was read again")
         except BaseException:
-            self._discovery.adopt(before)
+            take_back()
             raise
         self._settings, self._catalog = settings, (source, catalog)
 

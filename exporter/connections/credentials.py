@@ -16,6 +16,9 @@ from exporter.errors import SettingsError
 COMMAND_SECONDS = 30.0
 """Time limit of a command that prints a password; a login waits for it no longer than for files."""
 
+_LAST_SECONDS = 1.0
+"""Time for a command that was killed to be gone."""
+
 _MOST_BYTES = 64 * 1024
 """Upper bound on what a command prints: tokens have a few kilobytes."""
 
@@ -87,9 +90,8 @@ class FromCommand:
 
     def forget(self) -> bool:
         """Forget it; one that was kept may have expired."""
-        was_kept = self._known is not None and self._clock() - self._known[0] > 0
-        self._known = None
-        return was_kept
+        was_known, self._known = self._known is not None, None
+        return was_known
 
     async def _run(self) -> str:
         started = self._clock()
@@ -128,9 +130,11 @@ async def _printed(arguments: Sequence[str]) -> str:
     finally:
         with suppress(ProcessLookupError):  # whatever it has started as well
             os.killpg(process.pid, signal.SIGKILL)
-        while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
-            pass
-        await process.wait()
+        with suppress(TimeoutError):  # a child that left its group may keep the pipe open
+            async with asyncio.timeout(_LAST_SECONDS):
+                while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
+                    pass
+                await process.wait()
     if code:
         raise SettingsError(f"{name}: ended with exit code {code}. Run it by hand, as the same user, to see why.")
     try:

@@ -57,7 +57,15 @@ def _roots_beside(by_name: Mapping[str, Session], waiters: Mapping[str, Sequence
         for blocker in map(str, list(each.get("blocked_by") or ())[1:]):
             if blocker not in waiters and not by_name.get(blocker, {}).get("blocked_by"):
                 found.setdefault(blocker, []).append(name)
-    return {root: len(set().union(*(_behind(name, waiters, set()) for name in names))) for root, names in found.items()}
+    return {root: _together(names, waiters) for root, names in found.items()}
+
+
+def _together(names: Sequence[str], waiters: Mapping[str, Sequence[str]]) -> int:
+    """Count sessions and all that are behind them, each once."""
+    seen: set[str] = set()
+    for name in names:
+        _behind(name, waiters, seen)
+    return len(seen)
 
 
 def _behind(root: str, waiters: Mapping[str, Sequence[str]], seen: set[str]) -> dict[str, int]:

@@ -65,9 +65,15 @@ class DiscoveryLoop:
         self._known = {source: _Known() for source in sources}
         self._calls = OffLoop()
 
-    def adopt(self, sources: Iterable[SourceSettings]) -> None:
-        """Ask these from now on; what is known of those that stay is kept."""
-        self._known = {source: self._known.get(source, _Known()) for source in sources}
+    def adopt(self, sources: Iterable[SourceSettings]) -> Callable[[], None]:
+        """Ask these from now on; what is known of those that stay is kept. Return what takes it back."""
+        before = self._known
+        self._known = {source: before.get(source, _Known()) for source in sources}
+
+        def take_back() -> None:
+            self._known = {source: self._known.get(source, known) for source, known in before.items()}
+
+        return take_back
 
     @property
     def sources(self) -> Sequence[SourceSettings]:

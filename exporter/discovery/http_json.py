@@ -13,12 +13,20 @@ _SECONDS = 5.0
 _MOST_BYTES = 16 * 1024 * 1024
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows none: the token of an account would go to wherever an answer leads."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Take the answer for a failure."""
+
+
 def asked(url: str, ca_file: Path | None = None, headers: Mapping[str, str] | None = None) -> Any:
     """Return what an address answers; OSError or ValueError where it does not, or not in five seconds."""
     context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # http and https only
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirects)
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:  # noqa: S310  # likewise
+        with opener.open(request, timeout=_SECONDS) as answer:
             return json.loads(answer.read(_MOST_BYTES))
     except urllib.error.HTTPError as error:
         error.close()

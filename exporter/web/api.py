@@ -77,8 +77,9 @@ class _Api:
 
     async def targets(self, request: Request, target: Target = "") -> Response:
         """List the servers with the worst finding of each, the worst first."""
-        found = await asked.situations(self._chosen(target), self._historian, seconds_of(request, self._settings))
-        return await in_thread(lambda: [TargetSummary.of(now, self._targets[now.target].kind) for now in found])
+        chosen = self._chosen(target)
+        found = await asked.situations(chosen, self._historian, seconds_of(request, self._settings))
+        return await in_thread(lambda: [TargetSummary.of(now, chosen[now.target].kind) for now in found])
 
     async def now(self, request: Request, target: Target = "") -> Response:
         """Say what is wrong with each server, who is to blame and what helps; the worst server comes first."""
@@ -129,9 +130,9 @@ class _Api:
         return await in_thread(lambda: Runbook(name, alert_rules()[name].severity, markdown(name)))
 
     def _chosen(self, target: str) -> Targets:
-        """Return the targets that are asked for."""
+        """Return the targets that are asked for, as they are at this moment."""
         if not target:
-            return self._targets
+            return dict(self._targets)
         if target not in self._targets:
             raise HTTPException(404, f"no target is named {target!r}; {self._named}")
         return {target: self._targets[target]}

@@ -27,7 +27,7 @@ async def situations(targets: Targets, historian: Historian, seconds: float) -> 
         seconds: deadline of what is collected in the background, where that is older than a scrape interval.
 
     """
-    now = time.time()
+    now, targets = time.time(), dict(targets)
     reports = await known(targets, seconds)
     seen = [
         (name, target.address, reports[name], _seen(target, historian.of(name))) for name, target in targets.items()
@@ -42,6 +42,7 @@ async def situations(targets: Targets, historian: Historian, seconds: float) -> 
 
 async def known(targets: Targets, seconds: float) -> dict[str, Report]:
     """Report what is known of servers; what is old is collected in the background, and waited for a moment."""
+    targets = dict(targets)
     found = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
     return dict(zip(targets, found, strict=True))
 

@@ -35,9 +35,9 @@ class Lifecycle:
     async def begin(self) -> None:
         """Take up the history, then begin with everything at once."""
         await self._historian.restore()
+        self._start("begin", self._begin_with(self._targets.values()))
         if self._reloads:
             await self._reloads.begin(self._adopt)
-        self._start("begin", self._begin_with(self._targets.values()))
         self._start("historian", self._historian.run())
         self._start("web configuration", self._guard.watch())
         if self._reloads:

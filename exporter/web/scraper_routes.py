@@ -174,6 +174,7 @@ def _answer(request: Request, write: Callable[[Format, bool], list[bytes]]) -> R
 
 async def of_all(targets: Mapping[str, Target], ask: Callable[[Target], Awaitable[Report]]) -> dict[str, Report]:
     """Ask all targets at once."""
+    targets = dict(targets)
     return dict(zip(targets, await asyncio.gather(*map(ask, targets.values())), strict=True))
 
 

@@ -133,11 +133,11 @@ class _UserRoutes:
 
     async def collectors(self, request: Request) -> Response:
         """Show how each collector did, when it runs next and why, as collected so far; what is down comes first."""
-        seconds = seconds_of(request, self._settings)
-        reports = await of_all(self._targets, lambda target: target.current(seconds))
+        seconds, targets = seconds_of(request, self._settings), dict(self._targets)
+        reports = await of_all(targets, lambda target: target.current(seconds))
 
         def page() -> Response:
-            servers = asked.collectors(self._targets, reports, self._settings.max_samples)
+            servers = asked.collectors(targets, reports, self._settings.max_samples)
             return self._html("collectors.html", version=__version__, servers=servers)
 
         return await asyncio.to_thread(page)  # hundreds of databases take a second

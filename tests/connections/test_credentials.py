@@ -5,17 +5,16 @@ import json
 import os
 import stat
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
+from http_answers import Answer, answering
 from pages import read
 from patience import until
 from pydantic import SecretStr
@@ -96,7 +95,7 @@ async def test_a_kept_password_that_is_refused_is_asked_for_again_at_once(guarde
     assert runs(tmp_path) == 2
 
 
-async def test_one_that_is_wrong_is_tried_once(guarded: Cluster, tmp_path: Path) -> None:
+async def test_one_that_is_wrong_is_asked_for_once_more(guarded: Cluster, tmp_path: Path) -> None:
     postgres = Postgres(SecretStr(guarded.dsn(password="")), FromCommand(counting(tmp_path, "wrong"), 0))
     with pytest.raises(ConnectError) as caught:
         await postgres.connect()
@@ -173,6 +172,20 @@ async def test_a_command_that_hangs_is_killed_with_its_children(
     assert COMMAND_SECONDS == 30
 
 
+async def test_a_child_that_left_it_and_keeps_its_output_open_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.connections.credentials.COMMAND_SECONDS", 1.0)
+    text = "import subprocess, pathlib\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+    text += "(pathlib.Path(__file__).parent / 'child').write_text(str(child.pid))\nprint('a', flush=True)"
+    command = FromCommand([program(tmp_path, text)], 60)
+    try:
+        with pytest.raises(SettingsError, match="was killed"):
+            await command.password({}, 30)
+    finally:
+        psutil.Process(int((tmp_path / "child").read_text())).kill()
+
+
 async def test_logins_at_once_share_one_run(tmp_path: Path) -> None:
     command = FromCommand(counting(tmp_path), 60)
     assert set(await asyncio.gather(*(command.password({}, 30) for _ in range(10)))) == {SECRET}
@@ -195,31 +208,17 @@ def test_only_one_source_is_given(tmp_path: Path) -> None:
 
 
 @contextmanager
-def answering(answer: Callable[[str, Mapping[str, str]], Any]) -> Iterator[str]:
+def metadata(answer: Callable[[str, Mapping[str, str]], Any]) -> Iterator[str]:
     """A metadata service of a cloud, as far as its library asks it; gives host and port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Answer as JSON, or as text."""
-            found = answer(self.path, dict(self.headers))
-            body = (found if isinstance(found, str) else json.dumps(found)).encode()
-            self.send_response(200)
-            self.send_header("Metadata-Flavor", "Google")
-            self.send_header("Content-Type", "text/plain" if isinstance(found, str) else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def said(path: str, headers: Mapping[str, str]) -> Answer:
+        found = answer(path, headers)
+        kind = "text/plain" if isinstance(found, str) else "application/json"
+        body = found if isinstance(found, str) else json.dumps(found)
+        return Answer(body.encode(), headers={"Metadata-Flavor": "Google", "Content-Type": kind})
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(said) as place:
+        yield place
 
 
 @pytest.fixture
@@ -272,7 +271,7 @@ async def test_google_fetches_a_token_of_the_machine_and_again_when_it_expires(n
             return {"access_token": f"token {len(given)}", "expires_in": 1, "token_type": "Bearer"}
         return {"email": "pgvigil@project", "scopes": [], "aliases": []} if "recursive" in path else "project"
 
-    with answering(answer) as place:
+    with metadata(answer) as place:
         nobody.setenv("GCE_METADATA_HOST", place)
         nobody.setenv("GCE_METADATA_IP", place)
         source = from_cloud("google")
@@ -287,7 +286,7 @@ async def test_azure_fetches_a_token_of_the_managed_identity(nobody: pytest.Monk
         until = str(int(time.time()) + 3600)
         return {"access_token": "token of azure", "expires_on": until, "resource": "r", "token_type": "Bearer"}
 
-    with answering(answer) as place:
+    with metadata(answer) as place:
         nobody.setenv("IDENTITY_ENDPOINT", f"http://{place}/msi/token")
         nobody.setenv("IDENTITY_HEADER", "known")
         assert await from_cloud("azure").password(SERVER, 60) == "token of azure"

@@ -47,6 +47,12 @@ def test_who_waits_for_several_has_them_all_as_roots() -> None:
     ]
 
 
+def test_who_waits_behind_several_of_a_root_counts_once() -> None:
+    chain = [session(number, number - 1, 2) for number in range(4, 1000)]
+    shown = listed(session(1), session(2), session(3, 1, 2), *chain)
+    assert [(names, behind) for depth, names, behind in shown if not depth] == [(("1",), 997), (("2",), 997)]
+
+
 def test_a_root_that_is_no_session_of_the_snapshot_is_shown_by_its_name() -> None:
     assert listed(session(2, "prepared transaction x")) == [(0, ("prepared transaction x",), 1), (1, ("2",), 0)]
 

@@ -3,9 +3,8 @@
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from botocore.session import Session
 from botocore.stub import Stubber
+from http_answers import Answer, answering
 from pages import MONITOR, Page, read
 from patience import wait_until
 from pydantic import SecretStr
@@ -49,25 +49,8 @@ class Patroni:
 @contextmanager
 def rest(cluster: Patroni) -> Iterator[str]:
     """An HTTP server that answers so; gives its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Answer."""
-            body = cluster.answer()
-            self.send_response(200 if self.path == "/cluster" else 404)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(lambda path, _: Answer(cluster.answer(), 200 if path == "/cluster" else 404)) as place:
+        yield f"http://{place}"
 
 
 class Api:
@@ -83,27 +66,15 @@ class Api:
 def served(api: Api) -> Iterator[str]:
     """An HTTP server that answers so; gives its address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Answer with the next page."""
-            url = urlsplit(self.path)
-            api.asked.append({"continue": [], **parse_qs(url.query)})
-            api.tokens.add(self.headers["Authorization"])
-            pages = api.pages.get(url.path)
-            self.send_response(200 if pages else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps(pages.pop(0)).encode() if pages else b"{}")
+    def answer(path: str, headers: Mapping[str, str]) -> Answer:
+        url = urlsplit(path)
+        api.asked.append({"continue": [], **parse_qs(url.query)})
+        api.tokens.add(headers["Authorization"])
+        pages = api.pages.get(url.path)
+        return Answer(json.dumps(pages.pop(0)).encode()) if pages else Answer(b"{}", 404)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(answer) as place:
+        yield f"http://{place}"
 
 
 def member(name: str, port: int, **more: Any) -> dict[str, Any]:
@@ -175,6 +146,28 @@ def test_pods_that_may_not_be_listed_are_said_without_the_token(account: Path) -
     with served(Api({})) as url, pytest.raises(DiscoveryError) as caught:
         kubernetes(source("kubernetes", urls=[url]), account)
     assert str(caught.value) == f"kubernetes {url} cnpg.io/cluster=shop: Not Found"
+
+
+def test_a_list_without_an_end_is_not_read_on(account: Path) -> None:
+    page = {"items": [], "metadata": {"continue": "on"}}
+    api = Api({"/api/v1/namespaces/databases/pods": [page] * 99})
+    with served(api) as url, pytest.raises(DiscoveryError, match="the list has no end"):
+        kubernetes(source("kubernetes", urls=[url]), account)
+
+
+def test_a_token_goes_nowhere_else(account: Path) -> None:
+    seen = list[str]()
+
+    def elsewhere(path: str, _: Mapping[str, str]) -> Answer:
+        seen.append(path)
+        return Answer(b'{"items": []}')
+
+    with ExitStack() as stack:
+        other = stack.enter_context(answering(elsewhere))
+        api = stack.enter_context(answering(lambda *_: Answer(b"", 302, {"Location": f"http://{other}/"})))
+        stack.enter_context(pytest.raises(DiscoveryError, match="Found"))
+        kubernetes(source("kubernetes", urls=[f"http://{api}"]), account)
+    assert seen == []
 
 
 @contextmanager
@@ -291,6 +284,15 @@ async def test_a_source_that_fails_changes_nothing() -> None:
     assert [family.values for family in loop.families()] == [[0], [1]]
     assert await loop.ask() == []
     assert loop.targets == ()
+
+
+async def test_what_is_known_of_a_source_outlives_a_configuration_that_cannot_be_used() -> None:
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: [Member("db1", "h", 1)], "dns": lambda _: []})
+    await loop.ask()
+    take_back = loop.adopt([source("dns")])
+    assert not loop.is_complete
+    take_back()
+    assert ([each.name for each in loop.targets], loop.is_complete) == (["db1"], True)
 
 
 async def test_a_source_that_names_thousands_is_not_followed() -> None:
