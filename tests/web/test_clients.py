@@ -170,14 +170,17 @@ def test_readers_of_one_page_share_it_and_those_that_do_not_read_are_dropped(ser
 
 @pytest.mark.full
 def test_who_asks_on_and_on_without_reading_is_dropped(server18: Cluster) -> None:
-    """The answer that fills the network's buffers is not the last one that is asked for."""
+    """The answer that fills the network's buffers is not the last one that is asked for.
+
+    What is asked for is large: of small answers the buffers hold so many that making them takes a slow machine minutes.
+    """
     with serving(dsn=server18.dsn(user=MONITOR)) as running, ExitStack() as stack:
         clients = [stack.enter_context(closing(connected(running, small=True))) for _ in range(5)]
         for client in clients:
             client.settimeout(1.0)
             with suppress(OSError):
                 for _ in range(200_000):
-                    client.sendall(GET.replace(b"/metrics", b"/healthz") + b"\r\n")
+                    client.sendall(GET.replace(b"/metrics", b"/static/pgvigil.css") + b"\r\n")
         watch = Stopwatch(running.process.pid)
         while not all(map(_is_reset, clients)):
             assert watch.seconds < WRITE_SECONDS + 30, "twice as long as promised"
