@@ -117,7 +117,7 @@ class Reloads:
     async def discover(self) -> None:
         """Ask the sources of servers again and again, until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await self._discovery.until_changed(INTERVAL_SECONDS)
             if self._discovery.sources:
                 await self._discover()
 

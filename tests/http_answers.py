@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Answer:
     """What it answers."""
 
-    body: bytes
+    body: bytes | Iterator[bytes]
+    """All of it, or what comes bit by bit and ends with the connection."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -25,10 +26,14 @@ def answering(answer: Callable[[str, Mapping[str, str]], Answer]) -> Iterator[st
             """Answer."""
             found = answer(self.path, dict(self.headers))
             self.send_response(found.status)
-            for name, value in {**found.headers, "Content-Length": str(len(found.body))}.items():
+            length = {"Content-Length": str(len(found.body))} if isinstance(found.body, bytes) else {}
+            for name, value in {**found.headers, **length}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(found.body)
+            with suppress(OSError):  # whoever asked has gone
+                for part in [found.body] if isinstance(found.body, bytes) else found.body:
+                    self.wfile.write(part)
+                    self.wfile.flush()
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

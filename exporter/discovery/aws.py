@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.connection_settings import SourceSettings
-from exporter.discovery.member import Member
+from exporter.discovery.member import Answer, Member
 from exporter.errors import DiscoveryError, SettingsError
 
 
-def aws(source: SourceSettings, client: Any = None) -> list[Member]:
+def aws(source: SourceSettings, client: Any = None) -> Answer:
     """List the instances that have all the tags; DiscoveryError where they cannot be listed."""
     try:
         import botocore.exceptions
@@ -20,7 +20,7 @@ def aws(source: SourceSettings, client: Any = None) -> list[Member]:
         region = source.region or os.environ.get("AWS_REGION")  # which botocore does not heed
         client = client or Session().create_client("rds", region_name=region)
         pages = client.get_paginator("describe_db_instances").paginate()
-        return [member for page in pages for member in _members(page["DBInstances"], source.tags)]
+        return Answer([member for page in pages for member in _members(page["DBInstances"], source.tags)])
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise DiscoveryError(f"{source.title}: {type(error).__name__}: {error}") from None
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from exporter.connection_settings import SourceKind, SourceSettings, TargetSettings
@@ -10,8 +11,8 @@ from exporter.connections.dsn import parameters
 from exporter.connections.off_loop import OffLoop
 from exporter.discovery.aws import aws
 from exporter.discovery.dns_srv import dns_srv
-from exporter.discovery.kubernetes import kubernetes
-from exporter.discovery.member import Member, target_of
+from exporter.discovery.kubernetes import have_pods_changed, kubernetes
+from exporter.discovery.member import Answer, Member, target_of
 from exporter.discovery.patroni import patroni
 from exporter.errors import DiscoveryError, PgvigilError
 from exporter.exposition.process_metrics import DISCOVERY_SUCCESS, DISCOVERY_TARGETS
@@ -29,12 +30,22 @@ _PATIENCE_SECONDS = 20.0
 _MOST_MEMBERS = 1000
 """Upper bound on the servers of a source: twice what one process can watch. A source that goes mad costs us nothing."""
 
-ASK: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = {
+Ask = Mapping[SourceKind, Callable[[SourceSettings], Answer]]
+
+Watch = Mapping[SourceKind, Callable[[SourceSettings, str, float], bool]]
+
+ASK: Ask = {
     "patroni": patroni,
     "kubernetes": kubernetes,
     "dns": dns_srv,
     "aws": aws,
 }
+
+WATCH: Watch = {"kubernetes": have_pods_changed}
+"""What waits for a change since a version, some seconds at most, of the sources that tell of changes."""
+
+_BURST_SECONDS = 1.0
+"""Time after a change for others that come with it: pods change several times when they come or go."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class _Known:
     """None before its first answer."""
     is_current: bool = True
     """Whether its latest answer could be used."""
+    version: str = ""
 
 
 class DiscoveryLoop:
@@ -53,15 +65,17 @@ class DiscoveryLoop:
     Args:
         sources: what to ask.
         ask: asks a source of each kind.
+        watch: waits for changes, of those kinds that tell of them.
 
     """
 
     def __init__(
         self,
         sources: Iterable[SourceSettings] = (),
-        ask: Mapping[SourceKind, Callable[[SourceSettings], list[Member]]] = ASK,
+        ask: Ask = ASK,
+        watch: Watch = WATCH,
     ) -> None:
-        self._ask = ask
+        self._ask, self._watch = ask, watch
         self._known = {source: _Known() for source in sources}
         self._calls = OffLoop()
 
@@ -94,13 +108,44 @@ class DiscoveryLoop:
         """Ask all sources at once; return why those that failed did."""
         return [why for why in await asyncio.gather(*map(self._asked, self.sources)) if why]
 
+    async def until_changed(self, seconds: float) -> None:
+        """Wait until a source that can be watched tells of a change; `seconds` at most."""
+        changed = asyncio.Event()
+        watching = [
+            asyncio.create_task(self._watched(source, known.version, seconds, changed), name=f"watch {source.title}")
+            for source, known in self._known.items()
+            if known.version and source.source in self._watch
+        ]
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await changed.wait()
+                    await asyncio.sleep(_BURST_SECONDS)
+        finally:
+            for task in watching:
+                task.cancel()
+
+    async def _watched(self, source: SourceSettings, version: str, seconds: float, changed: asyncio.Event) -> None:
+        """Watch a source; where that fails, the list that is read again and again does."""
+        wait = self._watch[source.source]
+        while not changed.is_set():
+            try:
+                what = f"watch {source.title}"
+                if await self._calls.call(what, lambda: wait(source, version, seconds), _PATIENCE_SECONDS):
+                    changed.set()
+                await asyncio.sleep(_BURST_SECONDS)  # where it ends at once
+            except Exception as error:  # noqa: BLE001  # whatever it answered, it costs nothing else
+                _log.debug("changes cannot be watched", extra={"reason": str(error)})
+                return
+
     async def _asked(self, source: SourceSettings) -> str:
         """Ask a source. A server of it that cannot be a target costs the others nothing."""
         before, why = self._known[source], ""
-        targets = before.targets
+        targets, version = before.targets, ""
         try:
-            members = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
-            targets, why = _targets(members, source)
+            answer = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
+            targets, why = _targets(answer.members, source)
+            version = answer.version
         except (PgvigilError, TimeoutError) as error:
             why = str(error)
         except Exception as error:  # noqa: BLE001  # whatever it answered, it costs no other source
@@ -109,7 +154,7 @@ class DiscoveryLoop:
             _log.warning("servers could not be looked for; those known stay", extra={"reason": why})
         elif not why and not before.is_current:
             _log.info("servers are looked for again", extra={"source": source.title})
-        self._note(source, _Known(targets, is_current=not why))
+        self._note(source, _Known(targets, not why, version))
         return why
 
     def _note(self, source: SourceSettings, known: _Known) -> None:

@@ -1,13 +1,13 @@
 """Servers by SRV records (RFC 2782): each names host and port. Blocking; its library is an extra."""
 
 from exporter.connection_settings import SourceSettings
-from exporter.discovery.member import Member
+from exporter.discovery.member import Answer, Member
 from exporter.errors import DiscoveryError, SettingsError
 
 _SECONDS = 5.0
 
 
-def dns_srv(source: SourceSettings) -> list[Member]:
+def dns_srv(source: SourceSettings) -> Answer:
     """Look the records up; DiscoveryError where there are none."""
     try:
         import dns.exception
@@ -23,7 +23,7 @@ def dns_srv(source: SourceSettings) -> list[Member]:
     except (dns.exception.DNSException, ValueError) as error:
         raise DiscoveryError(f"{source.title}: {source.srv}: {error or type(error).__name__}") from None
     hosts = sorted((str(each.target).rstrip("."), int(each.port)) for each in found)
-    return [Member(_name(host, port, hosts), host, port) for host, port in hosts]
+    return Answer([Member(_name(host, port, hosts), host, port) for host, port in hosts])
 
 
 def _name(host: str, port: int, hosts: list[tuple[str, int]]) -> str:

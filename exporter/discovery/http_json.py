@@ -4,7 +4,9 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,27 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def asked(url: str, ca_file: Path | None = None, headers: Mapping[str, str] | None = None) -> Any:
     """Return what an address answers; OSError or ValueError where it does not, or not in five seconds."""
+    with _opened(url, ca_file, headers, _SECONDS) as answer:
+        return json.loads(answer.read(_MOST_BYTES))
+
+
+def first_line(url: str, ca_file: Path | None, headers: Mapping[str, str], seconds: float) -> Any:
+    """Return the first line of an answer that goes on; None where it ends without, or says nothing for some seconds."""
+    with suppress(TimeoutError), _opened(url, ca_file, headers, seconds) as answer:
+        return json.loads(line) if (line := answer.readline(_MOST_BYTES)) else None
+    return None
+
+
+@contextmanager
+def _opened(
+    url: str, ca_file: Path | None, headers: Mapping[str, str] | None, seconds: float
+) -> Iterator[HTTPResponse]:
     context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # http and https only
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirects)
     try:
-        with opener.open(request, timeout=_SECONDS) as answer:
-            return json.loads(answer.read(_MOST_BYTES))
+        with opener.open(request, timeout=seconds) as answer:
+            yield answer
     except urllib.error.HTTPError as error:
         error.close()
         raise

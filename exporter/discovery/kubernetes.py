@@ -6,13 +6,17 @@ CloudNativePG: `cnpg.io/cluster=NAME,cnpg.io/podRole=instance`. Zalando: `applic
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
 
 from exporter.connection_settings import SourceSettings
-from exporter.discovery.http_json import asked, reason
-from exporter.discovery.member import Member
+from exporter.discovery.http_json import asked, first_line, reason
+from exporter.discovery.member import Answer, Member
 from exporter.errors import DiscoveryError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -26,33 +30,72 @@ _PAGE = 500
 _MOST_PAGES = 10
 
 
-def kubernetes(source: SourceSettings, account: Path = ACCOUNT) -> list[Member]:
+def kubernetes(source: SourceSettings, account: Path = ACCOUNT) -> Answer:
     """List the pods that have an address and are not being deleted; DiscoveryError where they cannot be listed."""
+    with _reasons(source):
+        api, after, version = _Api.of(source, account), "", ""
+        members = list[Member]()
+        for _ in range(_MOST_PAGES):
+            page = asked(api.url(limit=str(_PAGE), **{"continue": after} if after else {}), api.ca_file, api.headers)
+            members += [member for pod in page["items"] for member in _members(pod, source.port)]
+            about = page.get("metadata", {})
+            after, version = about.get("continue", ""), str(about.get("resourceVersion", ""))
+            if not after:
+                return Answer(members, version)
+        raise DiscoveryError(f"{source.title}: the list has no end. Name fewer pods by the selector")
+
+
+def have_pods_changed(source: SourceSettings, version: str, seconds: float, account: Path = ACCOUNT) -> bool:
+    """Wait until one of the pods changes, appears or goes, or `seconds` have passed; DiscoveryError where it cannot.
+
+    Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes. Whatever is
+    said, the list says what there is: a version that is too old (410 Gone) is one more reason to read it.
+    """
+    with _reasons(source):
+        api = _Api.of(source, account)
+        url = api.url(watch="1", resourceVersion=version, timeoutSeconds=str(max(int(seconds), 1)))
+        try:
+            return bool(first_line(url, api.ca_file, api.headers, seconds))
+        except HTTPError as error:
+            if error.code == HTTPStatus.GONE:
+                return True
+            raise
+
+
+@contextmanager
+def _reasons(source: SourceSettings) -> Iterator[None]:
+    """Have whatever it answers be a DiscoveryError."""
     try:
-        pods = list(_pods(source, account))
-        return [member for pod in pods for member in _members(pod, source.port)]
+        yield
     except DiscoveryError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever it answers
         raise DiscoveryError(f"{source.title}: {reason(error)}") from None
 
 
-def _pods(source: SourceSettings, account: Path) -> Iterator[Mapping[str, Any]]:
-    """Read all pages of the list."""
-    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{what}", "") for what in ("HOST", "PORT"))
-    api = source.urls[0].rstrip("/") if source.urls else f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    token, authority = account / "token", source.ca_file or account / "ca.crt"
-    namespace = source.namespace or account.joinpath("namespace").read_text("utf-8").strip()
-    headers = {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"} if token.exists() else {}
-    where = f"{api}/api/v1/namespaces/{quote(namespace)}/pods?limit={_PAGE}&labelSelector={quote(source.selector)}"
-    trusted, after = authority if api.startswith("https:") else None, ""
-    for _ in range(_MOST_PAGES):
-        found = asked(f"{where}&continue={quote(after)}" if after else where, trusted, headers)
-        yield from found["items"]
-        after = found.get("metadata", {}).get("continue", "")
-        if not after:
-            return
-    raise DiscoveryError(f"{source.title}: the list has no end. Name fewer pods by the selector")
+@dataclass(frozen=True)
+class _Api:
+    """Where the pods are listed, and as whom."""
+
+    pods: str
+    """URL of the list, with the selector."""
+    ca_file: Path | None
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, source: SourceSettings, account: Path) -> Self:
+        """Read what the pod of the exporter knows of its API, anew each time: the token is renewed."""
+        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{what}", "") for what in ("HOST", "PORT"))
+        api = source.urls[0].rstrip("/") if source.urls else f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        token, authority = account / "token", source.ca_file or account / "ca.crt"
+        namespace = source.namespace or account.joinpath("namespace").read_text("utf-8").strip()
+        headers = {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"} if token.exists() else {}
+        pods = f"{api}/api/v1/namespaces/{quote(namespace)}/pods?labelSelector={quote(source.selector)}"
+        return cls(pods, authority if api.startswith("https:") else None, headers)
+
+    def url(self, **parameters: str) -> str:
+        """Add parameters."""
+        return f"{self.pods}&{urlencode(parameters)}"
 
 
 def _members(pod: Mapping[str, Any], port: int) -> Iterator[Member]:

@@ -1,6 +1,6 @@
 """A server that a source names, and the target that it becomes. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr, ValidationError
@@ -20,6 +20,15 @@ class Member:
     port: int
     labels: Mapping[str, str] = field(default_factory=dict)
     """What the source says of it that does not change, such as the name of its cluster."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source says."""
+
+    members: Sequence[Member]
+    version: str = ""
+    """What the source calls the state that it told, where it tells of changes since one."""
 
 
 def target_of(member: Member, source: SourceSettings) -> TargetSettings:

@@ -5,17 +5,17 @@ from typing import Any
 
 from exporter.connection_settings import SourceSettings
 from exporter.discovery.http_json import asked, reason
-from exporter.discovery.member import Member
+from exporter.discovery.member import Answer, Member
 from exporter.errors import DiscoveryError
 
 
-def patroni(source: SourceSettings) -> list[Member]:
+def patroni(source: SourceSettings) -> Answer:
     """Ask one member after another for its cluster, until one answers; DiscoveryError where none does."""
     failures = list[str]()
     for url in source.urls:
         try:
             if found := list(_members(asked(f"{url.rstrip('/')}/cluster", source.ca_file))):
-                return found
+                return Answer(found)
             failures.append(f"{url}: names no member, though it is one")
         except Exception as error:  # noqa: BLE001  # whatever it answers, the next may know better
             failures.append(f"{url}: {reason(error)}")

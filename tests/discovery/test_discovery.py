@@ -1,5 +1,6 @@
 """Servers that are found: what each source says, and what becomes of it while an exporter runs."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,11 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import dns.message
 import dns.rdatatype
 import dns.rrset
+import http_answers
 import pytest
 import yaml
 from botocore.session import Session
 from botocore.stub import Stubber
-from http_answers import Answer, answering
+from kubernetes_api import KubernetesApi
 from pages import MONITOR, Page, read
 from patience import wait_until
 from pydantic import SecretStr
@@ -28,8 +30,8 @@ from exporter.demo.cluster import Cluster
 from exporter.discovery.aws import aws
 from exporter.discovery.discovery import DiscoveryLoop, unique
 from exporter.discovery.dns_srv import dns_srv
-from exporter.discovery.kubernetes import kubernetes
-from exporter.discovery.member import Member, target_of
+from exporter.discovery.kubernetes import have_pods_changed, kubernetes
+from exporter.discovery.member import Answer, Member, target_of
 from exporter.discovery.patroni import patroni
 from exporter.errors import DiscoveryError
 
@@ -49,7 +51,9 @@ class Patroni:
 @contextmanager
 def rest(cluster: Patroni) -> Iterator[str]:
     """An HTTP server that answers so; gives its address."""
-    with answering(lambda path, _: Answer(cluster.answer(), 200 if path == "/cluster" else 404)) as place:
+    with http_answers.answering(
+        lambda path, _: http_answers.Answer(cluster.answer(), 200 if path == "/cluster" else 404)
+    ) as place:
         yield f"http://{place}"
 
 
@@ -66,14 +70,14 @@ class Api:
 def served(api: Api) -> Iterator[str]:
     """An HTTP server that answers so; gives its address."""
 
-    def answer(path: str, headers: Mapping[str, str]) -> Answer:
+    def answer(path: str, headers: Mapping[str, str]) -> http_answers.Answer:
         url = urlsplit(path)
         api.asked.append({"continue": [], **parse_qs(url.query)})
         api.tokens.add(headers["Authorization"])
         pages = api.pages.get(url.path)
-        return Answer(json.dumps(pages.pop(0)).encode()) if pages else Answer(b"{}", 404)
+        return http_answers.Answer(json.dumps(pages.pop(0)).encode()) if pages else http_answers.Answer(b"{}", 404)
 
-    with answering(answer) as place:
+    with http_answers.answering(answer) as place:
         yield f"http://{place}"
 
 
@@ -102,7 +106,7 @@ def test_the_next_member_is_asked_where_one_does_not_answer() -> None:
     ]
     with rest(cluster) as url:
         found = patroni(source(urls=["http://127.0.0.1:1", f"{url}/"]))
-    assert found == [Member(f"db{n}", "127.0.0.1", 5431 + n, {"cluster": "orders"}) for n in (1, 2)]
+    assert found == Answer([Member(f"db{n}", "127.0.0.1", 5431 + n, {"cluster": "orders"}) for n in (1, 2)])
 
 
 @pytest.mark.parametrize(
@@ -132,11 +136,14 @@ def account(tmp_path: Path) -> Path:
 def test_pods_are_servers_by_their_labels(account: Path) -> None:
     api = Api({"/api/v1/namespaces/databases/pods": [
         {"items": [pod("shop-1", "10.0.0.1"), pod("shop-2")], "metadata": {"continue": "a/b"}},
-        {"items": [pod("shop-3", "10.0.0.3", deletionTimestamp="now"), pod("other", "10.0.0.4", labels={})]},
+        {"items": [pod("shop-3", "10.0.0.3", deletionTimestamp="now"), pod("other", "10.0.0.4", labels={})],
+         "metadata": {"resourceVersion": "7"}},
     ]})  # fmt: skip
     with served(api) as url:
         found = kubernetes(source("kubernetes", urls=[url], port=5433), account)
-    assert found == [Member("shop-1", "10.0.0.1", 5433, {"cluster": "shop"}), Member("other", "10.0.0.4", 5433)]
+    assert found == Answer(
+        [Member("shop-1", "10.0.0.1", 5433, {"cluster": "shop"}), Member("other", "10.0.0.4", 5433)], "7"
+    )
     assert [each["continue"] for each in api.asked] == [[], ["a/b"]]
     assert {tuple(each["labelSelector"]) for each in api.asked} == {("cnpg.io/cluster=shop",)}
     assert api.tokens == {"Bearer s3cret"}
@@ -158,16 +165,79 @@ def test_a_list_without_an_end_is_not_read_on(account: Path) -> None:
 def test_a_token_goes_nowhere_else(account: Path) -> None:
     seen = list[str]()
 
-    def elsewhere(path: str, _: Mapping[str, str]) -> Answer:
+    def elsewhere(path: str, _: Mapping[str, str]) -> http_answers.Answer:
         seen.append(path)
-        return Answer(b'{"items": []}')
+        return http_answers.Answer(b'{"items": []}')
 
     with ExitStack() as stack:
-        other = stack.enter_context(answering(elsewhere))
-        api = stack.enter_context(answering(lambda *_: Answer(b"", 302, {"Location": f"http://{other}/"})))
+        other = stack.enter_context(http_answers.answering(elsewhere))
+        api = stack.enter_context(
+            http_answers.answering(lambda *_: http_answers.Answer(b"", 302, {"Location": f"http://{other}/"}))
+        )
         stack.enter_context(pytest.raises(DiscoveryError, match="Found"))
         kubernetes(source("kubernetes", urls=[f"http://{api}"]), account)
     assert seen == []
+
+
+def of_pods(url: str, account: Path) -> DiscoveryLoop:
+    """A loop over the pods of a cluster."""
+
+    def ask(settings: SourceSettings) -> Answer:
+        return kubernetes(settings, account)
+
+    def watch(settings: SourceSettings, version: str, seconds: float) -> bool:
+        return have_pods_changed(settings, version, seconds, account)
+
+    return DiscoveryLoop([source("kubernetes", urls=[url])], {"kubernetes": ask}, {"kubernetes": watch})
+
+
+async def test_a_pod_that_comes_changes_or_goes_ends_the_wait(account: Path) -> None:
+    api = KubernetesApi()
+    labels = {"cnpg.io/cluster": "shop"}
+    changes: list[tuple[Callable[[], None], list[str]]] = [
+        (lambda: api.put("shop-1", labels, "10.0.0.1"), ["shop-1"]),
+        (lambda: api.put("shop-2", labels), ["shop-1"]),
+        (lambda: api.put("shop-2", labels, "10.0.0.2"), ["shop-1", "shop-2"]),
+        (lambda: api.delete("shop-1"), ["shop-2"]),
+    ]
+    with api.served() as url:
+        loop = of_pods(url, account)
+        for change, there in changes:
+            assert await loop.ask() == []
+            waiting = asyncio.create_task(loop.until_changed(3600))
+            await asyncio.to_thread(api.wait_for_watch)
+            change()
+            await waiting
+            assert await loop.ask() == []
+            assert [each.name for each in loop.targets] == there
+            api.forget_watches()
+
+
+def test_a_change_between_list_and_watch_is_not_missed(account: Path) -> None:
+    api = KubernetesApi()
+    with api.served() as url:
+        settings = source("kubernetes", urls=[url])
+        version = kubernetes(settings, account).version
+        api.put("shop-1", {"cnpg.io/cluster": "shop"}, "10.0.0.1")
+        assert have_pods_changed(settings, version, 60, account)
+        current = kubernetes(settings, account).version
+        api.put("other", {"cnpg.io/cluster": "other"}, "10.0.0.9")
+        assert not have_pods_changed(settings, current, 1, account), "it is none of those selected"
+        api.compact()
+        assert have_pods_changed(settings, version, 60, account), "410 Gone: the list has to be read"
+
+
+async def test_where_pods_cannot_be_watched_they_are_listed_again_and_again(account: Path) -> None:
+    api = KubernetesApi(verbs=("list",))
+    with api.served() as url:
+        with pytest.raises(DiscoveryError, match="Forbidden"):
+            have_pods_changed(source("kubernetes", urls=[url]), "1", 60, account)
+        loop = of_pods(url, account)
+        await loop.ask()
+        api.put("shop-1", {"cnpg.io/cluster": "shop"}, "10.0.0.1")
+        await loop.until_changed(0.5)
+        assert await loop.ask() == []
+        assert [each.name for each in loop.targets] == ["shop-1"]
 
 
 @contextmanager
@@ -197,7 +267,7 @@ def test_records_of_dns_are_servers() -> None:
     records = ["10 5 5432 db1.example.", "10 5 5433 db1.example.", "20 5 5432 db2.example."]
     with name_server(records) as place:
         found = dns_srv(source("dns", resolver=place))
-    assert found == [
+    assert found.members == [
         Member("db1.example_5432", "db1.example", 5432),
         Member("db1.example_5433", "db1.example", 5433),
         Member("db2.example", "db2.example", 5432),
@@ -227,9 +297,9 @@ def test_instances_of_aws_are_chosen_by_tags(monkeypatch: pytest.MonkeyPatch) ->
         stubber.add_response("describe_db_instances", {"DBInstances": instances[:2], "Marker": "more"}, {})
         stubber.add_response("describe_db_instances", {"DBInstances": instances[2:]}, {"Marker": "more"})
         found = aws(source("aws"), client)
-        assert [(each.name, each.labels) for each in found] == [("db1", {}), ("au1", {"cluster": "au"})]
+        assert [(each.name, each.labels) for each in found.members] == [("db1", {}), ("au1", {"cluster": "au"})]
         stubber.add_client_error("describe_db_instances", "AccessDenied", "not allowed")
-        with pytest.raises(DiscoveryError, match=r"aws a: ClientError: .*not allowed"):
+        with pytest.raises(DiscoveryError, match=r"aws a=b: ClientError: .*not allowed"):
             aws(source("aws"), client)
 
 
@@ -260,7 +330,7 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name", "said"),
-    [({"name": "{cluster}"}, "db1", "db1 has no {cluster}"), ({}, "a/b", "String should match pattern")],
+    [({"name": "{cluster}"}, "db1", "db1 has no {cluster}"), ({}, "a/b", "'a/b' is no name of a server")],
 )
 def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
     with pytest.raises(DiscoveryError, match=said):
@@ -274,7 +344,7 @@ def test_two_servers_of_one_name_are_refused() -> None:
 
 
 async def test_a_source_that_fails_changes_nothing() -> None:
-    answers: list[Callable[[], list[Member]]] = [lambda: [Member("db1", "h", 1)], _fail, list]
+    answers: list[Callable[[], Answer]] = [lambda: Answer([Member("db1", "h", 1)]), _fail, lambda: Answer([])]
     loop = DiscoveryLoop([source()], {"patroni": lambda _: answers.pop(0)()})
     assert not loop.is_complete
     assert await loop.ask() == []
@@ -287,7 +357,7 @@ async def test_a_source_that_fails_changes_nothing() -> None:
 
 
 async def test_what_is_known_of_a_source_outlives_a_configuration_that_cannot_be_used() -> None:
-    loop = DiscoveryLoop([source()], {"patroni": lambda _: [Member("db1", "h", 1)], "dns": lambda _: []})
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: _DB1, "dns": lambda _: Answer([])})
     await loop.ask()
     take_back = loop.adopt([source("dns")])
     assert not loop.is_complete
@@ -296,7 +366,7 @@ async def test_what_is_known_of_a_source_outlives_a_configuration_that_cannot_be
 
 
 async def test_a_source_that_names_thousands_is_not_followed() -> None:
-    loop = DiscoveryLoop([source()], {"patroni": lambda _: [Member(f"db{n}", "h", 1) for n in range(1001)]})
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: Answer([Member(f"db{n}", "h", 1) for n in range(1001)])})
     [why] = await loop.ask()
     assert "names 1001 servers, of which one exporter cannot watch more than 1000" in why
     assert loop.targets == ()
@@ -304,24 +374,27 @@ async def test_a_source_that_names_thousands_is_not_followed() -> None:
 
 async def test_a_server_that_can_be_no_target_costs_the_others_nothing() -> None:
     members = [Member("db1", "h", 1), Member("db 2", "h", 1), Member("db3", "h", 99999)]
-    loop = DiscoveryLoop([source()], {"patroni": lambda _: members})
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: Answer(members)})
     [why] = await loop.ask()
-    assert "db 2: name: String should match pattern" in why
+    assert "db 2: name: 'db 2' is no name of a server" in why
     assert "db3: dsn: port is no number up to 65535" in why
     assert ([each.name for each in loop.targets], loop.is_complete) == (["db1"], True)
     assert [family.values for family in loop.families()] == [[0], [1]]
 
 
 async def test_whatever_a_source_raises_is_its_failure_and_no_other_sources() -> None:
-    def odd(_: SourceSettings) -> list[Member]:
+    def odd(_: SourceSettings) -> Answer:
         raise AttributeError("odd")
 
-    loop = DiscoveryLoop([source(), source("dns")], {"patroni": odd, "dns": lambda _: [Member("db1", "h", 1)]})
+    loop = DiscoveryLoop([source(), source("dns")], {"patroni": odd, "dns": lambda _: _DB1})
     assert await loop.ask() == ["patroni http://127.0.0.1:1: AttributeError: odd"]
     assert [each.name for each in loop.targets] == ["db1"]
 
 
-def _fail() -> list[Member]:
+_DB1 = Answer([Member("db1", "h", 1)])
+
+
+def _fail() -> Answer:
     raise DiscoveryError("patroni http://127.0.0.1:1: no")
 
 
@@ -334,14 +407,18 @@ def _fail() -> list[Member]:
         ("{source: dns, srv: a, name: '{'}", "discovery.0: name: '{' is no name"),
         ("{source: dns, srv: a, name: '{member.x}'}", "discovery.0: name: '{member.x}' is no name"),
         ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'kubernetes', 'dns' or 'aws'"),
-        ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: String should match pattern"),
+        ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: is no URL that can be asked"),
+        ("{source: patroni, urls: ['http://u:s3cret@h']}", "discovery.0.urls.0: is no URL that can be asked"),
+        ("{source: dns, srv: a}, {source: dns, srv: a, dsn: user=u}", "discovery: two are dns a"),
+        ("{source: dns, srv: a, resolver: x}", "discovery.0.resolver: 'x' is no address"),
+        ("{source: dns, srv: a, labels: {__a: b}}", "'__a' is no name of a label"),
         ("{source: dns, srv: a, dsn_file: /x}", "discovery.0: dsn_file: give a dsn without host and port"),
     ],
 )
 def test_a_source_that_is_configured_wrongly_is_said(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "pgvigil.yml").write_text(f"discovery: [{text}]")
     done = run("check", "--config", str(tmp_path / "pgvigil.yml"))
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, said in done.stderr, "s3cret" in done.stderr) == (2, True, False), done.stderr
 
 
 def names(exporter: Exporter) -> set[str]:

@@ -29,6 +29,45 @@ def test_pods_meet_the_restricted_pod_security_standard_and_have_no_rights(value
     assert not [each for each in objects(values) if "Role" in each["kind"]]
 
 
+POSTGRES_PODS: Values = {"source": "kubernetes", "selector": "cnpg.io/cluster=shop", "dsn": "user=pgvigil"}
+
+
+def test_pods_that_are_found_may_be_listed_and_nothing_else() -> None:
+    sources = [POSTGRES_PODS, POSTGRES_PODS | {"namespace": "blog"}]
+    values = {"settings": {"discovery": sources}}
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+    roles = {each["metadata"]["namespace"]: each for each in of_kind("Role", values)}
+    assert {namespace: role["rules"] for namespace, role in roles.items()} == {NAMESPACE: rules, "blog": rules}
+    account = {"kind": "ServiceAccount", "name": pod(values)["spec"]["serviceAccountName"], "namespace": NAMESPACE}
+    for binding in of_kind("RoleBinding", values):
+        assert binding["subjects"] == [account]
+        assert binding["roleRef"]["name"] == roles[binding["metadata"]["namespace"]]["metadata"]["name"]
+    assert len(of_kind("RoleBinding", values)) == 2
+    assert pod(values)["spec"]["automountServiceAccountToken"] is True
+    assert of_kind("Role", values | {"rbac": {"create": False}}) == []
+
+
+OPEN = {"name": "open", "host": "open-db"}
+"""A target without a Secret."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_new"),
+    [
+        ({"targets": [OPEN]}, False),
+        ({"ownCollectors": {"a.yaml": "# new"}}, False),
+        ({"settings": {"disable": ["table_bloat"]}}, False),
+        ({"settings": {"discovery": [{"source": "dns", "srv": "a"}]}}, False),
+        ({"service": {"port": 80}}, False),
+        ({"settings": {"log_format": "json"}}, True),
+        ({"targets": [OPEN, SHOP]}, True),
+    ],
+)
+def test_only_settings_of_the_start_and_secrets_make_new_pods(changed: Values, *, is_new: bool) -> None:
+    before = {"targets": [OPEN, OPEN | {"name": "other"}], "ownCollectors": {"a.yaml": "# old"}}
+    assert (pod(before) != pod(before | changed)) is is_new
+
+
 def test_a_service_called_like_our_variables_does_no_harm() -> None:
     """Kubernetes would set PGVIGIL_PORT and others for a Service called pgvigil, which the exporter does not know."""
     assert run("scrape", port="tcp://10.0.0.1:9187").stderr.startswith("pgvigil: PGVIGIL_PORT: no such setting")

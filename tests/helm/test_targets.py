@@ -261,17 +261,6 @@ def test_every_secret_that_is_named_is_mounted_where_the_exporter_looks() -> Non
     }
 
 
-def test_a_change_of_configuration_makes_new_pods() -> None:
-    def checksum(values: Values) -> str:
-        found: str = pod(values)["metadata"]["annotations"]["checksum/config"]
-        return found
-
-    one_target = {"targets": [SHOP]}
-    assert checksum(one_target) == checksum(one_target | {"service": {"port": 80}})
-    assert checksum(one_target) != checksum(one_target | {"settings": {"log_format": "json"}})
-    assert checksum(one_target) != checksum(one_target | {"ownCollectors": {"a.yaml": "# new"}})
-
-
 def test_own_collectors_load(tmp_path: Path) -> None:
     """The names end as the exporter's folder wants them, and versions stay versions."""
     [found] = [each for each in of_kind("ConfigMap", EVERYTHING) if each["metadata"]["name"].endswith("-collectors")]

@@ -170,6 +170,10 @@ REFUSED: list[tuple[Values, str]] = [
     ({"extraEnv": [{"name": "PGVIGIL_DSN", "value": "x"}]}, "extraEnv: PGVIGIL_DSN: a secret does not belong into"),
     ({"alertmanagerConfig": {"incidentsUrl": "exporter"}}, "does not match pattern"),
     ({"targets": [SHOP, SHOP]}, "targets: two are called shop"),
+    (
+        {"shards": 2, "settings": {"discovery": [{"source": "dns", "srv": "a"}]}},
+        "settings.discovery: with shards each pod would watch every server",
+    ),
     ({"targets": [{"name": "a"}]}, "targets: a: give a host or a dsnSecret, one of them"),
     ({"targets": [SHOP | BLOG]}, "targets: blog: give a host or a dsnSecret, one of them"),
     (

@@ -56,6 +56,17 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* The namespaces whose pods the exporter lists to find servers, as a JSON list. */}}
+{{- define "pgvigil.podNamespaces" -}}
+{{- $found := list -}}
+{{- range .Values.settings.discovery -}}
+{{- if eq .source "kubernetes" -}}
+{{- $found = append $found (.namespace | default (include "pgvigil.namespace" $)) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | uniq | toJson -}}
+{{- end -}}
+
 {{- define "pgvigil.serviceAccountName" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "pgvigil.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}

@@ -5,8 +5,8 @@ metadata:
   labels:
     {{- mergeOverwrite (dict) .Values.commonLabels .Values.podLabels (include "pgvigil.labels" . | fromYaml) | toYaml | nindent 4 }}
   annotations:
-    # The exporter reads its configuration when it starts, so a change of it makes new pods.
-    checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sha256sum }}
+    # Targets, sources of servers and collectors are read again while the exporter runs; other settings make new pods.
+    checksum/config: {{ omit .Values.settings "collectors" "disable" "discovery" "targets_files" | toJson | sha256sum }}
     {{- if eq .Values.monitor.kind "annotations" }}
     prometheus.io/scrape: "true"
     prometheus.io/port: "9187"
@@ -17,7 +17,7 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ include "pgvigil.serviceAccountName" . }}
-  automountServiceAccountToken: false
+  automountServiceAccountToken: {{ not (empty (include "pgvigil.podNamespaces" . | fromJsonArray)) }}
   # Else Kubernetes sets variables such as PGVIGIL_PORT for a Service called pgvigil, and the exporter refuses those it does not know.
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}

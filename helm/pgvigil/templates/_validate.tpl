@@ -11,6 +11,9 @@
 {{- end -}}
 
 {{- define "pgvigil.validateTargets" -}}
+{{- if and .Values.settings.discovery (include "pgvigil.sharded" .) -}}
+{{- fail "settings.discovery: with shards each pod would watch every server that is found. Use shards: 1 and a release for each part of the fleet, or list the servers in targets" -}}
+{{- end -}}
 {{- $names := dict -}}
 {{- range $key := list "password" "dsn" -}}
 {{- if hasKey $.Values.targetDefaults $key -}}
