@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,18 +87,25 @@ def scrape(config: Path | None, target: str) -> None:
     sys.exit(0 if up else 1)
 
 
+file_option = partial(click.option, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+
+
 @cli.command("now")
 @click.option("--url", default="http://127.0.0.1:9187", show_default=True, help="Where the exporter serves.")
 @click.option("--target", default="", help="Which one, when it has several; without it a line for each.")
-def now_command(url: str, target: str) -> None:
+@file_option("--token-file", help="A file with the bearer token that the exporter asks for.")
+@file_option("--ca-file", help="Certificate authorities for its https, instead of the system's.")
+@file_option("--cert-file", help="A client certificate, where the exporter asks for one.")
+@file_option("--key-file", help="Its private key, unless it is in the same file.")
+def now_command(url: str, target: str, **files: Path | None) -> None:
     """Print what is wrong now, who is to blame and what helps, as a running exporter knows it.
 
     The exit code is 0 when nothing is wrong, 1 when something is, and 2 when it cannot be read or is not known yet.
     """
-    from exporter.commands.now import now
+    from exporter.commands.now import Credentials, now
 
     try:
-        sys.exit(now(url, target))
+        sys.exit(now(url, target, Credentials(**files)))
     except ExporterError as error:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
@@ -133,7 +141,7 @@ def check_command(config: Path | None) -> None:
     cannot be reached or a setting is wrong.
     """
     from exporter.commands.check import check, written
-    from exporter.configuration import load_settings
+    from exporter.configuration import load_settings, unmatched
     from exporter.leftovers import leftovers
     from exporter.logs import configure
 
@@ -146,8 +154,11 @@ def check_command(config: Path | None) -> None:
     except PgvigilError as error:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
-    click.echo("\n\n".join(map(written, checkups)) or "targets: [] names no server, so there is nothing to check.")
-    sys.exit(max((checkup.exit_code for checkup in checkups), default=0))
+    missing = unmatched(settings.targets_files)
+    for pattern in missing:
+        click.echo(f"pgvigil: targets_files: no file matches {pattern}. Write one, or correct the pattern", err=True)
+    click.echo("\n\n".join(map(written, checkups)) or "No server is named, so there is nothing to check.")
+    sys.exit(max((checkup.exit_code for checkup in checkups), default=int(bool(missing))) or int(bool(missing)))
 
 
 @cli.command("grants")

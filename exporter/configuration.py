@@ -47,6 +47,11 @@ def targets_files(patterns: Sequence[str]) -> list[Path]:
     return [Path(name) for name in dict.fromkeys(found)]
 
 
+def unmatched(patterns: Sequence[str]) -> list[str]:
+    """Return the patterns that no file matches."""
+    return [pattern for pattern in patterns if not _matches(pattern)]
+
+
 def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207  # absolute ones too
 
@@ -55,9 +60,8 @@ def _targets(settings: Settings) -> Iterator[TargetSettings]:
     """List the targets of the configuration file and of the files that it names; a name twice is a SettingsError."""
     places = {target.name: "targets" for target in settings.targets or ()}
     yield from settings.targets or ()
-    for pattern in settings.targets_files:
-        if not _matches(pattern):
-            _log.warning("targets_files: no file matches %s", pattern)
+    for pattern in unmatched(settings.targets_files):
+        _log.warning("targets_files: no file matches %s", pattern)
     for file in targets_files(settings.targets_files):
         for target in _targets_of(file):
             if target.name in places:
@@ -105,10 +109,18 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _placed(line: str, file: Path | None) -> str:
-    """Put in front of an error where the wrong value was written."""
+    """Put in front of an error where the wrong value was written; of two that contradict each other, where each was."""
     place, _, message = line.partition(":")
+    both = place.split(" and ")
+    if len(both) > 1 and any(map(_variable, both)):
+        return f"{' and '.join(_variable(name) or f'{file}: {name}' for name in both)}:{message}"
     name, _, within = place.partition(".")
-    variable = PREFIX + name.upper()
-    if variable in os.environ:
+    if variable := _variable(name):
         return f"{variable}: {within}:{message}" if within else f"{variable}:{message}"
     return f"{file}: {line}" if file else line
+
+
+def _variable(setting: str) -> str:
+    """Return the variable of a setting; nothing where the environment has none."""
+    variable = PREFIX + setting.upper()
+    return variable if variable in os.environ else ""

@@ -40,8 +40,39 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDec
 """Shell patterns: a list, or separated by commas."""
 
 
-LabelName = Annotated[str, Field(pattern=r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$|^_$")]
+def _shaped(pattern: str, what: str) -> AfterValidator:
+    """Check the shape of a value; `what` says in words what it is none of."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value[:_MOST_REPEATED]!r} is no {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _url(value: str) -> str:
+    """Check a URL. Its error does not repeat it: a password may be in it."""
+    if not re.fullmatch(r"https?://[^@\s]+", value):
+        raise ValueError("is no URL that can be asked: begin it with http:// or https://, without user and password")
+    return value
+
+
+_MOST_REPEATED = 100
+"""Characters of a wrong value that its error repeats."""
+
+LabelName = Annotated[
+    str,
+    _shaped(
+        "([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*|_",
+        "name of a label: letters, digits and _ make one, no digit in front, no __",
+    ),
+]
 """Name of a label that Prometheus does not keep for itself."""
+
+TargetName = Annotated[
+    str, _shaped("[A-Za-z0-9._-]{1,200}", "name of a server: letters, digits, `.`, `_` and `-` make one, at most 200")
+]
 
 
 class Connection(BaseModel):
@@ -116,7 +147,7 @@ class TargetSettings(Connection):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="What `/probe?target=` and the label `target` call it.")
+    name: TargetName = Field(description="What `/probe?target=` and the label `target` call it.")
     labels: dict[LabelName, str] = Field(
         {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
     )
@@ -139,7 +170,7 @@ class SourceSettings(Connection):
     )
     name: str = Field("{member}", description="What a server is called: `{member}`, or `{cluster}-{member}`.")
     labels: dict[LabelName, str] = Field({}, description="Labels that `/sd` gives each of them.")
-    urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+    urls: tuple[Annotated[str, AfterValidator(_url)], ...] = Field(
         (),
         description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked.",
     )
@@ -148,14 +179,17 @@ class SourceSettings(Connection):
     namespace: str = Field("", description="Namespace of the pods; by default that of the exporter's own pod.")
     port: int = Field(5432, ge=1, le=65535, description="Port of PostgreSQL in the pods.")
     srv: str = Field("", description="Name of SRV records, such as `_postgresql._tcp.db.example`.")
-    resolver: str = Field("", pattern=r"^(.+:\d+)?$", description="Address and port of the DNS server to ask.")
+    resolver: Annotated[str, _shaped(r"(.+:\d+)?", "address: write host:port")] = Field(
+        "", description="Address and port of the DNS server to ask."
+    )
     region: str = Field("", description="Region of AWS; that of its configuration otherwise.")
     tags: dict[str, str] = Field({}, description="Tags that instances have to have.")
 
     @property
     def title(self) -> str:
         """Name of the source in errors, lines of the log and labels."""
-        named = (", ".join(self.urls), self.selector, self.srv, self.region, ", ".join(self.tags))
+        tags = ", ".join(f"{name}={value}" for name, value in self.tags.items())
+        named = (", ".join(self.urls), self.namespace, self.selector, self.srv, self.region, tags)
         return " ".join((self.source, *filter(None, named)))
 
     @model_validator(mode="after")

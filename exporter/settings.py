@@ -1,5 +1,6 @@
 """Every setting with its default and meaning."""
 
+from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -182,6 +183,8 @@ class Settings(Connection, BaseSettings):
         names = [target.name for target in self.targets or ()]
         if len(set(names)) < len(names):
             raise ValueError("targets: two have the same name")
+        if twice := next((title for title, n in Counter(each.title for each in self.discovery).items() if n > 1), ""):
+            raise ValueError(f"discovery: two are {twice}. Name it once")
         several = "targets" if self.targets is not None else "targets_files" if self.targets_files else "discovery"
         if self.has_names and (self.dsn.get_secret_value() or self.dsn_file):
             raise ValueError(f"{several} and dsn: give one of them")

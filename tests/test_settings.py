@@ -147,7 +147,7 @@ def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_
             "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs are not permitted; did you mean limit?",
         ),
         ({"PGVIGIL_COLLECTORS": "table_vacuum"}, "PGVIGIL_COLLECTORS: expected JSON"),
-        ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "dsn and dsn_file: give one of them"),
+        ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "PGVIGIL_DSN and PGVIGIL_DSN_FILE: give one of them"),
     ],
 )
 def test_a_wrong_variable_is_named_with_the_remedy(
@@ -167,7 +167,7 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("- listen\n", "expected a mapping of settings"),
         ("1: listen\n", "expected a mapping of settings"),
         ("targets: [{name: a}, {name: a}]\n", "targets: two have the same name"),
-        ("targets: [{name: a/b}]\n", "targets.0.name: String should match pattern"),
+        ("targets: [{name: a/b}]\n", "targets.0.name: 'a/b' is no name of a server"),
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
@@ -196,6 +196,15 @@ def test_no_targets_are_one_without_a_name_unless_the_list_is_empty(
 ) -> None:
     (tmp_path / "pgvigil.yaml").write_text(text)
     assert [name for name, _ in loaded(environ, {}, tmp_path / "pgvigil.yaml").servers] == names
+
+
+def test_of_two_that_contradict_each_other_it_is_said_where_each_was_written(
+    environ: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pgvigil.yml").write_text("targets: []")
+    with pytest.raises(SettingsError) as caught:
+        loaded(environ, {"PGVIGIL_DSN": "host=h"}, tmp_path / "pgvigil.yml")
+    assert str(caught.value) == f"{tmp_path}/pgvigil.yml: targets and PGVIGIL_DSN: give one of them"
 
 
 def test_a_file_that_is_not_there_is_named(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 """Asks an exporter what is wrong now, and prints it."""
 
 import base64
+import ssl
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
@@ -61,16 +63,58 @@ class Address:
         return cls(printable(place), unquote(user), parse_qsl(parts.query))
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """What an exporter may ask its clients for, beside user and password in the URL."""
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Read the certificates; ExporterError where they are none."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file and str(self.ca_file))
+        except (OSError, ValueError) as error:
+            raise ExporterError(f"--ca-file: {self.ca_file}: is no certificate in PEM: {error}") from None
+        if self.cert_file:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file)
+            except (OSError, ValueError) as error:
+                why = f"certificate and key are none, or do not belong together: {error}"
+                raise ExporterError(f"--cert-file, --key-file: {self.cert_file}: {why}") from None
+        elif self.key_file:
+            raise ExporterError("--key-file: has no certificate. Give --cert-file as well")
+        return context
+
+    def token(self) -> str:
+        """Read the token; ExporterError where there is none, or none that can be sent."""
+        if not self.token_file:
+            return ""
+        try:
+            words = self.token_file.read_text("ascii").split()
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "is no text in ASCII"
+            raise ExporterError(f"--token-file: {self.token_file}: {why}") from None
+        if len(words) != 1:
+            raise ExporterError(f"--token-file: {self.token_file}: expected one token, and nothing else")
+        return words[0]
+
+
+NO_CREDENTIALS = Credentials()
+
+
 class _Problem(BaseModel):
     """An error of the API."""
 
     detail: str
 
 
-def now(url: str, target: str) -> int:
+def now(url: str, target: str, credentials: Credentials = NO_CREDENTIALS) -> int:
     """Print what is wrong now; return 0 for nothing, 1 for something, 2 where it is not known yet."""
     exporter = Address.of(url)
-    found = ask(exporter, target)
+    found = ask(exporter, target, credentials)
     if len(found) == 1:
         show(whole(found[0], exporter.place))
     else:
@@ -90,11 +134,11 @@ def show(lines: Iterable[Line]) -> None:
         console.print(Text.assemble(*line), soft_wrap=True)
 
 
-def ask(exporter: Address, target: str = "") -> Sequence[Situation]:
+def ask(exporter: Address, target: str = "", credentials: Credentials = NO_CREDENTIALS) -> Sequence[Situation]:
     """Read what an exporter knows of its servers, or of one; ExporterError where that fails."""
     place = exporter.place + _PATH
     try:
-        body = _read(exporter, target)
+        body = _read(exporter, target, credentials)
     except HTTPError as error:
         with error:
             why = _detail(error)
@@ -110,14 +154,17 @@ def ask(exporter: Address, target: str = "") -> Sequence[Situation]:
         raise ExporterError(f"{place}: is not the answer of a pgvigil. Say where it serves with --url") from error
 
 
-def _read(exporter: Address, target: str) -> bytes:
+def _read(exporter: Address, target: str, credentials: Credentials) -> bytes:
     """Read the answer, directly as Prometheus does: a proxy for the outside would not find the exporter."""
     query = urlencode([*exporter.query, *([("target", target)] if target else [])])
     request = Request(f"{exporter.place}{_PATH}{'?' if query else ''}{query}")  # noqa: S310  # Address has checked it
     if exporter.user:
         basic = base64.b64encode(exporter.user.encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {basic}")  # not for another host
-    with build_opener(ProxyHandler({})).open(request, timeout=_SECONDS) as answer:
+    elif token := credentials.token():
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    https = [HTTPSHandler(context=credentials.context())] if exporter.place.startswith("https:") else []
+    with build_opener(ProxyHandler({}), *https).open(request, timeout=_SECONDS) as answer:
         body: bytes = answer.read(_MOST_BYTES + 1)
     if len(body) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES} bytes")
@@ -131,5 +178,5 @@ def _detail(error: HTTPError) -> str:
     except (ValidationError, OSError, HTTPException):
         said = printable(f"{error.code} {error.reason}")
     if error.code == 401:
-        return f"{said}. Write USER:PASSWORD@ before the host in --url"
+        return f"{said}. Write USER:PASSWORD@ before the host in --url, or give --token-file"
     return f"{said}. Is it a pgvigil? Say where it serves with --url"

@@ -60,14 +60,14 @@ def create_app(
         return create_user_app(targets, settings, scrapers, historian)
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
-    direct += [Route(RELOAD, partial(_reload, reloads), methods=["POST", "PUT"])] if reloads else []
+    direct += [Route(RELOAD, partial(_reload, reloads, guard), methods=["POST", "PUT"])] if reloads else []
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 
 
-async def _reload(reloads: Reloads, _: Request) -> Response:
-    """Read configuration, targets and collectors again; 500 says why they cannot be used."""
-    why = await reloads.reload()
+async def _reload(reloads: Reloads, guard: Guard, _: Request) -> Response:
+    """Read configuration, targets, collectors and the web configuration again; 500 says why they cannot be used."""
+    why = "\n".join(filter(None, [await guard.reload(), await reloads.reload()]))
     return PlainTextResponse(f"{why}\n", 500) if why else PlainTextResponse("read again\n")
 
 

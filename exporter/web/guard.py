@@ -74,18 +74,27 @@ class Guard:
 
     async def watch(self) -> None:
         """Read the files again when they change, until cancelled."""
-        while self._settings.web_config_file or self._settings.bearer_token_file:
+        while self._has_files:
             await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                seen = await self._calls.call("look", lambda: fingerprint(self._files), _PATIENCE_SECONDS)
-                if seen != self._seen:
-                    adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
-                    adopt()
-                    self._seen = seen
-            except (PgvigilError, TimeoutError) as error:
-                self._fail(str(error))
-            except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
-                self._fail(f"{type(error).__name__}: {error}")
+            await self.reload(self._seen)
+
+    @property
+    def _has_files(self) -> bool:
+        return bool(self._settings.web_config_file or self._settings.bearer_token_file)
+
+    async def reload(self, known: tuple[object, ...] | None = None) -> str:
+        """Read the files again, unless they are still those `known`; return why they cannot be used, or nothing."""
+        try:
+            seen = await self._calls.call("look", lambda: fingerprint(self._files), _PATIENCE_SECONDS)
+            if self._has_files and seen != known:
+                adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
+                adopt()
+                self._seen = seen
+        except (PgvigilError, TimeoutError) as error:
+            return self._fail(str(error))
+        except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
+            return self._fail(f"{type(error).__name__}: {error}")
+        return ""
 
     def families(self) -> list[Family]:
         """Say whom it refused, and whether its files can be used."""
@@ -95,10 +104,11 @@ class Guard:
             Family(WEB_CONFIG_SUCCESS, [""], [int(self._is_current)]),
         ]
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str) -> str:
         if self._is_current:
             _log.warning("web configuration cannot be used; the earlier one stays", extra={"reason": why})
         self._is_current, self._seen = False, None
+        return why
 
     def _read(self) -> Callable[[], None]:
         """Read all files, in a thread; return what makes them the rules."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from pages import MONITOR
@@ -231,6 +232,33 @@ def test_the_user_in_the_url_and_the_target_are_sent_and_a_link_from_the_browser
     ]
 
 
+def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret-of-a-robot\n")
+    with answering([]) as exporter:
+        assert run("now", "--url", exporter.url, "--token-file", f"{tmp_path}/token").returncode == 0
+    assert exporter.asked == [("/api/v1/now", "Bearer s3cret-of-a-robot")]
+
+
+@pytest.mark.parametrize(
+    ("content", "option", "said"),
+    [
+        ("", "--token-file", "expected one token, and nothing else"),
+        ("s3cret and more", "--token-file", "expected one token, and nothing else"),
+        ("s3cr\u00e9t", "--token-file", "is no text in ASCII"),
+        ("s3cret", "--ca-file", "is no certificate in PEM"),
+        ("s3cret", "--cert-file", "certificate and key are none, or do not belong together"),
+        ("s3cret", "--key-file", "has no certificate. Give --cert-file as well"),
+    ],
+)
+def test_a_file_that_is_no_credential_is_said_without_its_content(
+    tmp_path: Path, content: str, option: str, said: str
+) -> None:
+    (tmp_path / "file").write_text(content)
+    done = run("now", "--url", "https://127.0.0.1:1", option, f"{tmp_path}/file")
+    assert (done.returncode, done.stdout, said in done.stderr) == (2, "", True), done.stderr
+    assert "s3cr" not in done.stderr
+
+
 def test_colours_are_for_terminals_and_what_attacks_one_does_not_reach_it() -> None:
     ours, its = pty.openpty()
     with answering([EVIL]) as exporter:
@@ -258,7 +286,7 @@ def test_colours_are_for_terminals_and_what_attacks_one_does_not_reach_it() -> N
         (b'[{"target": "x"}]', 200, "is not the answer of a pgvigil. Say where it serves with --url"),
         (b'{"detail": "no target is named \'\\u001b[2J\'"}', 404, "no target is named '\\x1b[2J'"),
         (b"Not Found", 404, "404 Not Found. Is it a pgvigil? Say where it serves with --url"),
-        (b"", 401, "401 Unauthorized. Write USER:PASSWORD@ before the host in --url"),
+        (b"", 401, "401 Unauthorized. Write USER:PASSWORD@ before the host in --url, or give --token-file"),
     ],
 )
 def test_an_answer_that_is_none_is_said_in_one_line(body: bytes, status: int, told: str) -> None:

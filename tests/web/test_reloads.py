@@ -218,6 +218,12 @@ def test_only_who_may_see_pages_asks(configured: Configured) -> None:
     assert configured.exporter.get("/-/reload").status_code == 404, "a link changes nothing"
 
 
+def test_a_pattern_that_no_file_matches_is_missing(tmp_path: Path) -> None:
+    done = run("check", targets_files=f"{tmp_path}/*.yml")
+    assert (done.returncode, done.stdout) == (1, "No server is named, so there is nothing to check.\n")
+    assert f"targets_files: no file matches {tmp_path}/*.yml. Write one, or correct the pattern" in done.stderr
+
+
 def test_a_file_without_pattern_has_to_be_there(tmp_path: Path) -> None:
     done = run("check", targets_files=str(tmp_path / "missing.yml"))
     assert done.returncode == 2

@@ -253,6 +253,20 @@ def test_hundreds_who_say_nothing_keep_out_nobody(authorities: Authorities) -> N
         assert refused == 2  # the other is the plain request by which it was found ready
 
 
+def test_now_has_a_certificate(authorities: Authorities, clients: Mapping[str, Pair | None]) -> None:
+    asks = {**authorities.config, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+    pair = clients["verified"]
+    assert pair
+    with serving(web_config_file=configured(authorities.folder, "now.yml", tls_server_config=asks), targets="[]") as it:
+        url = it.url.replace("http:", "https:")
+        files = dict(zip(("--cert-file", "--key-file"), pair.arguments, strict=True))
+        options = [word for option in files.items() for word in option]
+        assert run("now", "--url", url, "--ca-file", str(authorities.ca), *options).returncode == 0
+        assert "certificate verify failed" in run("now", "--url", url, *options).stderr
+        without = run("now", "--url", url, "--ca-file", str(authorities.ca))
+        assert (without.returncode, without.stdout) == (2, "")
+
+
 @pytest.mark.full
 def test_a_connection_from_before_certificates_were_asked_for_has_none(authorities: Authorities) -> None:
     file = authorities.folder / "later.yml"
