@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: `servers` and `bench` are found in tests/
 
 import httpx
 import psutil
-from programs import end  # needs the line above
+from bench.broken import broken  # needs the line above
+from programs import end
 from servers import NEWEST, build
 
 from exporter.demo.cluster import FAST, HOST, Cluster, free_port
@@ -113,17 +115,30 @@ class Many:
     """Seconds of all other pages."""
     missed: int = 0
     """Pages that were not there within the scraper's time limit."""
+    broken: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of the pages of servers that are broken, by how they are."""
     start_pauses: list[float] = field(default_factory=list)
     """Pauses of the loop in the first two rounds, when all targets are new."""
     pauses: list[float] = field(default_factory=list)
     cores: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
     _settled_at: float = 0.0
+    _hows: Sequence[str] = ()
+    """How each target is broken; nothing for those that are whole."""
 
-    def measure(self, folder: Path, dsns: Sequence[str], scratch: Path, seconds: float) -> None:
-        """Run once."""
+    def measure(
+        self,
+        folder: Path,
+        dsns: Sequence[str],
+        scratch: Path,
+        seconds: float,
+        broken: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
+        """Run once; the last targets are those that are broken."""
         config = scratch / "targets.yaml"
-        targets = [{"name": f"t{n:03}", "dsn": dsns[n % len(dsns)]} for n in range(self.targets)]
+        whole = [{"dsn": dsns[n % len(dsns)]} for n in range(self.targets - len(broken))]
+        targets = [{"name": f"t{n:03}", **each} for n, each in enumerate([*whole, *broken.values()])]
+        self._hows = [*([""] * len(whole)), *broken]
         config.write_text(json.dumps({"targets": targets}))
         with served(folder, scratch / "pauses", config=str(config)) as (process, port):
             asyncio.run(self._scrape(process, f"http://{HOST}:{port}", seconds))
@@ -165,7 +180,10 @@ class Many:
             page = (await client.get("/probe", params={"target": f"t{number:03}"})).text
             took = time.monotonic() - started
             self.missed += took > DEADLINE_SECONDS
-            (self.pages if due >= began + PERIOD_SECONDS else self.first).append(took)
+            if how := self._hows[number]:
+                self.broken.setdefault(how, []).append(took)
+            else:
+                (self.pages if due >= began + PERIOD_SECONDS else self.first).append(took)
             if not is_up and "\npg_up 1\n" in page:
                 is_up = True
                 self.first_up.append(time.monotonic() - began)
@@ -180,6 +198,7 @@ class Many:
             f" {_longest(self.start_pauses)} in the first 30 s, {_longest(self.pauses)} afterwards;"
             f" pages p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms, max {1000 * pages[-1]:.0f} ms;"
             f" {statistics.median(self.cores):.3f} cores; RSS {statistics.median(self.rss):.0f} MiB"
+            + "".join(f"\n  {how}: {len(each)} pages, max {max(each):.2f} s" for how, each in self.broken.items())
         )
 
 
@@ -203,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--servers", type=int, default=10, help="servers that the targets share (10)")
     parser.add_argument("--runs", type=int, default=1, help="runs with many targets (1)")
     parser.add_argument("--seconds", type=float, default=60, help="length of such a run (60)")
+    parser.add_argument("--broken", action="store_true", help="have ten of them broken, in ten ways")
     options = parser.parse_args(arguments)
     folders = [*([options.against.resolve()] if options.against else []), HERE]
     with tempfile.TemporaryDirectory(prefix="pgvigil-bench-") as made, ExitStack() as stack:
@@ -215,8 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.starts:
             _print("one target", starts)
         many = {folder: Many(options.targets) for folder in folders}
+        ill = stack.enter_context(broken(clusters[0], scratch)) if options.broken else {}
         for _, (folder, each) in product(range(options.runs), many.items()):
-            each.measure(folder, dsns, scratch, options.seconds)
+            each.measure(folder, dsns, scratch, options.seconds, ill)
         if options.runs:
             _print(f"{options.targets} targets", many)
 
