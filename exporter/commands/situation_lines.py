@@ -42,16 +42,26 @@ def whole(now: Situation, url: str) -> Iterator[Line]:
         yield from _strip(now.vitals)
     yield ()
     yield [("What is wrong now", BOLD)]
-    for finding in now.findings:
+    for finding in now.urgent:
         yield from _finding(finding, url)
-    if now.is_up and not now.findings:
-        nothing = "Nothing that is known." if now.vitals else "It answers; nothing else of it is judged here."
-        yield [(f"  {nothing}", GOOD)]
+    if now.is_up and not now.urgent:
+        yield [(f"  {_nothing(now)}", GOOD)]
+    if now.slow:
+        yield ()
+        yield [("What can wait for the day", BOLD)]
+        for finding in now.slow:
+            yield from _finding(finding, url)
     if now.locks:
         yield ()
         yield [("Who waits for whom", BOLD)]
         for node in now.locks:
             yield from _node(node)
+
+
+def _nothing(now: Situation) -> str:
+    if now.slow:
+        return "Nothing that is known, but what can wait for the day."
+    return "Nothing that is known." if now.vitals else "It answers; nothing else of it is judged here."
 
 
 def brief(now: Situation) -> Line:

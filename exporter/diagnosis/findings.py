@@ -35,6 +35,8 @@ class Finding:
     """The safest first."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Values of the case, by which its runbook is filled in."""
+    can_wait: bool = False
+    """True where it has been so for days and goes on slowly: nobody was paged for it just now."""
 
 
 def rule(name: str) -> AlertRule:
@@ -47,9 +49,9 @@ def limit(name: str, threshold: str) -> float:
     return rule(name).thresholds[threshold]
 
 
-def rank(finding: Finding) -> tuple[int, float]:
-    """Order findings: the worst first, and of those the oldest."""
-    return SEVERITIES.index(finding.severity), -(finding.seconds or 0.0)
+def rank(finding: Finding) -> tuple[bool, int, float]:
+    """Order findings: what cannot wait first, the worst of it before the rest, and of those the oldest."""
+    return finding.can_wait, SEVERITIES.index(finding.severity), -(finding.seconds or 0.0)
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
 from exporter.diagnosis.sessions import is_meant
-from exporter.diagnosis.subjects import SUBJECTS
+from exporter.diagnosis.subjects import SLOW, SUBJECTS
 from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
 from exporter.kinds import PRODUCTS
@@ -69,8 +69,18 @@ class Situation:
     """Age in seconds of what is said here; None while nothing is known."""
     vitals: tuple[Vital, ...]
     findings: tuple[Finding, ...]
-    """The worst first."""
+    """The worst first, what can wait last."""
     locks: tuple[Node, ...]
+
+    @property
+    def urgent(self) -> Sequence[Finding]:
+        """The findings that cannot wait."""
+        return [each for each in self.findings if not each.can_wait]
+
+    @property
+    def slow(self) -> Sequence[Finding]:
+        """The findings that can wait for the day."""
+        return [each for each in self.findings if each.can_wait]
 
     @property
     def worst(self) -> int:
@@ -124,7 +134,8 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
     if seen.work and report.up:
         yield from work(seen.work, readings)
     for subject in SUBJECTS:
-        yield from subject(readings, now)
+        for finding in subject(readings, now):
+            yield replace(finding, can_wait=subject in SLOW and finding.severity != "critical")
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")

@@ -59,7 +59,7 @@ NOW = Situation(
                 Remedy("ends its session", "SELECT pg_terminate_backend(9148);"),
             ),
         ),
-        Finding("PostgreSQLDeadTuples", "warning", "table public.carts in shop has 10 dead rows"),
+        Finding("PostgreSQLDeadTuples", "warning", "table public.carts in shop has 10 dead rows", can_wait=True),
     ),
     locks=(
         Node(0, ("9148",), "reporting, notebook", "active", "client backend", 240.0, "UPDATE orders SET paid = ?", 12),
@@ -96,6 +96,8 @@ What is wrong now
                SELECT pg_cancel_backend(9148);
             2. ends its session
                SELECT pg_terminate_backend(9148);
+
+What can wait for the day
   warning   table public.carts in shop has 10 dead rows
             runbook {URL}/runbooks/PostgreSQLDeadTuples
 
@@ -121,6 +123,8 @@ def test_the_state_of_a_server_is_said(now: Situation, expected: str) -> None:
 def test_only_of_a_server_that_answers_it_is_said_that_nothing_is_wrong() -> None:
     assert "  Nothing that is known." in text(*whole(WELL, URL)).splitlines()
     assert "Nothing that is known." not in text(*whole(NOT_ASKED, URL))
+    waits = replace(WELL, findings=NOW.findings[1:])
+    assert "  Nothing that is known, but what can wait for the day." in text(*whole(waits, URL)).splitlines()
     other = replace(WELL, product="PgBouncer", vitals=())
     assert "  It answers; nothing else of it is judged here." in text(*whole(other, URL)).splitlines()
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from exporter.catalog.model import Metric
 from exporter.diagnosis.situation import Seen, Situation, situation
 from exporter.report import JobStatus, Login, Report
+from exporter.samples.model import Family, Samples
 
 NOW = 1_800_000_000.0
 
@@ -32,6 +34,19 @@ def test_nothing_is_said_of_a_server_that_was_not_asked_yet() -> None:
     found = said(replace(UP, up=False))
     assert (found.findings, found.age, found.up_seconds, found.role) == ((), None, None, "")
     assert {vital.state for vital in found.vitals} == {"unknown"}
+
+
+def test_what_comes_about_in_days_comes_last() -> None:
+    table = 'datname="shop",schemaname="public",relname="carts"'
+    families = [
+        Family(Metric(name=name, type="gauge", help="-"), [table], [value])
+        for name, value in (("pg_table_dead_tuples", 99_999), ("pg_table_vacuum_threshold_tuples", 50))
+    ]
+    dead = replace(job("table_vacuum", 1.0), samples=Samples(tuple(families)))
+    found = said(replace(UP, jobs=(dead,)), session(1, state="idle in transaction"), session(2, 1, query_seconds=6.0))
+    assert [each.sentence[:21] for each in found.urgent] == ["pid 1 (web, shop, idl"]
+    assert [each.alert for each in found.slow] == ["PostgreSQLDeadTuples"]
+    assert [*found.findings] == [*found.urgent, *found.slow]
 
 
 @pytest.mark.parametrize(("kind", "alert"), [("postgresql", "PostgreSQLDown"), ("pgbouncer", "PgBouncerDown")])
