@@ -27,6 +27,9 @@ _LOOK_SECONDS = 4.0
 _SETTLED_SECONDS = 1.0
 """Time for which files that have changed have to stay as they are: one may still be being written."""
 
+_MOST_LOOKS = 5
+"""Looks at files that change and change before they are read all the same."""
+
 _BEGIN_SECONDS = 5.0
 """Seconds that the start waits for the sources of servers."""
 
@@ -219,12 +222,20 @@ class Reloads:
             return
 
     async def _has_changed(self) -> bool:
-        """Return whether the files are others than those that were read, and no longer being written."""
+        """Return whether the files are others than those that were read; wait until they are no longer being written.
+
+        Files that are written all the time are read as they are: what is half written then cannot be used, and is read
+        again.
+        """
         seen = await self._look()
         if seen is None or seen == self._seen:
             return False
-        await asyncio.sleep(_SETTLED_SECONDS)
-        return await self._look() == seen
+        for _ in range(_MOST_LOOKS):
+            await asyncio.sleep(_SETTLED_SECONDS)
+            before, seen = seen, await self._look()
+            if seen == before:
+                break
+        return True
 
     async def _look(self) -> tuple[object, ...] | None:
         try:

@@ -1,5 +1,6 @@
 """Targets that come and go while an exporter runs, and configurations that cannot be used."""
 
+import itertools
 import json
 import signal
 import socket
@@ -183,6 +184,17 @@ def test_another_dsn_is_another_target(configured: Configured) -> None:
     configured.page("shop")
     configured.name("shops.yml", "shop", dsn="host=127.0.0.1 port=1 user=nobody")
     wait_until(lambda: configured.page("shop").value("pg_up") == 0)
+
+
+@pytest.mark.full
+def test_files_that_change_all_the_time_are_read_all_the_same(configured: Configured) -> None:
+    numbers = itertools.count()
+
+    def is_read() -> bool:
+        configured.name("new.yml", f"new{next(numbers)}")
+        return any(name.startswith("new") for name in configured.names())
+
+    wait_until(is_read, every=0.3)
 
 
 @pytest.mark.parametrize("how", ["signal", "request"])
