@@ -1,6 +1,7 @@
 """Certificates as a web configuration names them: of a server, of clients, and of authorities that nobody trusts."""
 
 import datetime
+import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,19 @@ class Authorities:
         made.cert_chain_pems[0].write_to_path(pair.cert)
         made.private_key_pem.write_to_path(pair.key)
         return pair
+
+    def self_signed(self, name: str, *names: str) -> Pair:
+        """Make one that no authority has issued."""
+        pair = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}")
+        also = ("-addext", f"subjectAltName={','.join(f'DNS:{each}' for each in names)}")
+        files = ("-out", str(pair.cert), "-keyout", str(pair.key))
+        subprocess.run(["openssl", "req", "-x509", *made, *also, *files], check=True, capture_output=True)
+        return pair
+
+    def trust_the_others(self, file: Path) -> None:
+        """Have a file of authorities name the one that nobody trusts, and no other."""
+        self._foreign.cert_pem.write_to_path(file)
 
     @property
     def config(self) -> dict[str, object]:
