@@ -1,7 +1,8 @@
 """Asks the engine for a page of a server and looks things up on it."""
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -52,6 +53,32 @@ class Page:
         return had
 
 
+class Parsed(Mapping[str, list[tuple[Labels, float]]]):
+    """The series of a page by metric. Each metric is parsed when it is asked for: tests look at a few of hundreds."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[str, list[str]] = {}
+        for line in text.split("\n"):
+            if line and not line.startswith("#"):
+                self._lines.setdefault(re.split("[{ ]", line, maxsplit=1)[0], []).append(line)
+        self._known: dict[str, list[tuple[Labels, float]]] = {}
+
+    def __getitem__(self, name: str) -> list[tuple[Labels, float]]:
+        """Parse one metric with prometheus-client."""
+        if name not in self._known:
+            families = text_string_to_metric_families("\n".join(self._lines[name]) + "\n")
+            self._known[name] = [(sample.labels, sample.value) for each in families for sample in each.samples]
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the names of all metrics."""
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._lines)
+
+
 @cache
 def catalog() -> Catalog:
     """The built-in collectors, read once."""
@@ -64,7 +91,7 @@ def named(catalog: Catalog, name: str) -> Collector:
 
 
 def read(text: str) -> Page:
-    """Parse a page with prometheus-client."""
+    """Parse all of a page with prometheus-client, which refuses what is none."""
     samples: dict[str, list[tuple[Labels, float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -84,7 +111,8 @@ def uncached(*names: str) -> Catalog:
 
 def written(report: Report, max_samples: int = MAX_SAMPLES) -> Page:
     """The page of a report, with the exporter's own metrics of that target."""
-    return read(Pages(max_samples).page(report, negotiate(""), gzip=False).decode())
+    text = Pages(max_samples).page(report, negotiate(""), gzip=False).decode()
+    return Page(text, Parsed(text))
 
 
 def compatible(report: Report, accept: str = "") -> str:

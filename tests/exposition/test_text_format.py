@@ -3,10 +3,12 @@
 import gzip
 import math
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import Parsed, read
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
@@ -161,3 +163,8 @@ def test_a_block_may_stand_elsewhere_on_the_next_page(pages: tuple[list[bytes], 
 )
 def test_gzip_is_sent_to_those_who_take_it(header: str, is_accepted: bool) -> None:
     assert gzip_accepted(header) == is_accepted
+
+
+def test_tests_read_each_metric_as_prometheus_client_reads_the_whole_page() -> None:
+    text = (Path(__file__).parents[1] / "alerts" / "golden" / "primary18.prom").read_text("utf-8")
+    assert dict(Parsed(text)) == read(text).samples
