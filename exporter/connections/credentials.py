@@ -130,11 +130,13 @@ async def _printed(arguments: Sequence[str]) -> str:
     finally:
         with suppress(ProcessLookupError):  # whatever it has started as well
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(TimeoutError):  # a child that left its group may keep the pipe open
+        try:
             async with asyncio.timeout(_LAST_SECONDS):
                 while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
                     pass
                 await process.wait()
+        except TimeoutError:  # a child that left its group keeps the pipe open
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way
     if code:
         raise SettingsError(f"{name}: ended with exit code {code}. Run it by hand, as the same user, to see why.")
     try:

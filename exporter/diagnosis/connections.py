@@ -76,7 +76,7 @@ def _ends(now: Readings, labels: Labels) -> list[Remedy]:
     of_state = {state: _sessions(now, {**labels, "state": state}) for state in ("idle", "active")}
     found = []
     if of_state["idle"]:
-        effect = f"End its {count(of_state['idle'], 'session')} that are idle outside of a transaction."
+        effect = f"End {count(of_state['idle'], 'idle session')} of it, outside of a transaction."
         found.append(Remedy(effect, _of_sessions("pg_terminate_backend", {"state": "idle", **labels})))
     if of_state["active"] > of_state["idle"]:
         run = f"Cancel what its {count(of_state['active'], 'active session')} run"

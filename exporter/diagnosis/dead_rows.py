@@ -1,6 +1,7 @@
 """Finds tables whose dead rows stay, and who keeps VACUUM from removing them. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from exporter.diagnosis.culprits import found, relation, remedies_for, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit
@@ -30,9 +31,10 @@ def vacuum(now: Readings, at: float) -> Iterator[Finding]:
         if not is_off and now.value("pg_table_autovacuum_disabled", table.labels):
             effect = f"Let autovacuum come to it again; in database {table.labels['datname']}."
             on = f"ALTER TABLE {relation(table.labels, 'relname')} RESET (autovacuum_enabled);"
-            yield found("TableAutovacuumOff", f"{said}; autovacuum is off for it", table.labels, [Remedy(effect, on)])
+            off = f"{said}; autovacuum is off for it"
+            yield replace(found("TableAutovacuumOff", off, table.labels, [Remedy(effect, on)]), can_wait=True)
         elif not holder:
-            yield found("DeadTuples", said, table.labels, [_vacuum(table.labels, "Remove")])
+            yield replace(found("DeadTuples", said, table.labels, [_vacuum(table.labels, "Remove")]), can_wait=True)
 
 
 def _off(now: Readings) -> Finding:

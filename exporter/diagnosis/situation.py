@@ -10,7 +10,7 @@ from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
 from exporter.diagnosis.sessions import is_meant
-from exporter.diagnosis.subjects import SLOW, SUBJECTS
+from exporter.diagnosis.subjects import SUBJECTS
 from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
 from exporter.kinds import PRODUCTS
@@ -134,8 +134,7 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
     if seen.work and report.up:
         yield from work(seen.work, readings)
     for subject in SUBJECTS:
-        for finding in subject(readings, now):
-            yield replace(finding, can_wait=subject in SLOW and finding.severity != "critical")
+        yield from subject(readings, now)
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")

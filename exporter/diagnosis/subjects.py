@@ -27,6 +27,3 @@ SUBJECTS: Sequence[Subject] = (
     statistics,
     indexes,
 )
-
-SLOW: frozenset[Subject] = frozenset((vacuum,))
-"""Those whose findings come about in days, and can wait for the day unless they are critical."""

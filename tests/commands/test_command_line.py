@@ -32,7 +32,7 @@ def test_the_help_of_a_command_names_the_configuration_file(command: str) -> Non
 
 def test_no_target_is_nothing_to_check() -> None:
     done = run("check", targets="[]")
-    assert (done.returncode, done.stdout) == (0, "targets: [] names no server, so there is nothing to check.\n")
+    assert (done.returncode, done.stdout) == (0, "No server is named, so there is nothing to check.\n")
 
 
 def test_a_variable_of_postgres_exporter_is_noticed(server18: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,9 +179,11 @@ async def test_a_child_that_left_it_and_keeps_its_output_open_holds_up_nobody(
     text = "import subprocess, pathlib\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
     text += "(pathlib.Path(__file__).parent / 'child').write_text(str(child.pid))\nprint('a', flush=True)"
     command = FromCommand([program(tmp_path, text)], 60)
+    open_files = psutil.Process().num_fds()
     try:
         with pytest.raises(SettingsError, match="was killed"):
             await command.password({}, 30)
+        await until(lambda: psutil.Process().num_fds() <= open_files)
     finally:
         psutil.Process(int((tmp_path / "child").read_text())).kill()
 
@@ -204,7 +206,10 @@ def test_it_is_given_as_words_or_as_a_list(guarded: Cluster, tmp_path: Path, giv
 
 def test_only_one_source_is_given(tmp_path: Path) -> None:
     done = run("check", dsn="host=h", password_command="give", password_file=str(tmp_path))
-    assert (done.returncode, "password_file and password_command: give one of them" in done.stderr) == (2, True)
+    assert (done.returncode, "PGVIGIL_PASSWORD_FILE and PGVIGIL_PASSWORD_COMMAND: give one of them" in done.stderr) == (
+        2,
+        True,
+    )
 
 
 @contextmanager

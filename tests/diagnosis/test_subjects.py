@@ -334,6 +334,7 @@ def test_who_keeps_vacuum_from_dead_rows_is_named_beside_them_and_ended_first() 
     ]
     [since] = found(held(20), NOW)
     assert since.sentence.startswith("table public.prices"), "VACUUM came before it began"
+    assert (finding.can_wait, since.can_wait) == (False, True), "whoever holds it back can be ended now"
     [elsewhere] = found(held(240, datname="blog"), NOW)
     assert elsewhere.sentence.startswith("table public.prices"), "its snapshot is of another database"
     [dump] = found(held(240, application_name="pg_dump"), NOW)

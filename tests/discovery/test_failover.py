@@ -23,13 +23,17 @@ FOLLOW_SECONDS = 30.0
 """Upper bound from the new primary to all that follows."""
 
 
+LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a client sees of a primary that is killed."""
+
+
 def at_work(cluster: PatroniCluster, over: Event) -> None:
     """Write to whoever is the primary, until it is over."""
 
     async def work() -> None:
         while not over.is_set():
             leader = await asyncio.to_thread(cluster.leader)
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            with suppress(*LOST):
                 connection = await asyncpg.connect(
                     host="127.0.0.1", port=leader.port if leader else 1, user="postgres", database="postgres", timeout=2
                 )
