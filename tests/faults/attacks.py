@@ -344,7 +344,8 @@ def lacks(page: Page) -> str:
     """What a page lacks that has to be there whatever happens."""
     failing = [labels["collector"] for labels, value in page.series("pgvigil_collector_success") if value == 0]
     vital = {"sessions", "locks", "lock_blockers", "wraparound", "replication_slots"} & set(failing)
-    return "pg_up is 0" if page.value("pg_up") != 1 else ", ".join(vital)
+    reasons = ", ".join(had["reason"] for had, value in page.series("pg_up_reason") if value)
+    return f"pg_up is 0: {reasons}" if page.value("pg_up") != 1 else ", ".join(vital)
 
 
 def attacked(attack: Attack, healthy: Cluster, scrapes: int) -> Outcome:
