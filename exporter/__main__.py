@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -66,6 +67,7 @@ def cli(context: click.Context) -> None:
 @click.pass_obj
 def serve_command(config: Path | None, web_config: Path | None = None, addresses: Sequence[str] = ()) -> None:
     """Serve /metrics until SIGTERM (the default)."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is to read files again, which is done anyway until it serves
     from exporter.settings import PREFIX
     from exporter.web.server import serve
 
@@ -150,15 +152,17 @@ def check_command(config: Path | None) -> None:
     try:
         settings = load_settings(config)
         configure(settings.log_format, "error")
-        checkups = asyncio.run(check(settings))
+        checkups, failures = asyncio.run(check(settings))
     except PgvigilError as error:
         click.echo(f"pgvigil: {error}", err=True)
         sys.exit(2)
     missing = unmatched(settings.targets_files)
     for pattern in missing:
         click.echo(f"pgvigil: targets_files: no file matches {pattern}. Write one, or correct the pattern", err=True)
+    for failure in failures:
+        click.echo(f"pgvigil: {failure}", err=True)
     click.echo("\n\n".join(map(written, checkups)) or "No server is named, so there is nothing to check.")
-    sys.exit(max((checkup.exit_code for checkup in checkups), default=int(bool(missing))) or int(bool(missing)))
+    sys.exit(max(2 * bool(failures), int(bool(missing)), *(checkup.exit_code for checkup in checkups)))
 
 
 @cli.command("grants")
@@ -274,7 +278,9 @@ async def _one_page(settings: "Settings", name: str) -> tuple[bytes, bool]:
     from exporter.exposition.page import Pages
     from exporter.fleet import Fleet
 
-    settings = await with_discovered(settings)
+    settings, failures = await with_discovered(settings)
+    for failure in failures:
+        click.echo(f"pgvigil: {failure}", err=True)
     targets = Fleet(settings, catalog_of(settings))
     if name not in targets:
         wrong = f"no target is named {name!r}" if name else "several targets are configured; name one"

@@ -53,8 +53,10 @@ def _shaped(pattern: str, what: str) -> AfterValidator:
 
 def _url(value: str) -> str:
     """Check a URL. Its error does not repeat it: a password may be in it."""
-    if not re.fullmatch(r"https?://[^@\s]+", value):
-        raise ValueError("is no URL that can be asked: begin it with http:// or https://, without user and password")
+    if not re.fullmatch(r"https?://[^@\s?#]+", value):
+        raise ValueError(
+            "is no URL that can be asked: begin it with http:// or https://, without user, password and parameters"
+        )
     return value
 
 

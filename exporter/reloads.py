@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 
 from exporter.assembly import catalog_of
 from exporter.catalog.model import Catalog
-from exporter.configuration import configuration_file, load_settings, targets_files
-from exporter.connection_settings import TargetSettings
+from exporter.configuration import configuration_file, load_settings, targets_files, unmatched
+from exporter.connection_settings import SourceSettings, TargetSettings
 from exporter.connections.off_loop import OffLoop
-from exporter.discovery.discovery import INTERVAL_SECONDS, DiscoveryLoop, unique
+from exporter.discovery.discovery import INTERVAL_SECONDS, DiscoveryLoop
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import CONFIG_SUCCESS, CONFIG_SUCCESS_TIMESTAMP
-from exporter.file_changes import fingerprint
+from exporter.file_changes import fingerprint, settled
 from exporter.fleet import Change, Fleet
 from exporter.samples.model import Family
 from exporter.settings import Settings
@@ -23,12 +23,6 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 4.0
 """Interval at which the files are looked at: each look wakes an exporter that rests."""
-
-_SETTLED_SECONDS = 1.0
-"""Time for which files that have changed have to stay as they are: one may still be being written."""
-
-_MOST_LOOKS = 5
-"""Looks at files that change and change before they are read all the same."""
 
 _BEGIN_SECONDS = 5.0
 """Seconds that the start waits for the sources of servers."""
@@ -83,9 +77,11 @@ class Reloads:
         self._calls, self._clock = OffLoop(), clock
         self._catalog = self._of_catalog(settings), catalog
         """The collectors, and what they were read from."""
-        self._seen: tuple[object, ...] = fingerprint(self._files())
+        self._seen: tuple[object, ...] | None = fingerprint(self._files())
+        self._matched = _matched(settings)
+        """The patterns of targets_files that had files."""
         if any(_was_written_after(clock() - _JUST_NOW_SECONDS, each) for each in self._files()):
-            self._seen = ()
+            self._seen = None
         self._discovery = DiscoveryLoop(settings.discovery)
         self._found: tuple[TargetSettings, ...] = ()
         """The targets of the sources that the fleet has."""
@@ -119,14 +115,18 @@ class Reloads:
 
     async def discover(self) -> None:
         """Ask the sources of servers again and again, until cancelled."""
+        last = time.monotonic()
         while True:
-            await self._discovery.until_changed(INTERVAL_SECONDS)
-            if self._discovery.sources:
+            left = last + INTERVAL_SECONDS - time.monotonic()
+            if left > 0 and (changed := await self._discovery.until_changed(left)):
+                await self._discover(changed)
+            elif left <= 0:
+                last = time.monotonic()
                 await self._discover()
 
-    async def _discover(self) -> None:
+    async def _discover(self, sources: Collection[SourceSettings] | None = None) -> None:
         try:
-            await self._discovery.ask()
+            await self._discovery.ask(sources)
             async with self._one_at_a_time:
                 if self._discovery.targets != self._found:
                     await self._use(self._settings, self._catalog[1])
@@ -158,7 +158,7 @@ class Reloads:
                 _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": why})
                 self._is_current = False
                 if isinstance(error, TimeoutError):
-                    self._seen = ()  # the next look tries again
+                    self._seen = None  # the next look tries again
                 return why
             self._is_current, self._succeeded_at = True, self._clock()
             return ""
@@ -180,11 +180,14 @@ class Reloads:
             take_back()
             raise
         self._settings, self._catalog = settings, (source, catalog)
+        self._matched = _matched(settings)
 
     async def _use(self, settings: Settings, catalog: Catalog) -> None:
         """Have the fleet be what the settings and the sources of servers say."""
+        own = settings.targets or ()
+        self._discovery.taken = [target.name for target in own]
         found = self._discovery.targets
-        named = unique((*(settings.targets or ()), *found)) if settings.discovery else settings.targets
+        named = (*own, *found) if settings.discovery else settings.targets
         change = self._fleet.adopt(settings.model_copy(update={"targets": named}), catalog)
         self._found = found
         if change.come or change.gone:
@@ -206,6 +209,12 @@ class Reloads:
         settings = load_settings(self._file)
         if self._file and self._settings.has_names and not settings.has_names:
             raise SettingsError(f"{self._file}: names no targets any more. Restart for that; `targets: []` is none")
+        if self._file and not self._file.read_text("utf-8").strip():
+            raise SettingsError(f"{self._file}: is empty. Restart for that")
+        if lost := [each for each in settings.targets_files if each in self._matched - _matched(settings)]:
+            raise SettingsError(
+                f"targets_files: no file matches {lost[0]} any more. A list of no targets is a file with []"
+            )
         source = self._of_catalog(settings)
         known, catalog = self._catalog
         return settings, source, catalog if source == known else catalog_of(settings)
@@ -222,19 +231,11 @@ class Reloads:
             return
 
     async def _has_changed(self) -> bool:
-        """Return whether the files are others than those that were read; wait until they are no longer being written.
-
-        Files that are written all the time are read as they are: what is half written then cannot be used, and is read
-        again.
-        """
+        """Return whether the files are others than those that were read, once they are no longer being written."""
         seen = await self._look()
         if seen is None or seen == self._seen:
             return False
-        for _ in range(_MOST_LOOKS):
-            await asyncio.sleep(_SETTLED_SECONDS)
-            before, seen = seen, await self._look()
-            if seen == before:
-                break
+        await settled(self._look, seen)
         return True
 
     async def _look(self) -> tuple[object, ...] | None:
@@ -261,6 +262,11 @@ def _named(targets: Iterable[str]) -> str:
 
 
 _MOST_NAMED = 10
+
+
+def _matched(settings: Settings) -> set[str]:
+    """Return the patterns of targets_files that have files. Blocking."""
+    return set(settings.targets_files) - set(unmatched(settings.targets_files))
 
 
 def _own_collectors(settings: Settings) -> list[Path]:

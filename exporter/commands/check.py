@@ -65,11 +65,11 @@ class Checkup:
         return int(any(f.level == "missing" for f in self.findings) or any(t.problem for t in self.trials))
 
 
-async def check(settings: Settings) -> list[Checkup]:
-    """Check every target of the settings, and of the sources that they name, one after another."""
+async def check(settings: Settings) -> tuple[list[Checkup], list[str]]:
+    """Check every target of the settings, and of the sources that they name; return also what is wrong with sources."""
     catalog = catalog_of(settings)
-    settings = await with_discovered(settings)
-    return [await _checkup(name, connection, settings, catalog) for name, connection in settings.servers]
+    settings, failures = await with_discovered(settings)
+    return [await _checkup(name, connection, settings, catalog) for name, connection in settings.servers], failures
 
 
 async def _checkup(name: str, connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.connection_settings import SourceKind, SourceSettings, TargetSettings
 from exporter.connections.dsn import parameters
@@ -26,6 +27,11 @@ INTERVAL_SECONDS = 10.0
 """Interval at which each source is asked."""
 
 _PATIENCE_SECONDS = 20.0
+
+_GRACE_SECONDS = 60.0
+"""Time for a source to answer for the first time, for which Prometheus keeps the list it has."""
+
+_CLASH = "Set `name` of a source"
 
 _MOST_MEMBERS = 1000
 """Upper bound on the servers of a source: twice what one process can watch. A source that goes mad costs us nothing."""
@@ -57,6 +63,8 @@ class _Known:
     is_current: bool = True
     """Whether its latest answer could be used."""
     version: str = ""
+    since: float = 0.0
+    """When it was first to be asked: monotonic time."""
 
 
 class DiscoveryLoop:
@@ -66,6 +74,7 @@ class DiscoveryLoop:
         sources: what to ask.
         ask: asks a source of each kind.
         watch: waits for changes, of those kinds that tell of them.
+        clock: monotonic time.
 
     """
 
@@ -74,15 +83,20 @@ class DiscoveryLoop:
         sources: Iterable[SourceSettings] = (),
         ask: Ask = ASK,
         watch: Watch = WATCH,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask, self._watch = ask, watch
-        self._known = {source: _Known() for source in sources}
+        self._ask, self._watch, self._clock = ask, watch, clock
+        self._known = {source: _Known(since=clock()) for source in sources}
         self._calls = OffLoop()
+        self.taken: Collection[str] = ()
+        """Names of targets that no source may give to another server."""
+        self._clashes: Mapping[str, SourceSettings] = {}
+        """Names that two servers have -> the source of the one that is left out."""
 
     def adopt(self, sources: Iterable[SourceSettings]) -> Callable[[], None]:
         """Ask these from now on; what is known of those that stay is kept. Return what takes it back."""
-        before = self._known
-        self._known = {source: before.get(source, _Known()) for source in sources}
+        before, now = self._known, self._clock()
+        self._known = {source: before.get(source, _Known(since=now)) for source in sources}
 
         def take_back() -> None:
             self._known = {source: self._known.get(source, known) for source, known in before.items()}
@@ -96,23 +110,48 @@ class DiscoveryLoop:
 
     @property
     def targets(self) -> tuple[TargetSettings, ...]:
-        """All targets that the sources named last."""
-        return tuple(target for known in self._known.values() for target in known.targets or ())
+        """All targets that the sources named last, each name once."""
+        return tuple(self._told()[0])
+
+    def _told(self) -> tuple[list[TargetSettings], dict[str, SourceSettings]]:
+        """Return the targets, and the names that a source gives to one server while another has it."""
+        found, clashes, names = list[TargetSettings](), dict[str, SourceSettings](), set(self.taken)
+        for source, known in self._known.items():
+            for target in known.targets or ():
+                if target.name in names:
+                    clashes[target.name] = source
+                else:
+                    names.add(target.name)
+                    found.append(target)
+        return found, clashes
 
     @property
     def is_complete(self) -> bool:
-        """Return whether each source has answered once: before, servers that are scraped may be missing."""
-        return all(known.targets is not None for known in self._known.values())
+        """Return whether each source has answered once, or had a minute to: before, servers may be missing."""
+        now = self._clock()
+        return all(known.targets is not None or now - known.since > _GRACE_SECONDS for known in self._known.values())
 
-    async def ask(self) -> list[str]:
-        """Ask all sources at once; return why those that failed did."""
-        return [why for why in await asyncio.gather(*map(self._asked, self.sources)) if why]
+    async def ask(self, sources: Iterable[SourceSettings] | None = None) -> list[str]:
+        """Ask these sources at once, or all of them; return what is wrong."""
+        asked = self.sources if sources is None else sources
+        failures = [why for why in await asyncio.gather(*map(self._asked, asked)) if why]
+        return failures + self._name_clashes()
 
-    async def until_changed(self, seconds: float) -> None:
-        """Wait until a source that can be watched tells of a change; `seconds` at most."""
-        changed = asyncio.Event()
+    def _name_clashes(self) -> list[str]:
+        """Say which servers are left out, since others have their names; in the log, when that changes."""
+        before, self._clashes = self._clashes, self._told()[1]
+        said = [
+            f"{source.title}: {name}: another server has this name. {_CLASH}" for name, source in self._clashes.items()
+        ]
+        if said and self._clashes != before:
+            _log.warning("servers of one name: the first stays", extra={"reason": "; ".join(said[:_MOST_SAID])})
+        return said
+
+    async def until_changed(self, seconds: float) -> set[SourceSettings]:
+        """Wait until sources that can be watched tell of a change, and return them; `seconds` at most."""
+        changed, rung = asyncio.Event(), set[SourceSettings]()
         watching = [
-            asyncio.create_task(self._watched(source, known.version, seconds, changed), name=f"watch {source.title}")
+            asyncio.create_task(self._watched(source, known.version, seconds, rung, changed), name=source.title)
             for source, known in self._known.items()
             if known.version and source.source in self._watch
         ]
@@ -124,14 +163,18 @@ class DiscoveryLoop:
         finally:
             for task in watching:
                 task.cancel()
+        return rung
 
-    async def _watched(self, source: SourceSettings, version: str, seconds: float, changed: asyncio.Event) -> None:
+    async def _watched(
+        self, source: SourceSettings, version: str, seconds: float, rung: set[SourceSettings], changed: asyncio.Event
+    ) -> None:
         """Watch a source; where that fails, the list that is read again and again does."""
         wait = self._watch[source.source]
-        while not changed.is_set():
+        while source not in rung:
             try:
                 what = f"watch {source.title}"
                 if await self._calls.call(what, lambda: wait(source, version, seconds), _PATIENCE_SECONDS):
+                    rung.add(source)
                     changed.set()
                 await asyncio.sleep(_BURST_SECONDS)  # where it ends at once
             except Exception as error:  # noqa: BLE001  # whatever it answered, it costs nothing else
@@ -159,15 +202,16 @@ class DiscoveryLoop:
 
     def _note(self, source: SourceSettings, known: _Known) -> None:
         if source in self._known:  # else it was removed meanwhile
-            self._known[source] = known
+            self._known[source] = replace(known, since=self._known[source].since)
 
     def families(self) -> list[Family]:
         """Say of each source whether it answers, and how many servers it names."""
         labels = [label_text({"source": source.title}) for source in self._known]
+        known, clashing = self._known.items(), set(self._clashes.values())
         return (
             [
-                Family(DISCOVERY_SUCCESS, labels, [int(known.is_current) for known in self._known.values()]),
-                Family(DISCOVERY_TARGETS, labels, [len(known.targets or ()) for known in self._known.values()]),
+                Family(DISCOVERY_SUCCESS, labels, [int(each.is_current and of not in clashing) for of, each in known]),
+                Family(DISCOVERY_TARGETS, labels, [len(each.targets or ()) for _, each in known]),
             ]
             if labels
             else []
@@ -195,21 +239,11 @@ def _targets(members: Sequence[Member], source: SourceSettings) -> tuple[Sequenc
 _MOST_SAID = 3
 
 
-def unique(targets: Iterable[TargetSettings]) -> tuple[TargetSettings, ...]:
-    """Return the targets; DiscoveryError where two have the same name."""
-    found: dict[str, TargetSettings] = {}
-    for target in targets:
-        if target.name in found:
-            raise DiscoveryError(f"discovery: {target.name}: two servers have this name. Set `name` of a source")
-        found[target.name] = target
-    return tuple(found.values())
-
-
-async def with_discovered(settings: Settings) -> Settings:
-    """Ask the sources once, and add the servers that they name; DiscoveryError where one does not answer."""
+async def with_discovered(settings: Settings) -> tuple[Settings, list[str]]:
+    """Ask the sources once; return the settings with the servers that they name, and what is wrong with sources."""
     if not settings.discovery:
-        return settings
+        return settings, []
     loop = DiscoveryLoop(settings.discovery)
-    if failures := await loop.ask():
-        raise DiscoveryError(failures[0])
-    return settings.model_copy(update={"targets": unique((*(settings.targets or ()), *loop.targets))})
+    loop.taken = [target.name for target in settings.targets or ()]
+    failures = await loop.ask()
+    return settings.model_copy(update={"targets": (*(settings.targets or ()), *loop.targets)}), failures

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ _SECONDS = 5.0
 
 _MOST_BYTES = 16 * 1024 * 1024
 
+_PIECE_BYTES = 64 * 1024
+
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows none: the token of an account would go to wherever an answer leads."""
@@ -25,14 +28,30 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def asked(url: str, ca_file: Path | None = None, headers: Mapping[str, str] | None = None) -> Any:
     """Return what an address answers; OSError or ValueError where it does not, or not in five seconds."""
     with _opened(url, ca_file, headers, _SECONDS) as answer:
-        return json.loads(answer.read(_MOST_BYTES))
+        return json.loads(b"".join(_pieces(answer, _SECONDS)))
 
 
 def first_line(url: str, ca_file: Path | None, headers: Mapping[str, str], seconds: float) -> Any:
     """Return the first line of an answer that goes on; None where it ends without, or says nothing for some seconds."""
+    read = b""
     with suppress(TimeoutError), _opened(url, ca_file, headers, seconds) as answer:
-        return json.loads(line) if (line := answer.readline(_MOST_BYTES)) else None
-    return None
+        for piece in _pieces(answer, seconds):
+            read += piece
+            if b"\n" in read:
+                break
+    return json.loads(read.partition(b"\n")[0]) if read.strip() else None
+
+
+def _pieces(answer: HTTPResponse, seconds: float) -> Iterator[bytes]:
+    """Read an answer piece by piece; TimeoutError where all of it takes too long, ValueError where it is too large."""
+    until, size = time.monotonic() + seconds, 0
+    while piece := answer.read1(_PIECE_BYTES):
+        yield piece
+        size += len(piece)
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+        if size > _MOST_BYTES:
+            raise ValueError("it is too large")
 
 
 @contextmanager

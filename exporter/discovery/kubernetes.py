@@ -31,7 +31,7 @@ _MOST_PAGES = 10
 
 
 def kubernetes(source: SourceSettings, account: Path = ACCOUNT) -> Answer:
-    """List the pods that have an address and are not being deleted; DiscoveryError where they cannot be listed."""
+    """List the pods that have an address and have not ended; DiscoveryError where they cannot be listed."""
     with _reasons(source):
         api, after, version = _Api.of(source, account), "", ""
         members = list[Member]()
@@ -99,8 +99,9 @@ class _Api:
 
 
 def _members(pod: Mapping[str, Any], port: int) -> Iterator[Member]:
-    about = pod["metadata"]
-    if (address := pod.get("status", {}).get("podIP")) and not about.get("deletionTimestamp"):
-        labels = about.get("labels", {})
+    about, status = pod["metadata"], pod.get("status") or {}
+    has_ended = about.get("deletionTimestamp") or status.get("phase") in ("Failed", "Succeeded")
+    if (address := status.get("podIP")) and not has_ended:  # of one that has ended, another may have the address
+        labels = about.get("labels") or {}
         cluster = next((labels[name] for name in CLUSTER_LABELS if name in labels), "")
         yield Member(about["name"], address, port, {"cluster": cluster} if cluster else {})

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ from exporter.connection_settings import SourceSettings
 from exporter.connections.dsn import parameters
 from exporter.demo.cluster import Cluster
 from exporter.discovery.aws import aws
-from exporter.discovery.discovery import DiscoveryLoop, unique
+from exporter.discovery.discovery import Ask, DiscoveryLoop
 from exporter.discovery.dns_srv import dns_srv
 from exporter.discovery.kubernetes import have_pods_changed, kubernetes
 from exporter.discovery.member import Answer, Member, target_of
@@ -136,7 +137,8 @@ def account(tmp_path: Path) -> Path:
 def test_pods_are_servers_by_their_labels(account: Path) -> None:
     api = Api({"/api/v1/namespaces/databases/pods": [
         {"items": [pod("shop-1", "10.0.0.1"), pod("shop-2")], "metadata": {"continue": "a/b"}},
-        {"items": [pod("shop-3", "10.0.0.3", deletionTimestamp="now"), pod("other", "10.0.0.4", labels={})],
+        {"items": [pod("shop-3", "10.0.0.3", deletionTimestamp="now"), pod("other", "10.0.0.4", labels=None),
+                   {**pod("evicted", "10.0.0.4"), "status": {"podIP": "10.0.0.5", "phase": "Failed"}}],
          "metadata": {"resourceVersion": "7"}},
     ]})  # fmt: skip
     with served(api) as url:
@@ -160,6 +162,21 @@ def test_a_list_without_an_end_is_not_read_on(account: Path) -> None:
     api = Api({"/api/v1/namespaces/databases/pods": [page] * 99})
     with served(api) as url, pytest.raises(DiscoveryError, match="the list has no end"):
         kubernetes(source("kubernetes", urls=[url]), account)
+
+
+def test_an_answer_that_dribbles_is_given_up(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.discovery.http_json._SECONDS", 1.0)
+
+    def dribbling() -> Iterator[bytes]:
+        while True:
+            yield b" "
+            time.sleep(0.1)
+
+    with http_answers.answering(lambda *_: http_answers.Answer(dribbling())) as place:
+        settings = source("kubernetes", urls=[f"http://{place}"])
+        with pytest.raises(DiscoveryError, match="timed out"):
+            kubernetes(settings, account)
+        assert not have_pods_changed(settings, "1", 1, account)
 
 
 def test_a_token_goes_nowhere_else(account: Path) -> None:
@@ -337,10 +354,51 @@ def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: 
         target_of(Member(name, "h", 1), source(**settings))
 
 
-def test_two_servers_of_one_name_are_refused() -> None:
-    twice = [target_of(Member("db1", host, 1), source()) for host in ("a", "b")]
-    with pytest.raises(DiscoveryError, match="db1: two servers have this name"):
-        unique(twice)
+async def test_of_two_servers_of_one_name_the_first_stays_and_costs_nobody_else() -> None:
+    members = {"patroni": [Member("db1", "a", 1), Member("db2", "a", 2)], "dns": [Member("db2", "b", 2)]}
+    members["dns"] += [Member("db3", "b", 3), Member("own", "b", 4)]
+    ask: Ask = {"patroni": lambda _: Answer(members["patroni"]), "dns": lambda _: Answer(members["dns"])}
+    loop = DiscoveryLoop([source(), source("dns")], ask)
+    loop.taken = ["own"]
+    failures = await loop.ask()
+    assert [said.partition(". ")[0] for said in failures] == [
+        "dns _pg._tcp.x: db2: another server has this name",
+        "dns _pg._tcp.x: own: another server has this name",
+    ]
+    assert [each.name for each in loop.targets] == ["db1", "db2", "db3"]
+    assert [family.values for family in loop.families()] == [[1, 0], [2, 3]]
+    members["dns"] = members["dns"][1:2]
+    assert await loop.ask() == []
+    assert [family.values for family in loop.families()] == [[1, 1], [2, 1]]
+
+
+async def test_a_source_that_never_answers_holds_up_the_list_for_a_minute() -> None:
+    now = [0.0]
+    loop = DiscoveryLoop([source(), source("dns")], {"patroni": lambda _: _DB1, "dns": _fail}, clock=lambda: now[0])
+    await loop.ask()
+    assert not loop.is_complete
+    now[0] = 61.0
+    assert loop.is_complete
+    loop.adopt([source(), source("dns"), source("aws")])
+    assert not loop.is_complete, "another one has its minute"
+
+
+async def test_a_change_of_one_source_asks_no_other() -> None:
+    asked, told = list[str](), threading.Event()
+
+    def ask(settings: SourceSettings) -> Answer:
+        asked.append(settings.source)
+        return Answer([], "1")
+
+    def watch(*_: object) -> bool:
+        return told.wait(60)
+
+    loop = DiscoveryLoop([source(), source("kubernetes")], {"patroni": ask, "kubernetes": ask}, {"kubernetes": watch})
+    await loop.ask()
+    told.set()
+    changed = await loop.until_changed(3600)
+    await loop.ask(changed)
+    assert sorted(asked) == ["kubernetes", "kubernetes", "patroni"]
 
 
 async def test_a_source_that_fails_changes_nothing() -> None:
@@ -394,7 +452,7 @@ async def test_whatever_a_source_raises_is_its_failure_and_no_other_sources() ->
 _DB1 = Answer([Member("db1", "h", 1)])
 
 
-def _fail() -> Answer:
+def _fail(*_: object) -> Answer:
     raise DiscoveryError("patroni http://127.0.0.1:1: no")
 
 
@@ -408,6 +466,7 @@ def _fail() -> Answer:
         ("{source: dns, srv: a, name: '{member.x}'}", "discovery.0: name: '{member.x}' is no name"),
         ("{source: consul}", "discovery.0.source: Input should be 'patroni', 'kubernetes', 'dns' or 'aws'"),
         ("{source: patroni, urls: ['file:///etc/passwd']}", "discovery.0.urls.0: is no URL that can be asked"),
+        ("{source: patroni, urls: ['http://h/?token=s3cret']}", "discovery.0.urls.0: is no URL that can be asked"),
         ("{source: patroni, urls: ['http://u:s3cret@h']}", "discovery.0.urls.0: is no URL that can be asked"),
         ("{source: dns, srv: a}, {source: dns, srv: a, dsn: user=u}", "discovery: two are dns a"),
         ("{source: dns, srv: a, resolver: x}", "discovery.0.resolver: 'x' is no address"),
@@ -454,6 +513,18 @@ def test_members_come_and_go_with_their_cluster(server18: Cluster, tmp_path: Pat
             cluster.members, cluster.answers = [member("db2", server18.port)], True
             wait_until(lambda: names(exporter) == {"db2"})
             assert read(exporter.get("/probe?target=db2").text).value("pg_up") == 1
+
+
+def test_a_source_that_does_not_answer_keeps_no_other_server_from_being_checked(
+    server18: Cluster, tmp_path: Path
+) -> None:
+    own = {"name": "own", "dsn": server18.dsn(user=MONITOR)}
+    dead = {"source": "patroni", "urls": ["http://127.0.0.1:1"], "dsn": "user=monitor"}
+    (tmp_path / "pgvigil.yml").write_text(yaml.safe_dump({"targets": [own], "discovery": [dead]}))
+    done = run("check", "--config", str(tmp_path / "pgvigil.yml"))
+    assert done.returncode == 2
+    assert "own: PostgreSQL 18" in done.stdout
+    assert "patroni http://127.0.0.1:1: no member answers" in done.stderr
 
 
 def test_prometheus_keeps_its_list_until_the_servers_are_known(server18: Cluster, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import itertools
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,9 +19,9 @@ import yaml
 from clients import client
 from pages import MONITOR, Page, read
 from patience import until, wait_until
-from serving import Exporter, run, serving
+from serving import Exporter, environment, run, serving
 
-from exporter.demo.cluster import Cluster
+from exporter.demo.cluster import Cluster, free_port
 
 OWN = """\
 name: sizes
@@ -139,6 +141,7 @@ async def test_connections_of_what_has_gone_are_closed(configured: Configured) -
         ("targets/shops.yml", "name: shop", "shops.yml: expected a list of targets"),
         ("targets/shops.yml", "[{name: shop", "shops.yml"),
         ("targets/shops.yml", "", "shops.yml: is empty. A list of no targets is written as []"),
+        ("targets", "", "targets_files: no file matches {folder}/targets/*.yml any more"),
         ("pgvigil.yml", "", "pgvigil.yml: names no targets any more"),
         ("targets/shops.yml", "[{name: shop, labels: {__address__: x}}]", "shops.yml: 0.labels.__address__"),
         ("pgvigil.yml", "cost_budget: lots", "pgvigil.yml: cost_budget"),
@@ -148,11 +151,17 @@ async def test_connections_of_what_has_gone_are_closed(configured: Configured) -
 )
 def test_what_cannot_be_used_changes_nothing(configured: Configured, file: str, text: str, said: str) -> None:
     before = configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0
-    (configured.folder / file).write_text(text)
+    if (configured.folder / file).is_dir():
+        (configured.folder / file).rename(configured.folder / "away")
+    else:
+        (configured.folder / file).write_text(text)
     wait_until(lambda: configured.metrics().value("pgvigil_config_success") == 0)
     assert configured.names() == {"shop", "blog"}
     assert configured.page("shop").value("pg_up") == 1
-    (configured.folder / file).unlink()
+    if (configured.folder / "away").exists():
+        (configured.folder / "away").rename(configured.folder / file)
+    else:
+        (configured.folder / file).unlink()
     configured.write()
     configured.name("shops.yml", "shop")
     wait_until(lambda: configured.names() == {"shop"})
@@ -225,7 +234,38 @@ def test_who_asks_is_told_what_is_wrong(configured: Configured) -> None:
     assert answer.text.startswith(f"{configured.config}: cost_budget: ")
 
 
+@pytest.mark.full
+def test_a_configuration_of_one_server_is_not_emptied(server18: Cluster, tmp_path: Path) -> None:
+    config = tmp_path / "pgvigil.yml"
+    config.write_text(yaml.safe_dump({"dsn": server18.dsn(user=MONITOR)}))
+    with serving("--config", str(config)) as exporter:
+        config.write_text("")
+        answer = post(exporter)
+        assert (answer.status_code, answer.text) == (500, f"{config}: is empty. Restart for that\n")
+        assert read(exporter.get().text).value("pg_up") == 1
+
+
+def test_a_signal_before_it_serves_ends_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "exporter", "serve"]
+    variables = environment(targets="[]", listen=f"127.0.0.1:{free_port()}")
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:
+        heeded = Path(f"/proc/{process.pid}/status")
+        wait_until(lambda: int(heeded.read_text().partition("SigIgn:")[2].split()[0], 16) & 1)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: _lives(f"http://{variables['PGVIGIL_LISTEN']}/healthz"), every=0.1)
+        process.terminate()
+
+
+def _lives(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
 def test_only_who_may_see_pages_asks(configured: Configured) -> None:
+    assert post(configured.exporter, Origin="http://attacker.example").status_code == 403
+    assert post(configured.exporter, Origin=configured.exporter.url).status_code == 200
     assert post(configured.exporter, Host="attacker.example").status_code == 403
     assert configured.exporter.get("/-/reload").status_code == 404, "a link changes nothing"
 
