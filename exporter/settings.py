@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,7 +26,15 @@ PREFIX = "PGVIGIL_"
 Pages = Literal["off", "local", "authenticated"]
 """Who may see the pages for users."""
 
-Network = IPv4Network | IPv6Network
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} is no network: write it as 10.0.0.0/8, with no bits set beyond its mask") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 def _address(value: str) -> str:

@@ -7,14 +7,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-_NETWORK = "Input should be a network, such as 10.0.0.0/8, with no bits set beyond its mask"
-
 _MESSAGES = {
     "bool_parsing": "Input should be true or false",
     "bool_type": "Input should be true or false",
     "dict_type": "Input should be a mapping",
-    "ip_v4_network": _NETWORK,
-    "ip_v6_network": _NETWORK,
     "list_type": "Input should be a list",
     "model_type": "Input should be a mapping",
     "path_type": "Input should be a path",

@@ -147,6 +147,7 @@ def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_
             "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs are not permitted; did you mean limit?",
         ),
         ({"PGVIGIL_COLLECTORS": "table_vacuum"}, "PGVIGIL_COLLECTORS: expected JSON"),
+        ({"PGVIGIL_PAGES_FROM": "x"}, "PGVIGIL_PAGES_FROM: 0: 'x' is no network: write it as 10.0.0.0/8"),
         ({"PGVIGIL_DSN": "host=h", "PGVIGIL_DSN_FILE": "/x"}, "PGVIGIL_DSN and PGVIGIL_DSN_FILE: give one of them"),
     ],
 )

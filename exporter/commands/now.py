@@ -80,7 +80,7 @@ class Credentials:
             raise ExporterError(f"--ca-file: {self.ca_file}: is no certificate in PEM: {error}") from None
         if self.cert_file:
             try:
-                context.load_cert_chain(self.cert_file, self.key_file)
+                context.load_cert_chain(self.cert_file, self.key_file, password="")  # one that has one is not asked for
             except (OSError, ValueError) as error:
                 why = f"certificate and key are none, or do not belong together: {error}"
                 raise ExporterError(f"--cert-file, --key-file: {self.cert_file}: {why}") from None
@@ -161,7 +161,9 @@ def _read(exporter: Address, target: str, credentials: Credentials) -> bytes:
     if exporter.user:
         basic = base64.b64encode(exporter.user.encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {basic}")  # not for another host
-    elif token := credentials.token():
+    if token := credentials.token():
+        if exporter.user:
+            raise ExporterError("--token-file: the URL has a user as well. Give one of them")
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     https = [HTTPSHandler(context=credentials.context())] if exporter.place.startswith("https:") else []
     with build_opener(ProxyHandler({}), *https).open(request, timeout=_SECONDS) as answer:

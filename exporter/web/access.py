@@ -86,10 +86,9 @@ class Access:
                 answer = _answer(path, 401, "credentials are needed")
                 answer.headers["WWW-Authenticate"] = "Basic"
                 return "credentials", answer
-        if path in self._for_scrapers or _may_see_pages(scope, rules):
+        may_see = _may_reload if path == RELOAD else _may_see_pages
+        if path in self._for_scrapers or may_see(scope, rules):
             return None
-        if path == RELOAD and (_has_identity(scope, rules) or _is_local(scope, rules.networks)):
-            return None  # whoever may see pages
         return "pages", _answer(path, 404 if rules.pages == "off" else 403, _OFF if rules.pages == "off" else _REMEDY)
 
 
@@ -97,6 +96,13 @@ def _may_see_pages(scope: Scope, rules: Rules) -> bool:
     if rules.pages == "authenticated":
         return _has_identity(scope, rules)
     return rules.pages == "local" and _is_local(scope, rules.networks)
+
+
+def _may_reload(scope: Scope, rules: Rules) -> bool:
+    """Return whether a client may have files read again: whoever may see pages, unless another site has it asked."""
+    origin = Headers(scope=scope).get("Origin", "")
+    is_own = not origin or origin.partition("://")[2] == Headers(scope=scope).get("Host", "")
+    return is_own and (_has_identity(scope, rules) or _is_local(scope, rules.networks))
 
 
 def _has_identity(scope: Scope, rules: Rules) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import HTTP_REFUSED, WEB_CONFIG_SUCCESS, Refusal
-from exporter.file_changes import fingerprint
+from exporter.file_changes import fingerprint, settled
 from exporter.samples.label_values import label_text
 from exporter.samples.model import Family
 from exporter.settings import Pages, Settings
@@ -66,7 +66,7 @@ class Guard:
         self._is_current = True
         """True while the rules are those of the files."""
         self._files = self._files_of(self._config())
-        self._seen: tuple[object, ...] | None = fingerprint(self._files)  # before what counts is read
+        self._seen: object = fingerprint(self._files)  # before what counts is read
         config = self._config()
         self.tls = _tls_of(config) if config and config.tls_server_config.is_enabled else None
         self.rules = self._rules(config, Rules())
@@ -82,11 +82,12 @@ class Guard:
     def _has_files(self) -> bool:
         return bool(self._settings.web_config_file or self._settings.bearer_token_file)
 
-    async def reload(self, known: tuple[object, ...] | None = None) -> str:
+    async def reload(self, known: object = None) -> str:
         """Read the files again, unless they are still those `known`; return why they cannot be used, or nothing."""
         try:
-            seen = await self._calls.call("look", lambda: fingerprint(self._files), _PATIENCE_SECONDS)
+            seen = await self._look()
             if self._has_files and seen != known:
+                seen = seen if known is None else await settled(self._look, seen)
                 adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
                 adopt()
                 self._seen = seen
@@ -95,6 +96,9 @@ class Guard:
         except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
             return self._fail(f"{type(error).__name__}: {error}")
         return ""
+
+    async def _look(self) -> object:
+        return await self._calls.call("look", lambda: fingerprint(self._files), _PATIENCE_SECONDS)
 
     def families(self) -> list[Family]:
         """Say whom it refused, and whether its files can be used."""
@@ -121,6 +125,11 @@ class Guard:
         if config and config == type(config)() != self._config_now:
             raise SettingsError(f"{self._settings.web_config_file}: is empty. Restart for that, since it opens all")
         rules, context = self._rules(config, self.rules), None
+        if _identifies(self._config_now, self.rules) and not _identifies(config, rules):
+            named = self._settings.web_config_file
+            raise SettingsError(
+                f"{named}: has neither users nor client certificates any more. Restart for that: it opens all"
+            )
         if config and self.tls:
             from exporter.web.tls import context_of
 
@@ -161,6 +170,12 @@ class Guard:
     def _files_of(self, config: "WebConfig | None") -> tuple[Path, ...]:
         named = (self._settings.web_config_file, self._settings.bearer_token_file)
         return (*filter(None, named), *(config.tls_server_config.files if config else ()))
+
+
+def _identifies(config: "WebConfig | None", rules: Rules) -> bool:
+    """Return whether clients have to say who they are."""
+    tls = config.tls_server_config if config else None
+    return bool(rules.users) or bool(tls and tls.verifies and tls.requires)
 
 
 def _tls_of(config: "WebConfig") -> "ServerTls":

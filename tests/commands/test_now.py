@@ -243,6 +243,20 @@ def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
     assert exporter.asked == [("/api/v1/now", "Bearer s3cret-of-a-robot")]
 
 
+def test_a_user_and_a_token_are_one_too_many(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    done = run("now", "--url", "http://op:s3cret@127.0.0.1:1", "--token-file", f"{tmp_path}/token")
+    assert (done.returncode, "the URL has a user as well. Give one of them" in done.stderr) == (2, True)
+    assert "s3cret" not in done.stderr
+
+
+ENCRYPTED = subprocess.run(
+    ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:s3cret", "-subj", "/CN=op", "-keyout", "-"],
+    capture_output=True, text=True, check=True,
+).stdout  # fmt: skip
+"""A certificate whose key has a passphrase: nobody is there to be asked for it."""
+
+
 @pytest.mark.parametrize(
     ("content", "option", "said"),
     [
@@ -251,6 +265,7 @@ def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
         ("s3cr\u00e9t", "--token-file", "is no text in ASCII"),
         ("s3cret", "--ca-file", "is no certificate in PEM"),
         ("s3cret", "--cert-file", "certificate and key are none, or do not belong together"),
+        (ENCRYPTED, "--cert-file", "certificate and key are none, or do not belong together"),
         ("s3cret", "--key-file", "has no certificate. Give --cert-file as well"),
     ],
 )

@@ -286,7 +286,11 @@ async def test_users_and_tokens_change_with_their_files_and_a_broken_file_change
     (tmp_path / "web.yml").write_text("basic_auth_users: {carol: plain}")
     await until(lambda: _is(success(), 0.0))
     assert await status("bob") == 200
-    for text in ("", "{}"):  # as it is for a moment while it is written
+    for text in (
+        "",
+        "{}",
+        "http_server_config: {headers: {X-Frame-Options: deny}}",
+    ):  # for a moment, while it is written
         (tmp_path / "web.yml").write_text(text)
         await asyncio.sleep(0.2)
         assert (await status("bob"), await status("nobody")) == (200, 401)
