@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
 from exporter.connection_settings import Connection
-from exporter.connections.credentials import Credentials, FromCommand, FromFile
+from exporter.connections.credentials import Credentials, FromFile, from_command
 from exporter.connections.postgres import Postgres
 from exporter.connections.session import Connector
 from exporter.errors import SettingsError
@@ -112,6 +112,6 @@ def credentials_of(connection: Connection, settings: Settings) -> Credentials | 
 
         return from_cloud(said.password_source)
     if said.password_command:
-        return FromCommand(said.password_command, settings.password_ttl)
+        return from_command(said.password_command, settings.password_ttl)
     assert said.password_file  # noqa: S101  # has_credentials
     return FromFile(said.password_file)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
+from exporter.backoff import Backoff
 from exporter.connections.off_loop import HANGING_FILE, OffLoop
 from exporter.connections.secret_file import secret_in
 from exporter.errors import SettingsError
@@ -18,6 +20,9 @@ COMMAND_SECONDS = 30.0
 
 _LAST_SECONDS = 1.0
 """Time for a command that was killed to be gone."""
+
+AGAIN = Backoff(first=1.0, longest=60.0)
+"""Pauses of a command that fails, or whose passwords are refused: it may be one that counts how often it is asked."""
 
 _MOST_BYTES = 64 * 1024
 """Upper bound on what a command prints: tokens have a few kilobytes."""
@@ -74,12 +79,15 @@ class FromCommand:
         self._arguments, self._keep, self._clock = tuple(arguments), keep_seconds, clock
         self._known: tuple[float, str] | None = None
         self._running: asyncio.Task[str] | None = None
+        self._fails, self._refusals, self._why = _Rest(), _Rest(), ""
 
     async def password(self, _: Mapping[str, Any], patience: float) -> str:
         """Run the command, once for all who wait for it; one that takes longer is there for the next login."""
         if self._known and self._clock() - self._known[0] < self._keep:
             return self._known[1]
         if self._running is None or self._running.done():
+            if self._clock() < self._fails.until:
+                raise SettingsError(self._why)
             self._running = asyncio.create_task(self._run(), name="password_command")
             self._running.add_done_callback(_retrieve)
         running = self._running
@@ -89,15 +97,46 @@ class FromCommand:
         return running.result()
 
     def forget(self) -> bool:
-        """Forget it; one that was kept may have expired."""
-        was_known, self._known = self._known is not None, None
-        return was_known
+        """Forget it, as it may have expired: at once, and then with pauses, where servers go on to refuse it."""
+        now = self._clock()
+        if self._known is None or now < self._refusals.until:
+            return False
+        self._refusals.begin(now)
+        self._known = None
+        return True
 
     async def _run(self) -> str:
         started = self._clock()
-        password = await _printed(self._arguments)
+        try:
+            password = await _printed(self._arguments)
+        except SettingsError as error:
+            self._fails.begin(self._clock())
+            self._why = str(error)
+            raise
         self._known = started, password
         return password
+
+
+class _Rest:
+    """Pauses that grow from one to the next, and begin anew after a long one without."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._times = 0
+
+    def begin(self, now: float) -> None:
+        """Begin one."""
+        self._times = 1 if now > self.until + AGAIN.longest else self._times + 1
+        self.until = now + AGAIN.pause(self._times)
+
+
+_COMMANDS: WeakValueDictionary[tuple[object, ...], FromCommand] = WeakValueDictionary()
+
+
+def from_command(arguments: Sequence[str], keep_seconds: float) -> FromCommand:
+    """Return what runs a command: the same for all targets that have it, so that it runs once for all of them."""
+    key = (*arguments, keep_seconds)
+    return _COMMANDS.get(key) or _COMMANDS.setdefault(key, FromCommand(arguments, keep_seconds))
 
 
 def _retrieve(task: asyncio.Task[str]) -> None:

@@ -1,11 +1,14 @@
 """Keeps the history of all targets while the exporter runs."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from exporter.errors import StateError
 from exporter.exposition.process_metrics import HISTORY_BYTES, HISTORY_SUCCESS
 from exporter.history.state_folder import StateFolder
 from exporter.history.target_history import TargetHistory
@@ -19,6 +22,9 @@ _log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 5.0
 """Seconds between two looks at what is to be written: a crash loses no more of an incident."""
 
+_TURNS_OF_REMOVAL = 720
+"""Such looks between two at files of targets that have gone: an hour."""
+
 _START_SECONDS = 2.0
 """Seconds that the start waits for the incidents of an earlier process, before the first look at a server."""
 
@@ -31,6 +37,7 @@ class Historian:
         self._keep_seconds = settings.history_hours * 3600.0
         self._histories = self._of(targets)
         self._notes: dict[TargetHistory, asyncio.Task[None]] = {}
+        self._removal: asyncio.Task[None] | None = None
 
     def _of(self, targets: Mapping[str, Target]) -> dict[str, TargetHistory]:
         return {
@@ -63,9 +70,22 @@ class Historian:
 
     async def run(self) -> None:
         """Keep the history until cancelled."""
+        turns = itertools.count()
         while self._keep_seconds:
             await asyncio.sleep(_INTERVAL_SECONDS)
             self._note()
+            if next(turns) % _TURNS_OF_REMOVAL == 0 and (self._removal is None or self._removal.done()):
+                self._removal = asyncio.create_task(self._remove_old(), name="remove old history")
+
+    async def _remove_old(self) -> None:
+        """Remove what is left of targets that have gone."""
+        histories = [*self._histories.values()]
+
+        def remove() -> None:
+            self._folder.remove_old(self._keep_seconds, [each.path for each in histories])
+
+        with suppress(OSError, StateError):  # of a folder that cannot be used, each history tells
+            await asyncio.to_thread(remove)
 
     def _note(self) -> None:
         """Let each target note what is new, unless it still does."""

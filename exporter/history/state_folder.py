@@ -1,9 +1,13 @@
 """The folder that holds the history of every target; one process at a time writes there. Blocking."""
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from urllib.parse import quote
@@ -14,6 +18,8 @@ _PREFIX = "pgvigil-history-"
 """Prefix of the names of temporary folders."""
 
 _LOCK = "pgvigil.lock"
+
+_SUFFIX = ".sqlite"
 
 
 class StateFolder:
@@ -37,7 +43,7 @@ class StateFolder:
         with self._opening:
             folder = self._opened()
         name = target or quote(address, safe="")
-        return folder / f"{name}.sqlite"
+        return folder / f"{name}{_SUFFIX}"
 
     def _opened(self) -> Path:
         if self._path is None:
@@ -51,6 +57,14 @@ class StateFolder:
                 self._lock = _locked(self._asked_for)
                 self._path = self._asked_for
         return self._path
+
+    def remove_old(self, seconds: float, in_use: Collection[Path]) -> None:
+        """Remove files of targets that are gone, once nothing in them is as young as that."""
+        for file in self._path.glob(f"*{_SUFFIX}") if self._path else ():
+            with suppress(OSError):  # another time
+                if file not in in_use and time.time() - file.stat().st_mtime > seconds:
+                    for each in (file, *file.parent.glob(f"{glob.escape(file.name)}-*")):
+                        each.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let another process use the folder; remove a temporary one."""

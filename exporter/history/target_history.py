@@ -78,6 +78,11 @@ class TargetHistory:
         """What each incident was when it was written."""
         self._noting = asyncio.Lock()
 
+    @property
+    def path(self) -> Path:
+        """The file; StateError or OSError where it can have none."""
+        return self._path()
+
     async def restore(self, timeout: float = _PATIENCE_SECONDS) -> None:
         """Take up the last hour's work, and hand the incidents of an earlier process to the watch."""
         now = self._clock()

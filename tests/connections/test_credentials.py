@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from serving import run
 
 from exporter.connections.cloud_tokens import from_cloud
-from exporter.connections.credentials import COMMAND_SECONDS, FromCommand, FromFile
+from exporter.connections.credentials import COMMAND_SECONDS, FromCommand, FromFile, from_command
 from exporter.connections.postgres import Postgres
 from exporter.demo.cluster import Cluster
 from exporter.errors import ConnectError, SettingsError
@@ -143,6 +143,32 @@ async def test_a_command_that_gives_none_is_said(tmp_path: Path, text: str, said
         ).password({}, 30)
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_command_that_fails_rests_and_one_that_is_refused_again_and_again_does(tmp_path: Path) -> None:
+    now = [0.0]
+    fails = FromCommand([program(tmp_path, "raise SystemExit(3)")], 60, lambda: now[0])
+    with pytest.raises(SettingsError, match="exit code 3"):
+        await fails.password({}, 30)
+    program(tmp_path, "print('mended')")
+    with pytest.raises(SettingsError, match="exit code 3"):
+        await fails.password({}, 30)
+    now[0] = 1.5
+    assert await fails.password({}, 30) == "mended"
+    refused = FromCommand(counting(tmp_path, "wrong"), 3600, lambda: now[0])
+    for tenth in range(600):
+        now[0] = 100 + tenth / 10
+        await refused.password({}, 30)
+        refused.forget()
+    assert runs(tmp_path) == 7, "the first, then after 0, 1, 3, 7, 15 and 31 seconds"
+
+
+async def test_targets_with_the_same_command_share_it(tmp_path: Path) -> None:
+    command = counting(tmp_path)
+    made = [from_command(command, 60) for _ in range(100)]
+    assert set(await asyncio.gather(*(each.password({}, 30) for each in made))) == {SECRET}
+    assert runs(tmp_path) == 1
+    assert from_command(command, 61) is not made[0]
 
 
 async def test_a_command_that_there_is_not_is_named() -> None:

@@ -1,9 +1,11 @@
 """The file that a restart finds: what was written is read, whatever happened to the file between."""
 
+import os
 import random
 import shutil
 import sqlite3
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -234,6 +236,18 @@ def test_all_targets_may_ask_for_their_files_at_once(tmp_path: Path, *, asked_fo
     with ThreadPoolExecutor(20) as threads:
         found = [*threads.map(ask, range(20))]
     assert len({path.parent for path in found}) == 1
+    folder.close()
+
+
+def test_what_is_left_of_targets_that_have_gone_is_removed_once_it_is_too_old(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    gone, lately, here = (folder.file(name, "x:1") for name in ("gone", "lately", "here"))
+    for path in (gone, lately, here, gone.with_name("gone.sqlite-wal"), gone.with_name("gone.sqlite-shm")):
+        path.write_text("")
+        if path != lately:
+            os.utime(path, (time.time() - 3700,) * 2)
+    folder.remove_old(3600, [here])
+    assert sorted(each.name for each in here.parent.iterdir()) == ["here.sqlite", "lately.sqlite", "pgvigil.lock"]
     folder.close()
 
 
