@@ -109,6 +109,13 @@ def test_the_network_policy_names_the_ports_of_the_targets() -> None:
     assert not found["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+def test_the_network_policy_lets_sources_of_servers_be_asked() -> None:
+    patroni = {"source": "patroni", "urls": ["http://db1:8008", "https://db2/"], "dsn": "user=u"}
+    values = {"networkPolicy": {"enabled": True}, "settings": {"discovery": [POSTGRES_PODS | {"port": 5433}, patroni]}}
+    found = one("NetworkPolicy", values)["spec"]
+    assert [port["port"] for port in found["egress"][1]["ports"]] == [5433, 443, 6443, 5432, 8008]
+
+
 def test_what_selects_pods_selects_ours() -> None:
     labels = pod(EVERYTHING)["metadata"]["labels"]
     service = one("Service", EVERYTHING)

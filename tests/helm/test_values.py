@@ -170,6 +170,11 @@ REFUSED: list[tuple[Values, str]] = [
     ({"extraEnv": [{"name": "PGVIGIL_DSN", "value": "x"}]}, "extraEnv: PGVIGIL_DSN: a secret does not belong into"),
     ({"alertmanagerConfig": {"incidentsUrl": "exporter"}}, "does not match pattern"),
     ({"targets": [SHOP, SHOP]}, "targets: two are called shop"),
+    ({"shards": 2, "settings": {"targets_files": ["/a"]}}, "settings.targets_files: with shards each pod would watch"),
+    (
+        {"monitor": {"kind": "PodMonitor"}, "settings": {"targets_files": ["/a"]}},
+        "monitor.kind: PodMonitor asks for the servers in targets only, and none of settings.targets_files: use Scrape",
+    ),
     (
         {"shards": 2, "settings": {"discovery": [{"source": "dns", "srv": "a"}]}},
         "settings.discovery: with shards each pod would watch every server",

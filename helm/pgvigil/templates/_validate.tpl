@@ -11,6 +11,9 @@
 {{- end -}}
 
 {{- define "pgvigil.validateTargets" -}}
+{{- if and .Values.settings.targets_files (include "pgvigil.sharded" .) -}}
+{{- fail "settings.targets_files: with shards each pod would watch every server in them. Use shards: 1 and a release for each part of the fleet, or list the servers in targets" -}}
+{{- end -}}
 {{- if and .Values.settings.discovery (include "pgvigil.sharded" .) -}}
 {{- fail "settings.discovery: with shards each pod would watch every server that is found. Use shards: 1 and a release for each part of the fleet, or list the servers in targets" -}}
 {{- end -}}
@@ -55,6 +58,10 @@
 {{- end -}}
 
 {{- define "pgvigil.validateMonitor" -}}
+{{- $found := ternary "discovery" "targets_files" (not (empty .Values.settings.discovery)) -}}
+{{- if and (or .Values.settings.discovery .Values.settings.targets_files) (has .Values.monitor.kind (list "ServiceMonitor" "PodMonitor" "Probe" "annotations")) -}}
+{{- fail (printf "monitor.kind: %s asks for the servers in targets only, and none of settings.%s: use ScrapeConfig, which has Prometheus ask the exporter" .Values.monitor.kind $found) -}}
+{{- end -}}
 {{- if and (eq .Values.monitor.kind "annotations") (or (gt (len .Values.targets) 1) (include "pgvigil.sharded" .)) -}}
 {{- fail "monitor.kind: annotations lead Prometheus to one page of one pod, and several targets have a page each: use ServiceMonitor, PodMonitor or Probe" -}}
 {{- end -}}
