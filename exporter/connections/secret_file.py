@@ -9,18 +9,24 @@ def secret_in(file: Path, setting: str) -> str:
     """Read a secret from a file, less the newline at its end.
 
     SettingsError when it is empty, or when it cannot be read. It names a file that cannot be read only if that looks
-    like a path: some give the secret itself.
+    like a path.
     """
     try:
         secret = file.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        is_path = file.is_absolute() and (_is_folder(file) or (file.parent != Path("/") and _is_folder(file.parent)))
         why = getattr(error, "strerror", None) or "it is not UTF-8"
-        where = f"{file}: cannot be read: {why}" if is_path else f"no file: {why}. Give a path, not the secret itself"
+        where = (
+            f"{file}: cannot be read: {why}" if is_path(file) else f"no file: {why}. Give a path, not the secret itself"
+        )
         raise SettingsError(f"{setting}: {where}.") from None
     if not secret:
         raise SettingsError(f"{setting}: {file}: is empty. Write the secret into it.")
     return secret
+
+
+def is_path(file: Path) -> bool:
+    """Return whether what should name a file looks like a path, and may be repeated: some give the secret itself."""
+    return file.is_absolute() and (_is_folder(file) or (file.parent != Path("/") and _is_folder(file.parent)))
 
 
 def _is_folder(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from exporter.connections.off_loop import OffLoop
+from exporter.connections.secret_file import is_path
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import HTTP_REFUSED, WEB_CONFIG_SUCCESS, Refusal
 from exporter.file_changes import fingerprint, settled
@@ -196,7 +197,8 @@ def _tokens(file: Path | None) -> list[str]:
         return []
     from exporter import strict_yaml
 
-    lines = strict_yaml.read(file, SettingsError, str(file)).splitlines()
+    name = str(file) if file.exists() or is_path(file) else "bearer_token_file"
+    lines = strict_yaml.read(file, SettingsError, name).splitlines()
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not tokens:
         raise SettingsError(f"{file}: has no token. Write one a line: `openssl rand -hex 32` makes one")

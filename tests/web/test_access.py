@@ -261,6 +261,12 @@ def test_tokens_that_cannot_be_used_are_said_without_them(text: str, said: str, 
     assert "0123456789" not in str(found.value)
 
 
+def test_a_token_where_a_file_is_to_be_named_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as found:
+        Guard(settings(tmp_path, bearer_token_file=Path("s3cret-token-of-prometheus")))
+    assert str(found.value).startswith("bearer_token_file: cannot be read: No such file or directory.")
+
+
 async def test_users_and_tokens_change_with_their_files_and_a_broken_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
