@@ -66,6 +66,8 @@ class Needs:
 
     metrics: frozenset[str]
     """The metrics that it, and the recording rules it uses, read."""
+    rules: frozenset[str]
+    """The alert and the recording rules that it uses."""
     subjects: tuple[str, ...]
     """The rule files, those that record what others use first."""
 
@@ -81,15 +83,17 @@ class Rules:
         """Follow recording rules to the metrics that the exporter has to show."""
         order: dict[str, None] = {}
         metrics: set[str] = set()
-        self._follow(alert, metrics, order)
-        return Needs(frozenset(metrics), tuple(order))
+        names: set[str] = set()
+        self._follow(alert, metrics, names, order)
+        return Needs(frozenset(metrics), frozenset(names), tuple(order))
 
-    def _follow(self, rule: Rule, metrics: set[str], order: dict[str, None]) -> None:
+    def _follow(self, rule: Rule, metrics: set[str], names: set[str], order: dict[str, None]) -> None:
         for name in sorted(rule.mentioned):
             if record := self.records.get(name):
-                self._follow(record, metrics, order)
+                self._follow(record, metrics, names, order)
             else:
                 metrics.add(name)
+        names.add(rule.name)
         order.setdefault(rule.subject)
 
 
