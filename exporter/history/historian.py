@@ -74,7 +74,8 @@ class Historian:
         while self._keep_seconds:
             await asyncio.sleep(_INTERVAL_SECONDS)
             self._note()
-            if next(turns) % _TURNS_OF_REMOVAL == 0 and (self._removal is None or self._removal.done()):
+            is_turn = next(turns) % _TURNS_OF_REMOVAL == 0 and self._folder.is_open
+            if is_turn and (self._removal is None or self._removal.done()):
                 self._removal = asyncio.create_task(self._remove_old(), name="remove old history")
 
     async def _remove_old(self) -> None:

@@ -38,6 +38,11 @@ class StateFolder:
         """Return whether what is kept ends with this process."""
         return self._asked_for is None
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether there is a folder by now."""
+        return self._path is not None
+
     def file(self, target: str, address: str) -> Path:
         """Return the file of a target; StateError or OSError where the folder cannot be used."""
         with self._opening:

@@ -52,7 +52,9 @@ def slow_and_big(naps: Path) -> Path:
 def exporter(cluster: Callable[..., Cluster], slow_and_big: Path) -> Iterator[tuple[Cluster, Exporter]]:
     """A server, and an exporter of it in a process of its own."""
     server = cluster()
-    with serving(dsn=server.dsn(user=MONITOR), collectors_dir=str(slow_and_big), cost_budget="0") as running:
+    with serving(
+        dsn=server.dsn(user=MONITOR), collectors_dir=str(slow_and_big), cost_budget="0", history_hours="0"
+    ) as running:
         yield server, running
 
 

@@ -191,7 +191,7 @@ async def test_a_scrape_a_second_through_all_faults_needs_no_more_of_anything(cl
     assert set(happened) == {fault.__name__ for fault in FAULTS}
     assert soak.states["whole"] > len(latencies) / 3
     assert growth < MOST_GROWTH
-    assert min(r.files for r in late) <= max(r.files for r in rest)
+    assert min(r.files for r in late) <= max(r.files for r in rest) + 1, "the lock of the history is not there at first"
     assert min(r.threads for r in late) <= max(r.threads for r in rest)
 
 
