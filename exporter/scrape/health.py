@@ -37,6 +37,8 @@ class Health:
         self.state: State = Unknown()
         self.settled: State = Unknown()
         """The outcome of the latest question that has one: while a question is open, that of the one before."""
+        self.answers = 0
+        """Answers so far: a question that ends without one says nothing where there was another meanwhile."""
         self._run: float | None = None
         self._product = product
         self._log = log
@@ -57,6 +59,11 @@ class Health:
                 return reason
         return "timeout"
 
+    @property
+    def is_asked(self) -> bool:
+        """Return whether a question is open: the state is presumed."""
+        return self.state is not self.settled
+
     def ask(self, run: float | None = None) -> None:
         """Presume it down until it answers: hung when it answered before, else timed out.
 
@@ -72,6 +79,7 @@ class Health:
 
     def answered(self) -> None:
         """Note an answer, whatever it says."""
+        self.answers += 1
         self.state = self.settled = Up()
 
     def failed(self, error: ConnectError) -> None:

@@ -17,34 +17,40 @@ class Ping:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._task: asyncio.Task[None] | None = None
+        self._answers = 0
+        """Answers of the server before the question under way."""
         self._at = float("-inf")
 
-    async def ask(self, timeout: float, *, is_run_asking: bool) -> None:
-        """Ask, or wait for the question under way.
+    async def ask(self, timeout: float) -> bool:
+        """Ask, or wait for the question under way; return whether there is an answer, or a reason for none, in time.
 
-        Args:
-            timeout: seconds to wait for the answer.
-            is_run_asking: whether a run has asked as well, so that the answer to that one counts too.
-
+        Until then nothing is presumed: a scrape that ends meanwhile has an answer of its own.
         """
         now = self._parts.clock()
         if self._task is None or (self._task.done() and now - self._at >= PING_SECONDS):
-            if not is_run_asking:
-                self._parts.health.ask()
-            self._at = now
+            self._at, self._answers = now, self._parts.health.answers
             self._task = asyncio.create_task(self._ask(), name="ping")
         await wait_within([self._task], timeout)  # not cancelled: its session would be stuck
+        if self._task.done() or self._parts.health.answers != self._answers:
+            return True
+        self._parts.health.ask()
+        return False
 
     async def _ask(self) -> None:
         try:
             _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
         except ConnectError as error:
-            self._parts.health.failed(error)
+            self._fail(error)
         except Exception as error:  # the boundary: nothing else retrieves it
             self._parts.log.error("ping failed unexpectedly", exc_info=error)
-            self._parts.health.failed(ConnectError("other", f"{type(error).__name__}: {error}"))
+            self._fail(ConnectError("other", f"{type(error).__name__}: {error}"))
         else:
             self._parts.note(vitals)
+
+    def _fail(self, error: ConnectError) -> None:
+        if self._parts.health.answers == self._answers:
+            self._parts.health.ask()
+            self._parts.health.failed(error)
 
     async def close(self) -> None:
         """Give up the question under way."""

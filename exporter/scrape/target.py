@@ -175,9 +175,10 @@ class Target:
     async def ping(self, timeout: float) -> Report:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
-        await self._ping.ask(timeout, is_run_asking=not self._runs.may_begin(started))
-        self._parts.health.log_transition()
-        return self._report(self._clock() - started, with_jobs=False)
+        is_known = await self._ping.ask(timeout)
+        if not (is_known and self._parts.health.is_asked):
+            self._parts.health.log_transition()
+        return self._report(self._clock() - started, with_jobs=False, settled=is_known)
 
     async def statements(self, timeout: float) -> StatementList:
         """List the statements that have series of their own, and read the texts that are not known yet."""

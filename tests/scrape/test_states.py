@@ -71,6 +71,32 @@ def test_a_ping_that_waits_no_longer_leaves_its_session_usable() -> None:
     in_virtual_time(scenario())
 
 
+def test_a_question_that_is_open_makes_no_other_page_say_down(caplog: pytest.LogCaptureFixture) -> None:
+    """A flood of pages of the process, each of which asks whether servers are up, had a scrape say `hung`."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            assert (await target.ping(10)).up
+            server.on("vitals", after=1)
+            scraped = asyncio.create_task(target.scrape(10))
+            await asyncio.sleep(0.1)
+            assert (await target.ping(10)).up, "it was asked just now"
+            assert (await scraped).up
+            await asyncio.sleep(1)
+            server.on("vitals", hangs=True)
+            pinged = asyncio.create_task(target.ping(3))
+            await asyncio.sleep(1)
+            assert (await target.known()).up
+            assert not (await pinged).up
+            assert not (await target.ping(1)).up
+
+    in_virtual_time(scenario())
+    assert [record.message for record in caplog.records if "is down" in record.message] == [
+        "PostgreSQL is down: no answer in time"
+    ]
+
+
 def test_what_is_known_of_a_server_stays_until_it_is_known_better() -> None:
     """Whoever opens a page begins a run, and must not read that a server is down which is only being asked."""
 
