@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from exporter.kinds import Kind
+from exporter.validation_errors import shaped
 
 
 def arguments(value: object) -> object:
@@ -40,17 +41,6 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDec
 """Shell patterns: a list, or separated by commas."""
 
 
-def _shaped(pattern: str, what: str) -> AfterValidator:
-    """Check the shape of a value; `what` says in words what it is none of."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value[:_MOST_REPEATED]!r} is no {what}")
-        return value
-
-    return AfterValidator(check)
-
-
 def _url(value: str) -> str:
     """Check a URL. Its error does not repeat it: a password may be in it."""
     if not re.fullmatch(r"https?://[^@\s?#]+", value):
@@ -60,12 +50,9 @@ def _url(value: str) -> str:
     return value
 
 
-_MOST_REPEATED = 100
-"""Characters of a wrong value that its error repeats."""
-
 LabelName = Annotated[
     str,
-    _shaped(
+    shaped(
         "([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*|_",
         "name of a label: letters, digits and _ make one, no digit in front, no __",
     ),
@@ -73,7 +60,7 @@ LabelName = Annotated[
 """Name of a label that Prometheus does not keep for itself."""
 
 TargetName = Annotated[
-    str, _shaped("[A-Za-z0-9._-]{1,200}", "name of a server: letters, digits, `.`, `_` and `-` make one, at most 200")
+    str, shaped("[A-Za-z0-9._-]{1,200}", "name of a server: letters, digits, `.`, `_` and `-` make one, at most 200")
 ]
 
 
@@ -181,7 +168,7 @@ class SourceSettings(Connection):
     namespace: str = Field("", description="Namespace of the pods; by default that of the exporter's own pod.")
     port: int = Field(5432, ge=1, le=65535, description="Port of PostgreSQL in the pods.")
     srv: str = Field("", description="Name of SRV records, such as `_postgresql._tcp.db.example`.")
-    resolver: Annotated[str, _shaped(r"(.+:\d+)?", "address: write host:port")] = Field(
+    resolver: Annotated[str, shaped(r"(.+:\d+)?", "address: write host:port")] = Field(
         "", description="Address and port of the DNS server to ask."
     )
     region: str = Field("", description="Region of AWS; that of its configuration otherwise.")

@@ -2,10 +2,11 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 _MESSAGES = {
     "bool_parsing": "Input should be true or false",
@@ -53,3 +54,18 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def shaped(pattern: str, what: str) -> AfterValidator:
+    """Make a validator of the shape of a text; `what` says in words what a wrong one is none of."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value[:_MOST_REPEATED]!r} is no {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+_MOST_REPEATED = 100
+"""Characters of a wrong value that its error repeats."""

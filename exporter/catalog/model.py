@@ -1,6 +1,5 @@
 """The declarative format: what a collector file may say."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
@@ -11,17 +10,13 @@ from exporter.catalog.by_version import OLDEST, ByVersion, Version, VersionField
 from exporter.catalog.sources import SOURCES, SourceName, tables, with_tables
 from exporter.catalog.transforms import TransformName
 from exporter.kinds import Kind
+from exporter.validation_errors import shaped
 
 NameKind = Literal["database", "role", "relation"]
 
 
 def _name(pattern: str, what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is no {what}: it must match {pattern}")
-        return value
-
-    return AfterValidator(check)
+    return shaped(pattern, f"{what}: it must match {pattern}")
 
 
 MetricName = Annotated[str, _name(r"[a-zA-Z_:][a-zA-Z0-9_:]*", "metric name")]

@@ -40,7 +40,7 @@ class Credentials(Protocol):
 
         """
 
-    def forget(self) -> bool:
+    def forget(self, refused: str) -> bool:
         """Forget a password that was refused; return whether another one may be had at once."""
 
 
@@ -58,7 +58,7 @@ class FromFile:
         except TimeoutError as error:
             raise SettingsError(f"{error}. {HANGING_FILE}") from None
 
-    def forget(self) -> bool:
+    def forget(self, _: str) -> bool:
         """Return True: the file may have been written since it was read."""
         return True
 
@@ -96,10 +96,15 @@ class FromCommand:
             raise SettingsError(f"password_command: {self._arguments[0]}: has not ended within {patience:.1f} s.")
         return running.result()
 
-    def forget(self) -> bool:
-        """Forget it, as it may have expired: at once, and then with pauses, where servers go on to refuse it."""
+    def forget(self, refused: str) -> bool:
+        """Forget it, as it may have expired: at once, and then with pauses, where servers go on to refuse it.
+
+        Several targets have it: where one of them has it printed again, the others take what comes.
+        """
         now = self._clock()
-        if self._known is None or now < self._refusals.until:
+        if self._known is None or self._known[1] != refused:
+            return True
+        if now < self._refusals.until:
             return False
         self._refusals.begin(now)
         self._known = None
@@ -221,6 +226,6 @@ class FromCloud:
             why = f"{type(error).__name__}: {error}"
             raise SettingsError(f"password_source: {self._name}: no token: {why}") from None
 
-    def forget(self) -> bool:
+    def forget(self, _: str) -> bool:
         """Return False: the token was made for the login that was refused."""
         return False

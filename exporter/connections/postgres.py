@@ -93,7 +93,7 @@ class Postgres:
             return await self._logged_in(known, servers, seconds, started)
         except ConnectError as error:
             is_refusal = getattr(error.__cause__, "sqlstate", None) in _REFUSED_PASSWORD
-            if not is_refusal or (self._credentials and not self._credentials.forget()):
+            if not is_refusal or (self._credentials and not self._credentials.forget(_used(servers))):
                 raise
             known = await self._known_now()
             again = await self._servers(known, database)
@@ -173,6 +173,11 @@ class Postgres:
                     return await reader.read(1) in (b"S", b"N")
         except (OSError, TimeoutError):
             return False
+
+
+def _used(servers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the password of a login: it is one for all of its servers."""
+    return next((str(one["password"]) for one in servers if one.get("password")), "")
 
 
 def _demands(known: Mapping[str, str]) -> Sequence[Mapping[str, str]]:

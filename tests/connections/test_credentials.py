@@ -159,8 +159,19 @@ async def test_a_command_that_fails_rests_and_one_that_is_refused_again_and_agai
     for tenth in range(600):
         now[0] = 100 + tenth / 10
         await refused.password({}, 30)
-        refused.forget()
+        refused.forget("wrong")
     assert runs(tmp_path) == 7, "the first, then after 0, 1, 3, 7, 15 and 31 seconds"
+
+
+async def test_a_rotation_costs_no_login_of_those_that_share_a_command(guarded: Cluster, tmp_path: Path) -> None:
+    """All are refused with the password of before: one has it printed again, and all take what comes."""
+    command = counting(tmp_path)
+    made = [Postgres(SecretStr(guarded.dsn(password="")), from_command(command, 3600)) for _ in range(10)]
+    assert all(await asyncio.gather(*map(logs_in, made)))
+    guarded.execute("ALTER ROLE CURRENT_USER PASSWORD 'another'")
+    (tmp_path / "secret").write_text("another")
+    assert all(await asyncio.gather(*map(logs_in, made)))
+    assert runs(tmp_path) == 2
 
 
 async def test_targets_with_the_same_command_share_it(tmp_path: Path) -> None:
@@ -341,7 +352,7 @@ async def test_each_login_has_a_token_of_its_own(guarded: Cluster) -> None:
             guarded.execute(f"ALTER ROLE app PASSWORD 'token {len(self.asked)}'")
             return f"token {len(self.asked)}"
 
-        def forget(self) -> bool:
+        def forget(self, _: str) -> bool:
             return False
 
     guarded.execute("CREATE ROLE app LOGIN")
