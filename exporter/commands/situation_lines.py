@@ -42,10 +42,7 @@ def whole(now: Situation, url: str) -> Iterator[Line]:
         yield from _strip(now.vitals)
     yield ()
     yield [("What is wrong now", BOLD)]
-    for finding in now.urgent:
-        yield from _finding(finding, url)
-    if now.is_up and not now.urgent:
-        yield [(f"  {_nothing(now)}", GOOD)]
+    yield from _wrong(now, url)
     if now.slow:
         yield ()
         yield [("What can wait for the day", BOLD)]
@@ -58,17 +55,26 @@ def whole(now: Situation, url: str) -> Iterator[Line]:
             yield from _node(node)
 
 
-def _nothing(now: Situation) -> str:
-    if now.slow:
-        return "Nothing that is known, but what can wait for the day."
-    return "Nothing that is known." if now.vitals else "It answers; nothing else of it is judged here."
+def _wrong(now: Situation, url: str) -> Iterator[Line]:
+    for finding in now.urgent:
+        yield from _finding(finding, url)
+    if now.is_up and not now.urgent:
+        yield [(f"  {now.all_clear}", "" if now.unjudged else GOOD)]
+    if now.unjudged:
+        yield [(f"  {_not_judged(now)}.", DIM)]
+
+
+def _not_judged(now: Situation) -> str:
+    return f"Not judged: {printable(', '.join(now.unjudged))}"
 
 
 def brief(now: Situation) -> Line:
     """Write one of several servers: the worst that is wrong with it."""
     if not now.findings:
-        state, said = ("good", "nothing is wrong that is known") if now.is_up else ("unknown", "was not asked yet")
-        return [_word(state), *_names(now), (f"  {said}", "")]
+        state = "unknown" if now.unjudged or not now.is_up else "good"
+        said = "nothing is wrong that is known" if now.is_up else "was not asked yet"
+        less = f". {_not_judged(now)}" if now.unjudged else ""
+        return [_word(state), *_names(now), (f"  {said}", ""), (less, DIM)]
     worst, more = now.findings[0], len(now.findings) - 1
     others = f" and {more} more" if more else ""
     return [_word(worst.severity), *_names(now), (f"  {printable(worst.sentence)}", ""), (others, DIM)]

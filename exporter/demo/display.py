@@ -39,12 +39,13 @@ def say(console: Console, *lines: str) -> None:
 
 
 def _line(finding: Line) -> str:
-    return f"{'!' if finding.bad else ' '} {finding.subject:<{_WIDTH}} {finding.text}"
+    mark = {"good": " ", "open": "~", "bad": "!"}[finding.state]
+    return f"{mark} {finding.subject:<{_WIDTH}} {finding.text}"
 
 
 def _table(found: Sequence[Line]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in found:
-        colour = "red" if finding.bad else "green"
-        table.add_row(Text(f"{'✗' if finding.bad else '✓'} {finding.subject}", colour), Text(finding.text))
+        mark, colour = {"good": ("✓", "green"), "open": ("~", "yellow"), "bad": ("✗", "red")}[finding.state]
+        table.add_row(Text(f"{mark} {finding.subject}", colour), Text(finding.text))
     return table

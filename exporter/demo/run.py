@@ -197,7 +197,7 @@ async def _watch(address: tuple[str, int], console: Console, stop: asyncio.Event
         async with asyncio.timeout(seconds):
             while not stop.is_set():
                 found = await asyncio.to_thread(_situation, address)
-                show([*lines(found)] if found else [Line("exporter", True, "does not answer")])
+                show([*lines(found)] if found else [Line("exporter", "bad", "does not answer")])
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LOOK_EVERY)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from exporter.diagnosis.situation import Situation
 from exporter.printable import printable
@@ -12,15 +13,22 @@ class Line:
     """A finding, or a number and its limit."""
 
     subject: str
-    bad: bool
+    state: Literal["good", "open", "bad"]
+    """`open` is what can wait for the day, and what is not judged yet."""
     text: str
 
 
 def lines(now: Situation) -> Iterator[Line]:
     """Write a line for each finding, the worst first, then one for each limit."""
-    for finding in now.findings:
-        yield Line(finding.severity, True, printable(finding.sentence))
-    if now.is_up and not now.findings:
-        yield Line("good", False, "nothing is wrong that is known")
+    for finding in now.urgent:
+        yield Line(finding.severity, "bad", printable(finding.sentence))
+    for finding in now.slow:
+        yield Line("can wait", "open", printable(finding.sentence))
+    if now.unjudged:
+        yield Line("not judged", "open", printable(", ".join(now.unjudged)))
+    elif now.is_up and not now.findings:
+        yield Line("good", "good", "nothing is wrong that is known")
     for vital in now.vitals:
-        yield Line(vital.name, vital.state in ("warning", "critical"), f"{vital.text}, {vital.limit}")
+        yield Line(
+            vital.name, "bad" if vital.state in ("warning", "critical") else "good", f"{vital.text}, {vital.limit}"
+        )

@@ -31,7 +31,7 @@ class Seen:
     waiting: Sequence[Session] = ()
     """Sessions of the last seconds, while one waits long for a lock."""
     work: Work | None = None
-    """Work of statements; None while it is not known."""
+    """Work of statements; None while too little of it is known to judge them."""
 
 
 State = Literal["good", "warning", "critical", "unknown"]
@@ -71,6 +71,8 @@ class Situation:
     findings: tuple[Finding, ...]
     """The worst first, what can wait last."""
     locks: tuple[Node, ...]
+    unjudged: tuple[str, ...] = ()
+    """What is not known, so that nothing can be said of it, and why: silence of it is no good news."""
 
     @property
     def urgent(self) -> Sequence[Finding]:
@@ -81,6 +83,14 @@ class Situation:
     def slow(self) -> Sequence[Finding]:
         """The findings that can wait for the day."""
         return [each for each in self.findings if each.can_wait]
+
+    @property
+    def all_clear(self) -> str:
+        """What is said of a server that answers where no finding is urgent."""
+        if not self.vitals:
+            return "It answers; nothing else of it is judged here."
+        known = "Nothing that is known so far" if self.unjudged else "Nothing that is known"
+        return f"{known}, but what can wait for the day." if self.slow else f"{known}."
 
     @property
     def worst(self) -> int:
@@ -118,6 +128,7 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
         findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
+        unjudged=tuple(_unjudged(report, seen)) if report.up and report.kind == "postgresql" else (),
     )
 
 
@@ -133,8 +144,8 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         yield from _denied(report)
     if seen.work and report.up:
         yield from work(seen.work, readings)
-    for subject in SUBJECTS:
-        yield from subject(readings, now)
+    for finding in (found for subject in SUBJECTS for found in subject(readings, now)):
+        yield replace(finding, seconds=finding.seconds or _since(finding, seen))
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")
@@ -156,6 +167,33 @@ def _denied(report: Report) -> Iterator[Finding]:
 
 
 _MOST_NAMED = 5
+
+_STATEMENTS = "statements"
+"""The collector whose counters say what statements did."""
+
+
+def _unjudged(report: Report, seen: Seen) -> Iterator[str]:
+    """Say what nothing is known of: collectors without a result yet, and statements before there is work to judge."""
+    ran = {job.collector for job in report.jobs if job.age is not None}
+    missing: dict[str, str] = {
+        job.collector: job.reason or "not read yet"
+        for job in report.jobs
+        if job.collector not in ran and job.reason != "permission"  # else a finding says so
+    }
+    if seen.work is None:
+        awaited = "judged once a minute of their work is known"
+        missing[_STATEMENTS] = report.skipped.get(_STATEMENTS) or missing.get(_STATEMENTS) or awaited
+    yield from (f"{name} ({why})" for name, why in sorted(missing.items()))
+
+
+def _since(finding: Finding, seen: Seen) -> float | None:
+    """Return the seconds since the connections became few, where that was recorded."""
+    if finding.alert in _OF_CONNECTIONS:
+        return next((each.seconds for each in seen.incidents if each.kind == "connections" and not each.ended), None)
+    return None
+
+
+_OF_CONNECTIONS = frozenset({"PostgreSQLConnectionsAtLimit", "PostgreSQLConnectionsNearlyUsed"})
 
 
 def _timely(findings: Iterator[Finding], age: float | None) -> Iterator[Finding]:

@@ -197,7 +197,7 @@ def indexes(now: Readings, _: float) -> Iterator[Finding]:
             had = index.labels
             name = f"index {had['indexrelname']} of {had['schemaname']}.{had['relname']} in {had['datname']}"
             sentence = f"{name} is invalid, so no query uses it: a build or a drop of it did not end"
-            yield found("IndexInvalid", sentence, had, [*_rebuilt(had)])
+            yield replace(found("IndexInvalid", sentence, had, [*_rebuilt(had)]), can_wait=True)
 
 
 def _rebuilt(had: Labels) -> Iterator[Remedy]:

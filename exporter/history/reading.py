@@ -1,11 +1,12 @@
 """Reads what a minute keeps out of a report: the counters of statements and the key gauges."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.history.minute import Use
+from exporter.history.minute import Use, used
 from exporter.report import Report
 from exporter.samples.model import Family
 from exporter.watch.statement_matching import Statement
@@ -26,6 +27,32 @@ _COUNTERS = (
 """In the order of the fields of a Use."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Counters of the statements as they were read."""
+
+    uses: Mapping[str, Use]
+    """By the text of their labels."""
+    at: float
+    """Unix time."""
+
+    def until(self, later: "Reading") -> tuple[dict[Statement, Use], float]:
+        """Return what each statement did between two readings, and the seconds between them.
+
+        Both are nothing where that was less than a second: nothing was read meanwhile, or the clock was set back.
+        """
+        seconds = later.at - self.at
+        if seconds < 1:
+            return {}, 0.0
+        return {statement_of(text): use for text, use in used(later.uses, self.uses).items()}, seconds
+
+
+def reading_of(report: Report, now: float) -> Reading | None:
+    """Return the counters that a report of this Unix time holds; None where it holds none."""
+    uses = _uses_of(report)
+    return Reading(uses, now - _age_of_uses(report)) if uses else None
+
+
 def gauges_of(report: Report) -> dict[str, float]:
     """Return the greatest value of each key gauge."""
     found: dict[str, float] = {}
@@ -39,7 +66,7 @@ def gauges_of(report: Report) -> dict[str, float]:
     return found
 
 
-def uses_of(report: Report) -> dict[str, Use]:
+def _uses_of(report: Report) -> dict[str, Use]:
     """Return the counters of each statement by the text of its labels."""
     found: dict[str, list[float]] = {}
     for family in _families(report):
@@ -50,7 +77,7 @@ def uses_of(report: Report) -> dict[str, Use]:
     return {text: Use(*counters) for text, counters in found.items()}
 
 
-def age_of_uses(report: Report) -> float:
+def _age_of_uses(report: Report) -> float:
     """Return the age of these counters in seconds; 0 where there are none."""
     ages = [job.age for job in report.jobs if job.samples and any(map(_counts, job.samples.families))]
     return max((age for age in ages if age is not None), default=0.0)

@@ -1,7 +1,6 @@
 """Work of statements in the last minutes and in the hour before: in memory, whatever the disk does."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from exporter.history.minute import MOST_STATEMENTS, Use
 from exporter.watch.active_sessions import Activity
@@ -22,12 +21,8 @@ class RecentWork:
         """Work before the last minutes, which fades within an hour."""
         self.applications: Mapping[Statement, str] = {}
         """The application that was most active with each statement, as of the latest minute in which one was."""
-        self._latest = deque[tuple[Mapping[Statement, Use], float]](maxlen=MINUTES)
-
-    @property
-    def seconds(self) -> float:
-        """Length of the last minutes, in seconds; 0 while none is known."""
-        return sum(seconds for _, seconds in self._latest)
+        self.latest: tuple[tuple[Mapping[Statement, Use], float], ...] = ()
+        """Work of each of the last minutes, oldest first, and its length in seconds."""
 
     def add(self, work: Mapping[Statement, Use], seconds: float, sessions: Mapping[Activity, float]) -> None:
         """Take in a minute that is over.
@@ -38,22 +33,28 @@ class RecentWork:
             sessions: session-seconds of active sessions.
 
         """
-        if len(self._latest) == MINUTES:
+        if self.is_full:
             faded = {each: use * _FADES for each, use in self.before.items()}
-            for each, use in self._latest[0][0].items():
+            for each, use in self.latest[0][0].items():
                 faded[each] = faded.get(each, Use()) + use
             by_calls = sorted(faded.items(), key=lambda pair: -pair[1].calls)
             self.before = dict(by_calls[:MOST_STATEMENTS])
-        self._latest.append((work, seconds))
-        kept = {each for work, _ in self._latest for each in work}
+        self.latest = (*self.latest[1 - MINUTES :], (work, seconds))
+        kept = {each for work, _ in self.latest for each in work}
         by_size = sorted(sessions.items(), key=lambda pair: pair[1])
         active = {each.statement: each.application for each, _ in by_size if each.statement in kept}  # the largest last
         self.applications = {each: name for each, name in self.applications.items() if each in kept} | active
 
-    def latest(self) -> dict[Statement, Use]:
-        """Add up the last minutes."""
-        found: dict[Statement, Use] = {}
-        for work, _ in self._latest:
-            for each, use in work.items():
-                found[each] = found.get(each, Use()) + use
-        return found
+    @property
+    def is_full(self) -> bool:
+        """Whether as many minutes are known as count as the last ones."""
+        return len(self.latest) == MINUTES
+
+
+def added(works: Iterable[Mapping[Statement, Use]]) -> dict[Statement, Use]:
+    """Add up the work of several times."""
+    found: dict[Statement, Use] = {}
+    for work in works:
+        for each, use in work.items():
+            found[each] = found.get(each, Use()) + use
+    return found

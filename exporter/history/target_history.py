@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from exporter.connections.off_loop import OffLoop
 from exporter.errors import StateError
-from exporter.history.minute import SECONDS, Minute, Span, Use, largest, used
-from exporter.history.reading import age_of_uses, gauges_of, statement_of, uses_of
-from exporter.history.recent_work import RecentWork
+from exporter.history.minute import SECONDS, Minute, Span, Use, largest
+from exporter.history.reading import Reading, gauges_of, reading_of
+from exporter.history.recent_work import RecentWork, added
 from exporter.logs import TargetLog
+from exporter.report import Report
 from exporter.scrape.target import Target
 from exporter.watch.active_sessions import Activity
 from exporter.watch.incidents import Incident
@@ -68,10 +69,8 @@ class TargetHistory:
         """Number of the minute under way."""
         self._latest = -1
         """Number of the latest minute that was finished."""
-        self._uses: Mapping[str, Use] | None = None
-        """Counters of the statements at the beginning of the minute, by the text of their labels."""
-        self._uses_at = 0.0
-        """Unix time at which they were read."""
+        self._begun: Reading | None = None
+        """Counters of the statements at the beginning of the minute; None while they were not read."""
         self._read: tuple[object, Sequence[Span]] | None = None
         """The latest spans that were read, and what they were."""
         self._written: dict[str, tuple[object, ...]] = {}
@@ -140,21 +139,18 @@ class TargetHistory:
         """Return the minute that is over; None while it is under way, and where the clock was set back."""
         number = int(self._clock()) // SECONDS
         if number == self._minute and not ends:
-            if self._uses is None:  # the first minute counts from when the statements were first read
-                first = await self._target.known()
-                self._uses, self._uses_at = uses_of(first) or None, self._clock() - age_of_uses(first)
+            if self._begun is None:  # the first minute counts from when the statements were first read
+                self._begun = reading_of(await self._target.known(), self._clock())
             return None
         at, self._minute = self._minute, number
         report = await self._target.known()
-        uses, before, uses_at = uses_of(report), self._uses, self._clock() - age_of_uses(report)
-        seconds = uses_at - self._uses_at
-        self._uses, self._uses_at = uses, uses_at
+        begun, self._begun = self._begun, reading_of(report, self._clock())
         sessions = largest(self._target.watch.take_recent()) if self._target.watch else {}
         if at <= self._latest < at + _DROP_MINUTES:  # written already, before the clock was set back
             return None
         self._latest = at
-        work = {statement_of(text): use for text, use in used(uses, before or {}).items()}
-        if before is not None and seconds >= 1:  # else nothing was read meanwhile, or the clock was set back
+        work, seconds = begun.until(self._begun) if begun and self._begun else ({}, 0.0)
+        if seconds:
             self.work.add(work, seconds, sessions)
         listed = {statement: text for statement, text in self._target.texts.listed().items() if text}
         texts = {**self._seen(sessions), **listed}
@@ -164,6 +160,16 @@ class TargetHistory:
         """Return the texts of statements that were seen to run; a list has them at their end only."""
         known = self._target.watch.texts.texts if self._target.watch else {}
         return {each.statement: known[each.statement[2]] for each in sessions if each.statement[2] in known}
+
+    def latest_work(self, report: Report) -> tuple[dict[Statement, Use], float]:
+        """Add up what the statements did lately, and say in how many seconds: 0 while that is not known.
+
+        While the last minutes are few, a report of now adds what is known of the minute under way. Safe in a thread.
+        """
+        parts, begun = self.work.latest, self._begun
+        if not self.work.is_full and begun and (now := reading_of(report, self._clock())):
+            parts = (*parts, begun.until(now))
+        return added(work for work, _ in parts), sum(seconds for _, seconds in parts)
 
     def _is_new(self, incident: Incident) -> bool:
         return self._written.get(incident.id) != _state(incident)

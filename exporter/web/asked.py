@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from exporter.diagnosis.situation import Seen, Situation, situation
 from exporter.diagnosis.work import StatementWork, Work
@@ -13,9 +14,13 @@ from exporter.history.target_history import TargetHistory
 from exporter.report import Report
 from exporter.scrape.target import Target
 from exporter.watch.incidents import Incident
+from exporter.watch.statement_matching import Statement
 from exporter.web.answers import TargetCollectors
 
 Targets = Mapping[str, Target]
+
+_LEAST_SECONDS = 45.0
+"""Seconds of work from which on statements are judged: one long call is much of a shorter time."""
 
 
 async def situations(targets: Targets, historian: Historian, seconds: float) -> list[Situation]:
@@ -29,12 +34,16 @@ async def situations(targets: Targets, historian: Historian, seconds: float) -> 
     """
     now, targets = time.time(), dict(targets)
     reports = await known(targets, seconds)
-    seen = [
-        (name, target.address, reports[name], _seen(target, historian.of(name))) for name, target in targets.items()
+    known_of = [
+        (name, target.address, reports[name], _seen(target), historian.of(name), _texts(target))
+        for name, target in targets.items()
     ]
 
     def said() -> list[Situation]:
-        found = (situation(name, address, report, past, now) for name, address, report, past in seen)
+        found = (
+            situation(name, address, report, replace(seen, work=_work(history, report, text_of)), now)
+            for name, address, report, seen, history, text_of in known_of
+        )
         return sorted(found, key=lambda each: (each.worst, each.target))
 
     return await asyncio.to_thread(said)
@@ -47,22 +56,26 @@ async def known(targets: Targets, seconds: float) -> dict[str, Report]:
     return dict(zip(targets, found, strict=True))
 
 
-def _seen(target: Target, history: TargetHistory | None) -> Seen:
-    waiting = target.watch.waiting if target.watch else ()
-    return Seen(target.incidents, waiting, _work(history, target) if history else None)
+def _seen(target: Target) -> Seen:
+    return Seen(target.incidents, target.watch.waiting if target.watch else ())
 
 
-def _work(history: TargetHistory, target: Target) -> Work | None:
-    """Say what the statements of a server did lately; None before its first minute is over."""
-    recent, texts = history.work, target.texts.listed()
-    seen = target.watch.texts.texts if target.watch else {}
-    latest = recent.latest()
-    if not recent.seconds:
+def _texts(target: Target) -> Callable[[Statement], str]:
+    """Return what knows the texts of statements; empty where one is not known."""
+    listed, seen = target.texts.listed(), target.watch.texts.texts if target.watch else {}
+    return lambda each: listed.get(each) or seen.get(each[2], "")
+
+
+def _work(history: TargetHistory | None, report: Report, text_of: Callable[[Statement], str]) -> Work | None:
+    """Say what the statements of a server did lately; None while too little of it is known."""
+    latest, span = history.latest_work(report) if history else ({}, 0.0)
+    if not history or span < _LEAST_SECONDS:
         return None
+    recent = history.work
     statements = tuple(
         StatementWork(
             *each,
-            texts.get(each) or seen.get(each[2], ""),
+            text_of(each),
             recent.applications.get(each, ""),
             use.calls,
             use.seconds,
@@ -71,7 +84,7 @@ def _work(history: TargetHistory, target: Target) -> Work | None:
         for each, use in latest.items()
         if each[0]  # what is added up of many has no database
     )
-    return Work(recent.seconds, sum(use.seconds for use in latest.values()), statements)
+    return Work(span, sum(use.seconds for use in latest.values()), statements)
 
 
 def collectors(targets: Targets, reports: Mapping[str, Report], max_samples: int) -> list[TargetCollectors]:

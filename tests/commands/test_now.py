@@ -129,6 +129,14 @@ def test_only_of_a_server_that_answers_it_is_said_that_nothing_is_wrong() -> Non
     assert "  It answers; nothing else of it is judged here." in text(*whole(other, URL)).splitlines()
 
 
+def test_what_is_not_judged_is_told() -> None:
+    young = replace(WELL, unjudged=("statements (not read yet)",))
+    assert "  Nothing that is known so far.\n  Not judged: statements (not read yet)." in text(*whole(young, URL))
+    assert text(brief(young)) == (
+        "  unknown   shop  10.0.0.5:5432  nothing is wrong that is known. Not judged: statements (not read yet)"
+    )
+
+
 def test_of_several_servers_the_worst_of_each_is_told() -> None:
     assert text(brief(NOW), brief(WELL), brief(NOT_ASKED)) == (
         "  critical  shop  10.0.0.5:5432  pid 9148 (reporting, notebook, active) blocks 12 sessions and 1 more\n"

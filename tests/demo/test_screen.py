@@ -36,24 +36,34 @@ NOW = Situation(
 )
 
 
+def test_what_can_wait_and_what_is_not_judged_stand_apart() -> None:
+    waits = replace(NOW.findings[1], can_wait=True)
+    now = replace(NOW, findings=(NOW.findings[0], waits), vitals=(), unjudged=("statements (not read yet)",))
+    assert [*lines(now)] == [
+        Line("critical", "bad", ROOT),
+        Line("can wait", "open", "table public.carts has 9 dead rows"),
+        Line("not judged", "open", "statements (not read yet)"),
+    ]
+
+
 def test_findings_come_first_and_what_is_near_its_limit_is_marked() -> None:
     assert [*lines(NOW)] == [
-        Line("critical", True, ROOT),
-        Line("warning", True, "table public.carts has 9 dead rows"),
-        Line("connections", False, "9 of 37, alert from 80% used"),
-        Line("longest lock wait", True, "15 s, alert from 10 s"),
-        Line("fullest sequence", False, "not known, alert from 80%"),
+        Line("critical", "bad", ROOT),
+        Line("warning", "bad", "table public.carts has 9 dead rows"),
+        Line("connections", "good", "9 of 37, alert from 80% used"),
+        Line("longest lock wait", "bad", "15 s, alert from 10 s"),
+        Line("fullest sequence", "good", "not known, alert from 80%"),
     ]
 
 
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (replace(NOW, findings=(), vitals=()), [Line("good", False, "nothing is wrong that is known")]),
+        (replace(NOW, findings=(), vitals=()), [Line("good", "good", "nothing is wrong that is known")]),
         (replace(NOW, is_up=False, findings=(), vitals=()), []),
         (
             replace(NOW, is_up=False, vitals=(), findings=(Finding("PostgreSQLDown", "critical", "is down: hung"),)),
-            [Line("critical", True, "is down: hung")],
+            [Line("critical", "bad", "is down: hung")],
         ),
     ],
     ids=["well", "not asked yet", "down"],
@@ -65,5 +75,5 @@ def test_nothing_is_called_well_that_is_not_known(now: Situation, expected: list
 def test_without_a_terminal_a_line_stays_a_line_and_names_are_no_markup() -> None:
     out = io.StringIO()
     with display(Console(file=out, width=40)) as show:
-        show([Line("critical", True, f"[red]{ROOT}[/red]")])
+        show([Line("critical", "bad", f"[red]{ROOT}[/red]")])
     assert out.getvalue() == f"! critical             [red]{ROOT}[/red]\n\n"

@@ -7,8 +7,10 @@ import pytest
 
 from exporter.catalog.model import Metric
 from exporter.diagnosis.situation import Seen, Situation, situation
+from exporter.diagnosis.work import Work
 from exporter.report import JobStatus, Login, Report
 from exporter.samples.model import Family, Samples
+from exporter.watch.incidents import Incident
 
 NOW = 1_800_000_000.0
 
@@ -121,6 +123,33 @@ def test_nothing_is_proposed_against_a_session_seen_long_ago(age: float, *, reme
     assert finding.sentence == "pid 1 (web, shop, idle in transaction) blocks 1 session"
     assert bool(finding.remedies) == remedies
     assert found.age == age
+
+
+def test_what_is_not_judged_is_said_where_nothing_is_wrong() -> None:
+    work = Work(60.0, 1.0, ())
+    judged = situation("", "db1:5432", UP, Seen(work=work), NOW)
+    assert (judged.all_clear, judged.unjudged) == ("Nothing that is known.", ())
+    young = said(UP)
+    assert young.all_clear == "Nothing that is known so far."
+    assert young.unjudged == ("statements (judged once a minute of their work is known)",)
+    lacking = said(replace(UP, skipped={"statements": "extension pg_stat_statements is not installed"}))
+    assert lacking.unjudged == ("statements (extension pg_stat_statements is not installed)",)
+    never = replace(job("indexes", 0.0), age=None, success=False, reason="timeout")
+    denied, late = replace(never, collector="wal", reason="permission"), replace(never, collector="locks", reason="")
+    failing = situation("", "db1:5432", replace(UP, jobs=(never, denied, late)), Seen(work=work), NOW)
+    assert failing.unjudged == ("indexes (timeout)", "locks (not read yet)")
+    assert said(replace(UP, up=False)).unjudged == ()
+
+
+def test_connections_are_few_since_that_was_recorded() -> None:
+    counts = {"pg_connections_used": 95.0, "pg_connections_available": 2.0}
+    families = [Family(Metric(name=name, type="gauge", help="-"), [""], [value]) for name, value in counts.items()]
+    used = replace(UP, jobs=(replace(job("connections", 1.0), samples=Samples(tuple(families))),))
+    few = Incident("1-connections", "", "connections", "2027-01-15T08:00:00.000+00:00", 100.0, 130.0)
+    [finding] = situation("", "db1:5432", used, Seen((few,)), NOW).findings
+    assert (finding.alert, finding.seconds) == ("PostgreSQLConnectionsNearlyUsed", 30.0)
+    few.ended = "2027-01-15T08:01:00.000+00:00"
+    assert situation("", "db1:5432", used, Seen((few,)), NOW).findings[0].seconds is None
 
 
 def job(collector: str, age: float) -> JobStatus:

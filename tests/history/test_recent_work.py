@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.history.minute import MOST_STATEMENTS, Use
-from exporter.history.recent_work import MINUTES, RecentWork
+from exporter.history.recent_work import MINUTES, RecentWork, added
 from exporter.watch.active_sessions import Activity
 
 SEARCH = ("shop", "web", "42")
@@ -12,11 +12,11 @@ REPORT = ("shop", "web", "43")
 
 def test_the_last_minutes_are_added_up_and_those_before_are_apart() -> None:
     recent = RecentWork()
-    assert (recent.seconds, recent.latest(), recent.before) == (0, {}, {})
+    assert (recent.latest, recent.before) == ((), {})
     for minute in range(1, 8):
         recent.add({SEARCH: Use(calls=10, seconds=minute, blocks=1)}, 59.0, {})
-    assert recent.seconds == 59 * MINUTES
-    assert recent.latest() == {SEARCH: Use(50, 3 + 4 + 5 + 6 + 7, 5)}
+    assert [seconds for _, seconds in recent.latest] == [59] * MINUTES
+    assert added(work for work, _ in recent.latest) == {SEARCH: Use(50, 3 + 4 + 5 + 6 + 7, 5)}
     assert recent.before[SEARCH].calls == pytest.approx(10 * 59 / 60 + 10)
     assert recent.before[SEARCH].seconds == pytest.approx(1 * 59 / 60 + 2)
 
