@@ -161,7 +161,8 @@ class SourceSettings(Connection):
     labels: dict[LabelName, str] = Field({}, description="Labels that `/sd` gives each of them.")
     urls: tuple[Annotated[str, AfterValidator(_url)], ...] = Field(
         (),
-        description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked.",
+        description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked."
+        " Of Kubernetes, the address of its API where the exporter is in no pod.",
     )
     ca_file: Path | None = Field(None, description="Certificate authorities for their https.")
     selector: str = Field("", description="Labels of pods, such as `cnpg.io/cluster=shop,cnpg.io/podRole=instance`.")

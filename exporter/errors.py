@@ -17,6 +17,7 @@ PgvigilError
     └── BusyError          all connections that we may use are in use
 """
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from exporter.passwords import without_passwords
@@ -25,6 +26,7 @@ ConnectReason = Literal[
     "refused",
     "unreachable",
     "authentication",
+    "settings",
     "no_database",
     "too_many_connections",
     "starting_up",
@@ -37,6 +39,24 @@ ConnectReason = Literal[
     "other",
 ]
 """Reason for no session: the label `reason` of `pg_up_reason`."""
+
+MEANINGS: Mapping[ConnectReason, str] = {
+    "refused": "no process listens at its address",
+    "unreachable": "there is no way to its host",
+    "authentication": "it does not let the exporter in; others may get in",
+    "settings": "the exporter's own DSN, password file or command cannot be used; others may get in",
+    "no_database": "the database that the exporter connects to does not exist",
+    "too_many_connections": "no connection is left",
+    "starting_up": "it starts, or recovers from a crash",
+    "shutting_down": "somebody stops it",
+    "recovery_conflict": "replay on this standby ended the exporter's session",
+    "pooler": "a pooler stands before it, through which the exporter cannot watch",
+    "timeout": "nobody answered in time",
+    "hung": "it takes connections and does not answer",
+    "out_of_files": "the exporter may open no more files",
+    "other": "the exporter's log has the error",
+}
+"""What each reason means to whoever was paged."""
 
 QueryReason = Literal["timeout", "lock_timeout", "permission", "connection", "query"]
 """Reason for no rows: the label `reason` of `pgvigil_collector_errors_total`."""

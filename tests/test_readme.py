@@ -9,6 +9,7 @@ from click import Command
 from exporter.__main__ import cli
 from exporter.catalog.model import Collector
 from exporter.configuration import load_settings
+from exporter.connection_settings import Connection, SourceSettings
 from exporter.history.historian import Historian
 from exporter.settings import PREFIX, Settings
 from exporter.web.scraper_routes import ScraperRoutes
@@ -31,6 +32,20 @@ def settings_table() -> str:
 def test_the_table_of_settings_is_up_to_date() -> None:
     table = f"| variable | default | meaning |\n|---|---|---|\n{settings_table()}"
     assert table in README, f"put this into README.md:\n{table}"
+
+
+def sources_table() -> str:
+    """Describe every key of a source that a target does not have, as README.md has it."""
+    lines = []
+    for name, field in SourceSettings.model_fields.items():
+        if name not in Connection.model_fields:
+            shown = f"`{field.default}`" if not field.is_required() and field.default else ""
+            lines.append(f"| `{name}` | {shown} | {field.description} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_sources_is_up_to_date() -> None:
+    assert sources_table() in README, f"put this into README.md:\n{sources_table()}"
 
 
 @pytest.mark.parametrize("command", cli.commands.values(), ids=lambda command: command.name)

@@ -4,12 +4,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from exporter.assembly import catalog_of, database_filter_of, pgbouncer_of, postgres_of
+from exporter.assembly import catalog_of, credentials_of, database_filter_of, pgbouncer_of, postgres_of
 from exporter.catalog.model import Catalog
 from exporter.commands.answers import ask, ask_console
 from exporter.commands.findings import Finding, findings, findings_of_console, findings_of_scrape, sql_to_mend
 from exporter.commands.trials import Trial, try_collectors
 from exporter.connection_settings import Connection
+from exporter.connections.credentials import COMMAND_SECONDS, FromCommand
 from exporter.connections.session import Connector
 from exporter.discovery.discovery import with_discovered
 from exporter.errors import ConnectError, PgvigilError
@@ -24,8 +25,9 @@ _ADVICE = {
     "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address, or its"
     " unix_socket_directories this folder?",
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
-    "authentication": "Check user, password and database (PGVIGIL_DSN, PGVIGIL_PASSWORD_FILE, PGPASSWORD, .pgpass), and"
-    " the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what makes the role.",
+    "authentication": "Check user, password and database (PGVIGIL_DSN, password_file, password_command, PGPASSWORD,"
+    " .pgpass), and the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what"
+    " makes the role.",
     "no_database": "Create the database, or name another one in PGVIGIL_DSN.",
     "too_many_connections": "Every connection is taken: end some, or raise max_connections or the CONNECTION LIMIT of"
     " the role or the database.",
@@ -75,6 +77,9 @@ async def check(settings: Settings) -> tuple[list[Checkup], list[str]]:
 async def _checkup(name: str, connection: Connection, settings: Settings, catalog: Catalog) -> Checkup:
     look = _pgbouncer if connection.kind == "pgbouncer" else _postgres
     try:
+        credentials = credentials_of(connection, settings)
+        if isinstance(credentials, FromCommand):  # no scrape waits here: it may take the time that it has
+            await credentials.password({}, COMMAND_SECONDS)
         return replace(await look(connection, settings, catalog), target=name, notes=catalog.notes)
     except ConnectError as error:
         return Checkup(name, error=f"{error}\n{_ADVICE.get(error.reason, _OTHER_ADVICE)}")

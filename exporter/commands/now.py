@@ -35,6 +35,11 @@ _NO_ADDRESS = (
     " in the password %2F for /, %40 for @, %23 for #"
 )
 
+_NONE = (
+    "The exporter watches no server: none is configured, or none was found. If pgvigil_discovery_success on /metrics"
+    " is 0, its log says why."
+)
+
 _SITUATIONS = TypeAdapter(list[Situation])
 
 
@@ -118,11 +123,11 @@ def now(url: str, target: str, credentials: Credentials = NO_CREDENTIALS) -> int
     if len(found) == 1:
         show(whole(found[0], exporter.place))
     else:
-        note = "One of them: pgvigil now --target NAME" if found else "No target is configured."
+        note = "One of them: pgvigil now --target NAME" if found else _NONE
         show([*map(brief, found), [(note, "")]])
     if any(each.findings or each.down_reason for each in found):
         return 1
-    return 0 if all(each.is_up for each in found) else 2
+    return 0 if found and all(each.is_up for each in found) else 2
 
 
 def show(lines: Iterable[Line]) -> None:

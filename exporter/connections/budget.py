@@ -165,7 +165,7 @@ class Lease:
         try:
             self.session = self._login.result()
         except SettingsError as error:
-            raise ConnectError("other", str(error)) from error
+            raise ConnectError("settings", str(error)) from error
         except asyncio.CancelledError:
             raise ConnectError("other", "the login was given up") from None
         except Exception as error:

@@ -66,7 +66,13 @@ class Postgres:
     def _read(self) -> dict[str, str]:
         """Read the DSN, and what service files and variables add to it."""
         dsn = self._dsn
-        return parameters(secret_in(dsn, "dsn_file") if isinstance(dsn, Path) else dsn.get_secret_value())
+        if not isinstance(dsn, Path):
+            return parameters(dsn.get_secret_value())
+        said = secret_in(dsn, "dsn_file")
+        try:
+            return parameters(said)
+        except SettingsError as error:
+            raise SettingsError(f"dsn_file: {dsn}: {error}") from None
 
     @property
     def address(self) -> str:

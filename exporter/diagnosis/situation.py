@@ -13,6 +13,7 @@ from exporter.diagnosis.sessions import is_meant
 from exporter.diagnosis.subjects import SUBJECTS
 from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
+from exporter.errors import MEANINGS
 from exporter.kinds import PRODUCTS
 from exporter.report import Report
 from exporter.watch.incidents import Incident, Session
@@ -136,7 +137,7 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
     if not report.up and report.down_reason:
         down = next((each for each in seen.incidents if each.kind == "down" and not each.ended), None)
         alert = f"{PRODUCTS[report.kind]}Down"
-        sentence = f"{PRODUCTS[report.kind]} does not answer: {report.down_reason}"
+        sentence = f"{PRODUCTS[report.kind]} does not answer: {report.down_reason} ({MEANINGS[report.down_reason]})"
         yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None)
     if report.kind != "postgresql":
         return

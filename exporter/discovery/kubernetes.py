@@ -87,8 +87,14 @@ class _Api:
         """Read what the pod of the exporter knows of its API, anew each time: the token is renewed."""
         host, port = (os.environ.get(f"KUBERNETES_SERVICE_{what}", "") for what in ("HOST", "PORT"))
         api = source.urls[0].rstrip("/") if source.urls else f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        if not source.urls and not host:
+            why = "this is no pod. Give `urls` the address of the API, such as that of `kubectl proxy`"
+            raise DiscoveryError(f"{source.title}: {why}")
         token, authority = account / "token", source.ca_file or account / "ca.crt"
-        namespace = source.namespace or account.joinpath("namespace").read_text("utf-8").strip()
+        own = account / "namespace"
+        if not source.namespace and not own.exists():
+            raise DiscoveryError(f"{source.title}: namespace: none is given, and this is no pod. Name it")
+        namespace = source.namespace or own.read_text("utf-8").strip()
         headers = {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"} if token.exists() else {}
         pods = f"{api}/api/v1/namespaces/{quote(namespace)}/pods?labelSelector={quote(source.selector)}"
         return cls(pods, authority if api.startswith("https:") else None, headers)

@@ -34,8 +34,11 @@ class Answer:
 def target_of(member: Member, source: SourceSettings) -> TargetSettings:
     """Make the target of a member: DSN, credentials and filters are those of its source."""
     values = {name: getattr(source, name) for name in Connection.model_fields}
-    parameters = {**explicit(source.dsn.get_secret_value()), "host": member.host, "port": str(member.port)}
-    parameters.pop("hostaddr", None)
+    said = explicit(source.dsn.get_secret_value())
+    if own := [name for name in ("host", "hostaddr", "port") if name in said]:
+        what = f"dsn: {own[0]}: the source says where its servers are. Leave it out"
+        raise DiscoveryError(f"{source.title}: {what}")
+    parameters = {**said, "host": member.host, "port": str(member.port)}
     values["dsn"] = SecretStr(" ".join(f"{name}={_quoted(value)}" for name, value in parameters.items()))
     labels = {**member.labels, **source.labels}
     try:

@@ -11,6 +11,7 @@ from alerts.ruleset import load
 from alerts.runbook import RUNBOOKS, Block, blocks, headings
 
 from exporter.demo.cluster import Cluster
+from exporter.errors import CONNECT_REASONS, MEANINGS
 
 FILES = sorted(RUNBOOKS.glob("*.md"))
 LINES = 92
@@ -27,6 +28,15 @@ def test_it_has_the_five_parts_in_their_order(subtests: pytest.Subtests) -> None
             assert headings(file) == [f"# {file.stem}", *parts]
             text = file.read_text("utf-8")
             assert not re.search(r"^## .*\n+(##|\Z)", text, re.MULTILINE), "an empty part"
+
+
+def test_that_of_a_server_that_is_down_explains_each_reason() -> None:
+    text = (RUNBOOKS / "PostgreSQLDown.md").read_text("utf-8")
+    explained = {
+        name for names in re.findall(r"^- ((?:`\w+`(?:, )?)+):", text, re.MULTILINE) for name in names.split(", ")
+    }
+    assert explained == {f"`{reason}`" for reason in CONNECT_REASONS}
+    assert MEANINGS.keys() == {*CONNECT_REASONS}
 
 
 def test_it_fits_on_a_screen() -> None:

@@ -134,7 +134,7 @@ def test_a_wrong_password_is_2_and_nobody_sees_it(cluster: Clusters, tmp_path: P
     wrong = check(server.dsn(user=MONITOR, password="hunter2"))
     assert wrong.returncode == 2
     assert "authentication failed" in wrong.stdout
-    assert "PGVIGIL_PASSWORD_FILE" in wrong.stdout
+    assert "password_command" in wrong.stdout
     assert "hunter2" not in wrong.stdout + wrong.stderr
     file = tmp_path / "password"
     file.write_text("hunter3\n")
@@ -145,6 +145,12 @@ def test_a_wrong_password_is_2_and_nobody_sees_it(cluster: Clusters, tmp_path: P
     right = check(server.dsn(user=MONITOR), PASSWORD_FILE=str(file))
     assert right.returncode == 0
     assert "the right one" not in right.stdout + right.stderr
+
+
+def test_a_command_has_the_time_that_it_takes(server18: Cluster) -> None:
+    """The exporter would give up this login, and have the password for the next."""
+    slow = check(server18.dsn(user=MONITOR), PASSWORD_COMMAND="sh -c 'sleep 2; echo secret'", CONNECT_TIMEOUT="1")
+    assert slow.returncode == 0, slow.stdout
 
 
 def test_where_nobody_listens_is_2() -> None:

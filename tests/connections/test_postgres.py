@@ -339,6 +339,13 @@ async def test_a_secret_given_in_place_of_its_file_is_not_repeated(given: str) -
     assert "s3cret" not in str(caught.value)
 
 
+def test_what_is_wrong_in_the_file_of_a_dsn_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("postgresql://u:s3cret%zz@h/d")
+    with pytest.raises(SettingsError, match=r"^dsn_file: \S+/dsn: dsn: a % of the URI") as caught:
+        Postgres(tmp_path / "dsn")
+    assert "s3cret" not in str(caught.value)
+
+
 async def test_a_server_answers_before_any_login_and_a_silent_address_does_not(server18: Cluster) -> None:
     before = server18.log.count("\n")
     assert await Postgres(SecretStr(server18.dsn())).is_answering()

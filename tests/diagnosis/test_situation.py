@@ -55,7 +55,7 @@ def test_what_comes_about_in_days_comes_last() -> None:
 def test_a_server_that_is_down_has_the_alert_of_its_product(kind: Any, alert: str) -> None:
     [finding] = said(replace(UP, up=False, down_reason="refused", kind=kind)).findings
     assert (finding.alert, finding.severity) == (alert, "critical")
-    assert finding.sentence.endswith("does not answer: refused")
+    assert finding.sentence.endswith("does not answer: refused (no process listens at its address)")
 
 
 def test_failing_logins_and_the_end_of_the_certificate_are_said() -> None:
@@ -107,7 +107,10 @@ def test_leaders_and_what_an_index_build_outlasts_are_waited_for_on_purpose(root
 
 def test_while_the_server_is_down_nobody_is_said_to_wait() -> None:
     found = said(replace(UP, up=False, down_reason="hung"), session(1), session(2, 1))
-    assert (sentences(found), found.locks) == (["PostgreSQL does not answer: hung"], ())
+    assert (sentences(found), found.locks) == (
+        ["PostgreSQL does not answer: hung (it takes connections and does not answer)"],
+        (),
+    )
 
 
 @pytest.mark.parametrize(("age", "remedies"), [(30.0, True), (90.0, False)])

@@ -157,6 +157,14 @@ def test_pods_that_may_not_be_listed_are_said_without_the_token(account: Path) -
     assert str(caught.value) == f"kubernetes {url} cnpg.io/cluster=shop: Not Found"
 
 
+def test_where_there_is_no_pod_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(DiscoveryError, match="this is no pod"):
+        kubernetes(source("kubernetes", selector="app=postgres"), tmp_path)
+    with pytest.raises(DiscoveryError, match="namespace: none is given, and this is no pod"):
+        kubernetes(source("kubernetes", selector="app=postgres", urls=["http://127.0.0.1:8001"]), tmp_path)
+
+
 def test_a_list_without_an_end_is_not_read_on(account: Path) -> None:
     page = {"items": [], "metadata": {"continue": "on"}}
     api = Api({"/api/v1/namespaces/databases/pods": [page] * 99})
@@ -324,7 +332,7 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
     found = target_of(
         Member("db1", "fd00::1", 5433, {"cluster": "orders"}),
         source(
-            dsn="postgresql://monitor:it%27s%5C@ignored:1/shop?sslmode=require",
+            dsn="postgresql://monitor:it%27s%5C@/shop?sslmode=require",
             name="{cluster}-{member}",
             labels={"team": "web"},
             exclude_databases=["tmp*"],
@@ -347,7 +355,12 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name", "said"),
-    [({"name": "{cluster}"}, "db1", "db1 has no {cluster}"), ({}, "a/b", "'a/b' is no name of a server")],
+    [
+        ({"name": "{cluster}"}, "db1", "db1 has no {cluster}"),
+        ({}, "a/b", "'a/b' is no name of a server"),
+        ({"dsn": "host=db9 user=monitor"}, "db1", "dsn: host: the source says where its servers are"),
+        ({"dsn": "postgresql://monitor@/shop?port=1"}, "db1", "dsn: port: the source says"),
+    ],
 )
 def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
     with pytest.raises(DiscoveryError, match=said):
@@ -480,6 +493,10 @@ def test_a_source_that_is_configured_wrongly_is_said(tmp_path: Path, text: str, 
     assert (done.returncode, said in done.stderr, "s3cret" in done.stderr) == (2, True, False), done.stderr
 
 
+OURS = f"dbname=postgres user={MONITOR} sslmode=disable"
+"""A DSN that leaves host and port to its source."""
+
+
 def names(exporter: Exporter) -> set[str]:
     """The targets that Prometheus would be told of."""
     answer = exporter.get("/sd")
@@ -495,7 +512,7 @@ def test_members_come_and_go_with_their_cluster(server18: Cluster, tmp_path: Pat
     cluster = Patroni()
     cluster.members = [member("db1", server18.port)]
     with rest(cluster) as url:
-        found = {"source": "patroni", "urls": [url], "dsn": server18.dsn(user=MONITOR), "labels": {"team": "web"}}
+        found = {"source": "patroni", "urls": [url], "dsn": OURS, "labels": {"team": "web"}}
         (tmp_path / "pgvigil.yml").write_text(yaml.safe_dump({"discovery": [found]}))
         assert "db1" in run("check", "--config", str(tmp_path / "pgvigil.yml")).stdout
         with serving("--config", str(tmp_path / "pgvigil.yml")) as exporter:
@@ -531,7 +548,7 @@ def test_prometheus_keeps_its_list_until_the_servers_are_known(server18: Cluster
     cluster = Patroni()
     cluster.answers = False
     with rest(cluster) as url:
-        found = {"source": "patroni", "urls": [url], "dsn": server18.dsn(user=MONITOR)}
+        found = {"source": "patroni", "urls": [url], "dsn": OURS}
         (tmp_path / "pgvigil.yml").write_text(yaml.safe_dump({"discovery": [found]}))
         with serving("--config", str(tmp_path / "pgvigil.yml")) as exporter:
             assert exporter.get("/sd").status_code == 503

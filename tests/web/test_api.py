@@ -156,7 +156,7 @@ def test_of_several_targets_one_is_chosen_by_name(server18: Cluster, tmp_path: P
         [down] = said(exporter, "now", "now?target=gone")
         [none] = said(exporter, "statements", "statements?target=gone")
         missing = [exporter.get(f"/api/v1/{route}?target=nowhere") for route in OF_TARGETS]
-    assert down["findings"][0]["sentence"] == "PostgreSQL does not answer: refused"
+    assert down["findings"][0]["sentence"] == "PostgreSQL does not answer: refused (no process listens at its address)"
     assert (none["statements"], none["note"]) == ([], "the server does not answer: refused")
     assert [answer.status_code for answer in missing] == [404] * len(OF_TARGETS)
     assert [answer.json() for answer in missing] == [
