@@ -179,7 +179,9 @@ def _unjudged(report: Report, seen: Seen) -> Iterator[str]:
     missing: dict[str, str] = {
         job.collector: job.reason or "not read yet"
         for job in report.jobs
-        if job.collector not in ran and job.reason != "permission"  # else a finding says so
+        if job.collector not in ran
+        and job.reason != "permission"  # a finding says so
+        and job.next_run_seconds is not None  # what runs in a loop of its own, such as texts, is judged by nobody
     }
     if seen.work is None:
         awaited = "judged once a minute of their work is known"

@@ -137,9 +137,10 @@ def test_what_is_not_judged_is_said_where_nothing_is_wrong() -> None:
     assert young.unjudged == ("statements (judged once a minute of their work is known)",)
     lacking = said(replace(UP, skipped={"statements": "extension pg_stat_statements is not installed"}))
     assert lacking.unjudged == ("statements (extension pg_stat_statements is not installed)",)
-    never = replace(job("indexes", 0.0), age=None, success=False, reason="timeout")
+    never = replace(job("indexes", 0.0), age=None, success=False, reason="timeout", next_run_seconds=0.0)
     denied, late = replace(never, collector="wal", reason="permission"), replace(never, collector="locks", reason="")
-    failing = situation("", "db1:5432", replace(UP, jobs=(never, denied, late)), Seen(work=work), NOW)
+    texts = replace(late, collector="statement_texts", next_run_seconds=None)
+    failing = situation("", "db1:5432", replace(UP, jobs=(never, denied, late, texts)), Seen(work=work), NOW)
     assert failing.unjudged == ("indexes (timeout)", "locks (not read yet)")
     assert said(replace(UP, up=False)).unjudged == ()
 
