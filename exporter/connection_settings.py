@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
@@ -43,11 +45,27 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDec
 
 def _url(value: str) -> str:
     """Check a URL. Its error does not repeat it: a password may be in it."""
-    if not re.fullmatch(r"https?://[^@\s?#]+", value):
+    try:
+        is_one = bool(re.fullmatch(r"https?://[^@\s?#]+", value)) and urlsplit(value).port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
         raise ValueError(
             "is no URL that can be asked: begin it with http:// or https://, without user, password and parameters"
         )
     return value
+
+
+def _resolver(value: str) -> str:
+    """Check an address and a port, an IPv6 address in brackets or not; return them without brackets."""
+    host, _, port = value.rpartition(":")
+    try:
+        if value:
+            ip_address(host.removeprefix("[").removesuffix("]"))
+            int(port)
+    except ValueError:
+        raise ValueError(f"{value!r} is no address: write ADDRESS:PORT, such as 10.0.0.2:53 or [fd00::2]:53") from None
+    return f"{host.removeprefix('[').removesuffix(']')}:{port}" if value else ""
 
 
 LabelName = Annotated[
@@ -141,6 +159,18 @@ class TargetSettings(Connection):
         {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
     )
 
+    @model_validator(mode="after")
+    def _is_text(self) -> Self:
+        for what, value in (
+            ("dsn", self.dsn.get_secret_value()),
+            *((f"labels: {n}", v) for n, v in self.labels.items()),
+        ):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{what}: has half of a character (a surrogate), which no page can show") from None
+        return self
+
 
 SourceKind = Literal["patroni", "kubernetes", "dns", "aws"]
 
@@ -169,7 +199,7 @@ class SourceSettings(Connection):
     namespace: str = Field("", description="Namespace of the pods; by default that of the exporter's own pod.")
     port: int = Field(5432, ge=1, le=65535, description="Port of PostgreSQL in the pods.")
     srv: str = Field("", description="Name of SRV records, such as `_postgresql._tcp.db.example`.")
-    resolver: Annotated[str, shaped(r"(.+:\d+)?", "address: write host:port")] = Field(
+    resolver: Annotated[str, AfterValidator(_resolver)] = Field(
         "", description="Address and port of the DNS server to ask."
     )
     region: str = Field("", description="Region of AWS; that of its configuration otherwise.")

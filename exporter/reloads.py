@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from exporter.assembly import catalog_of
 from exporter.catalog.model import Catalog
 from exporter.configuration import configuration_file, load_settings, targets_files, unmatched
-from exporter.connection_settings import SourceSettings, TargetSettings
+from exporter.connection_settings import TargetSettings
 from exporter.connections.off_loop import OffLoop
-from exporter.discovery.discovery import INTERVAL_SECONDS, DiscoveryLoop
+from exporter.discovery.discovery import DiscoveryLoop
+from exporter.discovery.rounds import Rounds
 from exporter.errors import PgvigilError, SettingsError
 from exporter.exposition.process_metrics import CONFIG_SUCCESS, CONFIG_SUCCESS_TIMESTAMP
 from exporter.file_changes import fingerprint, settled
@@ -83,14 +84,15 @@ class Reloads:
         if any(_was_written_after(clock() - _JUST_NOW_SECONDS, each) for each in self._files()):
             self._seen = None
         self._discovery = DiscoveryLoop(settings.discovery)
+        self._discovery.taken = [target.name for target in settings.targets or ()]
+        self._rounds = Rounds(self._discovery, self._follow)
         self._found: tuple[TargetSettings, ...] = ()
         """The targets of the sources that the fleet has."""
         self._one_at_a_time = asyncio.Lock()
         self._adopt: Adopt | None = None
-        self._beginning: asyncio.Task[None] | None = None
-        """The first question to the sources, which may take longer than the start."""
         self._asked = asyncio.Event()
-        self._is_current, self._succeeded_at = True, clock()
+        self._why, self._succeeded_at = "", clock()
+        """Why the latest configuration cannot be used; empty while it is used."""
 
     def ask(self) -> None:
         """Have everything read again soon, as SIGHUP does."""
@@ -104,9 +106,7 @@ class Reloads:
 
         """
         self._adopt = adopt
-        if self._discovery.sources:
-            self._beginning = asyncio.create_task(self._discover(), name="discovery")
-            await asyncio.wait([self._beginning], timeout=_BEGIN_SECONDS)
+        await self._rounds.begin(_BEGIN_SECONDS)
 
     @property
     def is_complete(self) -> bool:
@@ -115,25 +115,13 @@ class Reloads:
 
     async def discover(self) -> None:
         """Ask the sources of servers again and again, until cancelled."""
-        last = time.monotonic()
-        while True:
-            left = last + INTERVAL_SECONDS - time.monotonic()
-            if left > 0 and (changed := await self._discovery.until_changed(left)):
-                await self._discover(changed)
-            elif left <= 0:
-                last = time.monotonic()
-                await self._discover()
+        await self._rounds.run()
 
-    async def _discover(self, sources: Collection[SourceSettings] | None = None) -> None:
-        try:
-            await self._discovery.ask(sources)
-            async with self._one_at_a_time:
-                if self._discovery.targets != self._found:
-                    await self._use(self._settings, self._catalog[1])
-        except PgvigilError as error:
-            _log.warning("servers that were found cannot be used", extra={"reason": str(error)})
-        except Exception:  # noqa: BLE001  # the boundary: nothing else retrieves it
-            _log.exception("servers could not be looked for")
+    async def _follow(self) -> None:
+        """Have the fleet follow what the sources say."""
+        async with self._one_at_a_time:
+            if self._discovery.targets != self._found:
+                await self._use(self._settings, self._catalog[1])
 
     async def run(self) -> None:
         """Read again when asked, and when the files have changed, until cancelled."""
@@ -154,14 +142,13 @@ class Reloads:
                 await self._reload()
             except Exception as error:  # noqa: BLE001  # whatever is wrong, the earlier one stays
                 is_known = isinstance(error, (PgvigilError, TimeoutError))
-                why = str(error) if is_known else f"{type(error).__name__}: {error}"
-                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": why})
-                self._is_current = False
+                self._why = str(error) if is_known else f"{type(error).__name__}: {error}"
+                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": self._why})
                 if isinstance(error, TimeoutError):
                     self._seen = None  # the next look tries again
-                return why
-            self._is_current, self._succeeded_at = True, self._clock()
-            return ""
+            else:
+                self._why, self._succeeded_at = "", self._clock()
+            return self._why
 
     async def _reload(self) -> None:
         seen = await self._calls.call("look", lambda: fingerprint(self._files()), _PATIENCE_SECONDS)
@@ -169,11 +156,8 @@ class Reloads:
         settings, source, catalog = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
         if late := [name for name in _AT_START if getattr(settings, name) != getattr(self._at_start, name)]:
             _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
-        before = self._discovery.sources
         take_back = self._discovery.adopt(settings.discovery)
         try:
-            if set(settings.discovery) - set(before):
-                await self._discovery.ask()
             await self._use(settings, catalog)
             _log.info("configuration was read again")
         except BaseException:
@@ -181,6 +165,7 @@ class Reloads:
             raise
         self._settings, self._catalog = settings, (source, catalog)
         self._matched = _matched(settings)
+        self._rounds.wake()
 
     async def _use(self, settings: Settings, catalog: Catalog) -> None:
         """Have the fleet be what the settings and the sources of servers say."""
@@ -196,10 +181,15 @@ class Reloads:
         if self._adopt:
             await self._adopt(change)
 
+    @property
+    def failures(self) -> list[str]:
+        """Say why configuration and sources of servers are not used as they are now."""
+        return [*([self._why] if self._why else []), *self._discovery.failures]
+
     def families(self) -> list[Family]:
         """Say whether the latest configuration could be used, for the page of metrics."""
         return [
-            Family(CONFIG_SUCCESS, [""], [int(self._is_current)]),
+            Family(CONFIG_SUCCESS, [""], [int(not self._why)]),
             Family(CONFIG_SUCCESS_TIMESTAMP, [""], [self._succeeded_at]),
             *self._discovery.families(),
         ]

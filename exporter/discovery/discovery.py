@@ -13,7 +13,7 @@ from exporter.connections.off_loop import OffLoop
 from exporter.discovery.aws import aws
 from exporter.discovery.dns_srv import dns_srv
 from exporter.discovery.kubernetes import have_pods_changed, kubernetes
-from exporter.discovery.member import Answer, Member, target_of
+from exporter.discovery.member import Answer, Member, check, target_of
 from exporter.discovery.patroni import patroni
 from exporter.errors import DiscoveryError, PgvigilError
 from exporter.exposition.process_metrics import DISCOVERY_SUCCESS, DISCOVERY_TARGETS
@@ -60,8 +60,8 @@ class _Known:
 
     targets: Sequence[TargetSettings] | None = None
     """None before its first answer."""
-    is_current: bool = True
-    """Whether its latest answer could be used."""
+    why: str = ""
+    """Why its latest answer could not be used; empty where it could."""
     version: str = ""
     since: float = 0.0
     """When it was first to be asked: monotonic time."""
@@ -86,7 +86,7 @@ class DiscoveryLoop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._watch, self._clock = ask, watch, clock
-        self._known = {source: _Known(since=clock()) for source in sources}
+        self._known = {source: _Known(since=clock()) for source in _checked(sources)}
         self._calls = OffLoop()
         self.taken: Collection[str] = ()
         """Names of targets that no source may give to another server."""
@@ -94,9 +94,16 @@ class DiscoveryLoop:
         """Names that two servers have -> the source of the one that is left out."""
 
     def adopt(self, sources: Iterable[SourceSettings]) -> Callable[[], None]:
-        """Ask these from now on; what is known of those that stay is kept. Return what takes it back."""
-        before, now = self._known, self._clock()
-        self._known = {source: before.get(source, _Known(since=now)) for source in sources}
+        """Ask these from now on; what is known of those that stay is kept. Return what takes it back.
+
+        The servers of one that is changed stay until it answers. SettingsError leaves all as it was.
+        """
+        before, sources = self._known, _checked(sources)
+        fresh = _Known(since=self._clock())
+        self._known = {
+            source: before.get(source) or replace(fresh, targets=_inherited(place, sources, before))
+            for place, source in enumerate(sources)
+        }
 
         def take_back() -> None:
             self._known = {source: self._known.get(source, known) for source, known in before.items()}
@@ -183,8 +190,8 @@ class DiscoveryLoop:
 
     async def _asked(self, source: SourceSettings) -> str:
         """Ask a source. A server of it that cannot be a target costs the others nothing."""
-        before, why = self._known[source], ""
-        targets, version = before.targets, ""
+        why, version = "", ""
+        targets: tuple[TargetSettings, ...] | None = None
         try:
             answer = await self._calls.call(source.title, lambda: self._ask[source.source](source), _PATIENCE_SECONDS)
             targets, why = _targets(answer.members, source)
@@ -193,16 +200,25 @@ class DiscoveryLoop:
             why = str(error)
         except Exception as error:  # noqa: BLE001  # whatever it answered, it costs no other source
             why = f"{source.title}: {type(error).__name__}: {error}"
-        if why and before.is_current:
+        before = self._known.get(source, _Known())
+        if why and before.targets is not None:  # those known stay, but for what is known anew
+            anew = {each.name for each in targets or ()}
+            targets = (*(targets or ()), *(each for each in before.targets if each.name not in anew))
+        if why and not before.why:
             _log.warning("servers could not be looked for; those known stay", extra={"reason": why})
-        elif not why and not before.is_current:
+        elif before.why and not why:
             _log.info("servers are looked for again", extra={"source": source.title})
-        self._note(source, _Known(targets, not why, version))
+        self._note(source, _Known(targets, why, version))
         return why
 
     def _note(self, source: SourceSettings, known: _Known) -> None:
         if source in self._known:  # else it was removed meanwhile
             self._known[source] = replace(known, since=self._known[source].since)
+
+    @property
+    def failures(self) -> list[str]:
+        """Say of each source that fails why, and which servers are left out for their names."""
+        return [known.why for known in self._known.values() if known.why] + self._name_clashes()
 
     def families(self) -> list[Family]:
         """Say of each source whether it answers, and how many servers it names."""
@@ -210,7 +226,7 @@ class DiscoveryLoop:
         known, clashing = self._known.items(), set(self._clashes.values())
         return (
             [
-                Family(DISCOVERY_SUCCESS, labels, [int(each.is_current and of not in clashing) for of, each in known]),
+                Family(DISCOVERY_SUCCESS, labels, [int(not each.why and of not in clashing) for of, each in known]),
                 Family(DISCOVERY_TARGETS, labels, [len(each.targets or ()) for _, each in known]),
             ]
             if labels
@@ -218,7 +234,33 @@ class DiscoveryLoop:
         )
 
 
-def _targets(members: Sequence[Member], source: SourceSettings) -> tuple[Sequence[TargetSettings], str]:
+def _checked(sources: Iterable[SourceSettings]) -> Sequence[SourceSettings]:
+    sources = tuple(sources)
+    for source in sources:
+        check(source)
+    return sources
+
+
+def _inherited(
+    place: int, sources: Sequence[SourceSettings], before: Mapping[SourceSettings, _Known]
+) -> Sequence[TargetSettings] | None:
+    """Return the targets of the source that this one was before it was changed; None where it is new."""
+    source, earlier = sources[place], list(before)
+    gone = [each for each in earlier if each not in sources and each.source == source.source]
+    same = [each for each in gone if each.title == source.title]
+    same += [each for each in gone if len(earlier) == len(sources) and earlier[place] == each]
+    return before[same[0]].targets if same else None
+
+
+def _about(member: Member, source: SourceSettings, why: str) -> str:
+    return why if source.title in why else f"{source.title}: {member.name}: {why}"
+
+
+_MOST_CHARACTERS = 500
+"""Upper bound on what is said of a member: its name may be as long as it likes."""
+
+
+def _targets(members: Sequence[Member], source: SourceSettings) -> tuple[tuple[TargetSettings, ...], str]:
     """Return the targets that members become, and why others do not."""
     if len(members) > _MOST_MEMBERS:
         raise DiscoveryError(
@@ -232,7 +274,7 @@ def _targets(members: Sequence[Member], source: SourceSettings) -> tuple[Sequenc
             parameters(target.dsn.get_secret_value())
             found.append(target)
         except PgvigilError as error:
-            wrong.append(str(error) if source.title in str(error) else f"{source.title}: {member.name}: {error}")
+            wrong.append(_about(member, source, str(error))[:_MOST_CHARACTERS])
     return tuple(found), "; ".join(wrong[:_MOST_SAID])
 
 

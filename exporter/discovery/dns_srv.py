@@ -22,7 +22,8 @@ def dns_srv(source: SourceSettings) -> Answer:
         found = resolver.resolve(source.srv, "SRV", lifetime=_SECONDS)
     except (dns.exception.DNSException, ValueError) as error:
         raise DiscoveryError(f"{source.title}: {source.srv}: {error or type(error).__name__}") from None
-    hosts = sorted((str(each.target).rstrip("."), int(each.port)) for each in found)
+    named = {(str(each.target).rstrip("."), int(each.port)) for each in found}
+    hosts = sorted((host, port) for host, port in named if host)  # a dot alone says that there is no such service
     return Answer([Member(_name(host, port, hosts), host, port) for host, port in hosts])
 
 

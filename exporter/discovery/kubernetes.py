@@ -5,6 +5,7 @@ CloudNativePG: `cnpg.io/cluster=NAME,cnpg.io/podRole=instance`. Zalando: `applic
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CLUSTER_LABELS = ("cnpg.io/cluster", "cluster-name", "postgres-operator.crunchydata.com/cluster")
 """Labels by which operators name the cluster of a pod."""
 
-_PAGE = 500
+_PAGE = 100
+"""Pods of a page: each may have tens of kilobytes."""
 
 _MOST_PAGES = 10
 
@@ -95,8 +97,13 @@ class _Api:
         if not source.namespace and not own.exists():
             raise DiscoveryError(f"{source.title}: namespace: none is given, and this is no pod. Name it")
         namespace = source.namespace or own.read_text("utf-8").strip()
-        headers = {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"} if token.exists() else {}
+        secret = token.read_text("utf-8").strip() if token.exists() else ""
+        if re.search(r"[^!-~]", secret):
+            raise DiscoveryError(f"{source.title}: {token}: holds no token")  # nor is it repeated
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         pods = f"{api}/api/v1/namespaces/{quote(namespace)}/pods?labelSelector={quote(source.selector)}"
+        if api.startswith("https:") and not authority.exists():
+            raise DiscoveryError(f"{source.title}: ca_file: no file: {authority}. Name the authority of the API")
         return cls(pods, authority if api.startswith("https:") else None, headers)
 
     def url(self, **parameters: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr, ValidationError
 
 from exporter.connection_settings import Connection, SourceSettings, TargetSettings
-from exporter.connections.dsn import explicit
-from exporter.errors import DiscoveryError
+from exporter.connections.dsn import explicit, parameters
+from exporter.errors import DiscoveryError, SettingsError
 from exporter.validation_errors import explain
 
 
@@ -31,15 +31,22 @@ class Answer:
     """What the source calls the state that it told, where it tells of changes since one."""
 
 
+def check(source: SourceSettings) -> None:
+    """Look whether the DSN of a source can be used with what it names; SettingsError says why not."""
+    dsn = source.dsn.get_secret_value()
+    try:
+        if own := [name for name in ("host", "hostaddr", "port") if name in explicit(dsn)]:
+            raise SettingsError(f"dsn: {own[0]}: the source says where its servers are. Leave it out")
+        parameters(dsn)
+    except SettingsError as error:
+        raise SettingsError(f"discovery: {source.title}: {error}") from None
+
+
 def target_of(member: Member, source: SourceSettings) -> TargetSettings:
     """Make the target of a member: DSN, credentials and filters are those of its source."""
     values = {name: getattr(source, name) for name in Connection.model_fields}
-    said = explicit(source.dsn.get_secret_value())
-    if own := [name for name in ("host", "hostaddr", "port") if name in said]:
-        what = f"dsn: {own[0]}: the source says where its servers are. Leave it out"
-        raise DiscoveryError(f"{source.title}: {what}")
-    parameters = {**said, "host": member.host, "port": str(member.port)}
-    values["dsn"] = SecretStr(" ".join(f"{name}={_quoted(value)}" for name, value in parameters.items()))
+    said = {**explicit(source.dsn.get_secret_value()), "host": member.host, "port": str(member.port)}
+    values["dsn"] = SecretStr(" ".join(f"{name}={_quoted(value)}" for name, value in said.items()))
     labels = {**member.labels, **source.labels}
     try:
         name = source.name.format(member=member.name, **member.labels)

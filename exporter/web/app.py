@@ -57,12 +57,17 @@ def create_app(
     def build() -> ASGIApp:
         from exporter.web.user_pages import create_user_app
 
-        return create_user_app(targets, settings, scrapers, historian)
+        return create_user_app(targets, settings, scrapers, historian, partial(_failures, guard, reloads))
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
     direct += [Route(RELOAD, partial(_reload, reloads, guard), methods=["POST", "PUT"])] if reloads else []
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
+
+
+def _failures(guard: Guard, reloads: Reloads | None) -> list[str]:
+    """Say why configurations and sources of servers are not used as they are now."""
+    return [*([guard.why] if guard.why else []), *(reloads.failures if reloads else [])]
 
 
 async def _reload(reloads: Reloads, guard: Guard, _: Request) -> Response:

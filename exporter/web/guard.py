@@ -64,8 +64,8 @@ class Guard:
         self._settings = settings
         self._calls = OffLoop()
         self.refused: Counter[Refusal] = Counter(dict.fromkeys(get_args(Refusal), 0))
-        self._is_current = True
-        """True while the rules are those of the files."""
+        self.why = ""
+        """Why the files cannot be used; empty while the rules are theirs."""
         self._files = self._files_of(self._config())
         self._seen: object = fingerprint(self._files)  # before what counts is read
         config = self._config()
@@ -88,7 +88,7 @@ class Guard:
         try:
             seen = await self._look()
             if self._has_files and seen != known:
-                seen = seen if known is None else await settled(self._look, seen)
+                seen = await settled(self._look, seen)  # half of it may ask for less
                 adopt = await self._calls.call("read", self._read, _PATIENCE_SECONDS)
                 adopt()
                 self._seen = seen
@@ -106,13 +106,13 @@ class Guard:
         labels = [label_text({"reason": reason}) for reason in self.refused]
         return [
             Family(HTTP_REFUSED, labels, [*self.refused.values()]),
-            Family(WEB_CONFIG_SUCCESS, [""], [int(self._is_current)]),
+            Family(WEB_CONFIG_SUCCESS, [""], [int(not self.why)]),
         ]
 
     def _fail(self, why: str) -> str:
-        if self._is_current:
+        if not self.why:
             _log.warning("web configuration cannot be used; the earlier one stays", extra={"reason": why})
-        self._is_current, self._seen = False, None
+        self.why, self._seen = why, None
         return why
 
     def _read(self) -> Callable[[], None]:
@@ -126,11 +126,9 @@ class Guard:
         if config and config == type(config)() != self._config_now:
             raise SettingsError(f"{self._settings.web_config_file}: is empty. Restart for that, since it opens all")
         rules, context = self._rules(config, self.rules), None
-        if _identifies(self._config_now, self.rules) and not _identifies(config, rules):
+        if lost := _identities(self._config_now, self.rules) - _identities(config, rules):
             named = self._settings.web_config_file
-            raise SettingsError(
-                f"{named}: has neither users nor client certificates any more. Restart for that: it opens all"
-            )
+            raise SettingsError(f"{named}: has no {' and no '.join(sorted(lost))} any more. Restart for that")
         if config and self.tls:
             from exporter.web.tls import context_of
 
@@ -141,7 +139,7 @@ class Guard:
             self._files, self._config_now = self._files_of(config), config
             if self.tls and context and config:
                 self.tls.adopt(config.tls_server_config, context)
-            self._is_current = True
+            self.why = ""
             _log.info("web configuration was read again")
 
         return adopt
@@ -173,10 +171,11 @@ class Guard:
         return (*filter(None, named), *(config.tls_server_config.files if config else ()))
 
 
-def _identifies(config: "WebConfig | None", rules: Rules) -> bool:
-    """Return whether clients have to say who they are."""
+def _identities(config: "WebConfig | None", rules: Rules) -> set[str]:
+    """Return by what clients have to say who they are."""
     tls = config.tls_server_config if config else None
-    return bool(rules.users) or bool(tls and tls.verifies and tls.requires)
+    has = {"users or tokens": bool(rules.users), "client certificates": bool(tls and tls.verifies and tls.requires)}
+    return {name for name, is_there in has.items() if is_there}
 
 
 def _tls_of(config: "WebConfig") -> "ServerTls":

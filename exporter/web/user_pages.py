@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,28 @@ _HEADERS = {
 
 
 def create_user_app(
-    targets: Mapping[str, Target], settings: Settings, scrapers: ScraperRoutes, historian: Historian
+    targets: Mapping[str, Target],
+    settings: Settings,
+    scrapers: ScraperRoutes,
+    historian: Historian,
+    failures: Callable[[], Sequence[str]] = list,
 ) -> FastAPI:
-    """Serve the pages for users, and the scrapers' routes for requests that are not answered without FastAPI."""
+    """Serve the pages for users, and the scrapers' routes for requests that are not answered without FastAPI.
+
+    Args:
+        targets: the targets of the moment.
+        settings: as read at the start.
+        scrapers: the routes for scrapers.
+        historian: keeps the history of the targets.
+        failures: says why configuration and sources of servers are not used as they are now.
+
+    """
     app = FastAPI(title="pgvigil", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
 
     async def document(_: Request) -> Response:
         return await in_thread(app.openapi)
 
-    routes = _UserRoutes(targets, settings, historian)
+    routes = _UserRoutes(targets, settings, historian, failures)
     for path, route in {**routes.by_path, **scrapers.by_path}.items():
         # Plain routes without typed parameters or response models: HTML has no schema to check.
         app.add_route(path, route, methods=["GET"])
@@ -78,13 +91,19 @@ def _visible(value: Any) -> Any:
 class _UserRoutes:
     """One method a route."""
 
-    def __init__(self, targets: Mapping[str, Target], settings: Settings, historian: Historian) -> None:
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        settings: Settings,
+        historian: Historian,
+        failures: Callable[[], Sequence[str]],
+    ) -> None:
         self._targets = targets
         self._settings = settings
         self._historian = historian
         loader = jinja2.FileSystemLoader(_TEMPLATES)
         self._templates = jinja2.Environment(loader=loader, autoescape=True, finalize=_visible)
-        self._templates.globals |= {"duration": duration}
+        self._templates.globals |= {"duration": duration, "failures": failures}
 
     @property
     def by_path(self) -> dict[str, Endpoint]:

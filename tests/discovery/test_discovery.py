@@ -34,7 +34,7 @@ from exporter.discovery.dns_srv import dns_srv
 from exporter.discovery.kubernetes import have_pods_changed, kubernetes
 from exporter.discovery.member import Answer, Member, target_of
 from exporter.discovery.patroni import patroni
-from exporter.errors import DiscoveryError
+from exporter.errors import DiscoveryError, SettingsError
 
 
 class Patroni:
@@ -173,7 +173,7 @@ def test_a_list_without_an_end_is_not_read_on(account: Path) -> None:
 
 
 def test_an_answer_that_dribbles_is_given_up(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.discovery.http_json._SECONDS", 1.0)
+    monkeypatch.setattr("exporter.discovery.http_json.SECONDS", 1.0)
 
     def dribbling() -> Iterator[bytes]:
         while True:
@@ -358,13 +358,85 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
     [
         ({"name": "{cluster}"}, "db1", "db1 has no {cluster}"),
         ({}, "a/b", "'a/b' is no name of a server"),
-        ({"dsn": "host=db9 user=monitor"}, "db1", "dsn: host: the source says where its servers are"),
-        ({"dsn": "postgresql://monitor@/shop?port=1"}, "db1", "dsn: port: the source says"),
+        ({"labels": {"team": "\ud800"}}, "db1", "labels: team: has half of a character"),
     ],
 )
 def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
     with pytest.raises(DiscoveryError, match=said):
         target_of(Member(name, "h", 1), source(**settings))
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("host=db9 user=monitor", "dsn: host: the source says where its servers are"),
+        ("postgresql://monitor@/shop?port=1", "dsn: port: the source says"),
+        ("usr=postgres", "did you mean user"),
+        ("service=nope", "dsn: service: it is in none"),
+    ],
+)
+async def test_a_dsn_of_a_source_that_cannot_be_used_changes_nothing(dsn: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^discovery: patroni http://127.0.0.1:1: .*{said}"):
+        DiscoveryLoop([source(dsn=dsn)])
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: _DB1})
+    await loop.ask()
+    with pytest.raises(SettingsError, match=said):
+        loop.adopt([source(dsn=dsn)])
+    assert [each.name for each in loop.targets] == ["db1"]
+
+
+@pytest.mark.parametrize("changed", [{"labels": {"team": "web"}}, {"urls": ["http://127.0.0.1:2"]}])
+async def test_the_servers_of_a_source_that_was_changed_stay_until_it_answers(changed: dict[str, Any]) -> None:
+    answers: list[Callable[[], Answer]] = [lambda: _DB1, _fail, lambda: Answer([Member("db2", "h", 1)])]
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: answers.pop(0)()})
+    await loop.ask()
+    loop.adopt([source(**changed)])
+    assert [each.name for each in loop.targets] == ["db1"]
+    assert len(await loop.ask()) == 1
+    assert [each.name for each in loop.targets] == ["db1"]
+    assert await loop.ask() == []
+    assert [each.name for each in loop.targets] == ["db2"]
+    loop.adopt([])
+    assert loop.targets == ()
+
+
+async def test_a_server_whose_description_is_of_no_use_any_more_stays() -> None:
+    answers = [
+        Answer([Member("db1", "h", 1), Member("db2", "h", 1)]),
+        Answer([Member("db1", "h", 0), Member("db2", "i", 1)]),
+    ]
+    loop = DiscoveryLoop([source()], {"patroni": lambda _: answers.pop(0)})
+    await loop.ask()
+    first = loop.targets[0]
+    assert len(await loop.ask()) == 1
+    found = {each.name: each for each in loop.targets}
+    assert found["db1"] == first
+    assert "host='i'" in found["db2"].dsn.get_secret_value()
+
+
+def test_members_that_are_silent_or_dribble_leave_time_for_the_one_that_answers() -> None:
+    """Each silent one alone would take five seconds, and a byte now and then has no end."""
+    answer = json.dumps({"scope": "shop", "members": [member("db1", 5432)]}).encode()
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        dribbles = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        threading.Thread(target=_dribble, args=[dribbles], daemon=True).start()
+        good = stack.enter_context(http_answers.answering(lambda *_: http_answers.Answer(answer)))
+        places = [f"127.0.0.1:{each.getsockname()[1]}" for each in (dribbles, *silent)]
+        began = time.monotonic()
+        found = patroni(source(urls=[f"http://{place}" for place in (*places, good)]))
+        assert [each.name for each in found.members] == ["db1"]
+        assert time.monotonic() - began < 20
+
+
+def _dribble(listener: socket.socket) -> None:
+    """Answer with a header that never ends."""
+    taken, _ = listener.accept()
+    with taken, suppress(OSError):
+        taken.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            taken.sendall(b"x")
+            time.sleep(0.2)
 
 
 async def test_of_two_servers_of_one_name_the_first_stays_and_costs_nobody_else() -> None:
