@@ -80,6 +80,8 @@ class Login:
     """Failure reason."""
     certificate_expires_at: float | None = None
     """Unix time from which the server's certificate is invalid, as the latest login that succeeded saw it."""
+    message: str = ""
+    """The failure as a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +110,5 @@ class Report:
     """Databases that are not visited for want of the privilege CONNECT."""
     login: Login | None = None
     """None when none was tried lately."""
+    down_message: str = ""
+    """Why it is down as a sentence; empty when it is up."""

@@ -1,11 +1,12 @@
 """Asks an exporter what is wrong now, and prints it."""
 
 import base64
+import os
 import ssl
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Self
@@ -120,14 +121,17 @@ def now(url: str, target: str, credentials: Credentials = NO_CREDENTIALS) -> int
     """Print what is wrong now; return 0 for nothing, 1 for something, 2 where it is not known yet."""
     exporter = Address.of(url)
     found = ask(exporter, target, credentials)
-    if len(found) == 1:
-        show(whole(found[0], exporter.place))
-    else:
-        note = "One of them: pgvigil now --target NAME" if found else _NONE
-        show([*map(brief, found), [(note, "")]])
+    note = "One of them: pgvigil now --target NAME" if found else _NONE
+    try:
+        show(whole(found[0], exporter.place) if len(found) == 1 else [*map(brief, found), [(note, "")]])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise ExporterError(f"standard output: {error.strerror}") from None
     if any(each.findings or each.down_reason for each in found):
         return 1
-    return 0 if found and all(each.is_up for each in found) else 2
+    return 0 if found and all(each.is_up and each.is_judged for each in found) else 2
 
 
 def show(lines: Iterable[Line]) -> None:
@@ -151,12 +155,21 @@ def ask(exporter: Address, target: str = "", credentials: Credentials = NO_CREDE
     except (OSError, HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, URLError) else error
         why = printable(str(getattr(cause, "strerror", None) or cause))
-        remedy = "Start the exporter there (pgvigil serve), or say where it serves with --url"
-        raise ExporterError(f"{place}: cannot be read: {why}. {remedy}") from error
+        raise ExporterError(f"{place}: cannot be read: {why}. {_remedy(cause)}") from error
     try:
         return _SITUATIONS.validate_json(body)
     except ValidationError as error:
         raise ExporterError(f"{place}: is not the answer of a pgvigil. Say where it serves with --url") from error
+
+
+def _remedy(cause: object) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "Give its authority, or the certificate itself, with --ca-file"
+    if isinstance(cause, ssl.SSLError):
+        return "Does it speak TLS? Write http:// where it does not, and --cert-file where it asks for a certificate"
+    if isinstance(cause, RemoteDisconnected):
+        return "Does it speak TLS? Write https:// then"
+    return "Start the exporter there (pgvigil serve), or say where it serves with --url"
 
 
 def _read(exporter: Address, target: str, credentials: Credentials) -> bytes:
@@ -185,5 +198,5 @@ def _detail(error: HTTPError) -> str:
     except (ValidationError, OSError, HTTPException):
         said = printable(f"{error.code} {error.reason}")
     if error.code == 401:
-        return f"{said}. Write USER:PASSWORD@ before the host in --url, or give --token-file"
+        return f"{said}. Write USER:PASSWORD@ before the host in --url, or give --token-file, which nobody sees in ps"
     return f"{said}. Is it a pgvigil? Say where it serves with --url"

@@ -36,10 +36,6 @@ def whole(now: Situation, url: str) -> Iterator[Line]:
     """
     yield _names(now)
     yield _state(now)
-    if now.vitals:
-        yield ()
-        yield [("How near to its limits", BOLD)]
-        yield from _strip(now.vitals)
     yield ()
     yield [("What is wrong now", BOLD)]
     yield from _wrong(now, url)
@@ -48,6 +44,10 @@ def whole(now: Situation, url: str) -> Iterator[Line]:
         yield [("What can wait for the day", BOLD)]
         for finding in now.slow:
             yield from _finding(finding, url)
+    if now.vitals:
+        yield ()
+        yield [("How near to its limits", BOLD)]
+        yield from _strip(now.vitals)
     if now.locks:
         yield ()
         yield [("Who waits for whom", BOLD)]
@@ -59,7 +59,7 @@ def _wrong(now: Situation, url: str) -> Iterator[Line]:
     for finding in now.urgent:
         yield from _finding(finding, url)
     if now.is_up and not now.urgent:
-        yield [(f"  {now.all_clear}", "" if now.unjudged else GOOD)]
+        yield [(f"  {now.all_clear}", "" if now.unjudged or not now.vitals else GOOD)]
     if now.unjudged:
         yield [(f"  {_not_judged(now)}.", DIM)]
 
@@ -70,14 +70,15 @@ def _not_judged(now: Situation) -> str:
 
 def brief(now: Situation) -> Line:
     """Write one of several servers: the worst that is wrong with it."""
+    less = (f". {_not_judged(now)}" if now.unjudged else "", DIM)
     if not now.findings:
         state = "unknown" if now.unjudged or not now.is_up else "good"
         said = "nothing is wrong that is known" if now.is_up else "was not asked yet"
-        less = f". {_not_judged(now)}" if now.unjudged else ""
-        return [_word(state), *_names(now), (f"  {said}", ""), (less, DIM)]
+        return [_word(state), *_names(now), (f"  {said}", ""), less]
     worst, more = now.findings[0], len(now.findings) - 1
+    waits = "can wait: " if worst.can_wait else ""
     others = f" and {more} more" if more else ""
-    return [_word(worst.severity), *_names(now), (f"  {printable(worst.sentence)}", ""), (others, DIM)]
+    return [_word(worst.severity), *_names(now), (f"  {waits}{printable(worst.sentence)}", ""), (others, DIM), less]
 
 
 def _names(now: Situation) -> Line:

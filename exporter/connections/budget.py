@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from exporter.connections.failure_reasons import OUT_OF_FILES_SENTENCE, connect_reason
 from exporter.connections.patience import wait_within
 from exporter.connections.session import Connector, Session
 from exporter.errors import BusyError, ConnectError, PgvigilError, SettingsError
@@ -165,7 +166,7 @@ class Lease:
         try:
             self.session = self._login.result()
         except SettingsError as error:
-            raise ConnectError("settings", str(error)) from error
+            raise _unusable(error) from error
         except asyncio.CancelledError:
             raise ConnectError("other", "the login was given up") from None
         except Exception as error:
@@ -206,6 +207,16 @@ class Lease:
         """Log the unexpected exception of a task that nothing may wait for any more."""
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, PgvigilError):
             self._budget.log.error("a login or its end failed unexpectedly", exc_info=error)
+
+
+def _unusable(error: SettingsError) -> ConnectError:
+    """Say why the exporter's own settings give no login; that files cannot be opened may have another cause."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and connect_reason(cause) == "out_of_files":
+            return ConnectError("out_of_files", OUT_OF_FILES_SENTENCE)
+        cause = cause.__cause__ or cause.__context__
+    return ConnectError("settings", str(error))
 
 
 def _unexpected(error: Exception) -> ConnectError:

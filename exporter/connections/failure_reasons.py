@@ -45,6 +45,9 @@ _CONNECT_REASONS: Mapping[str, ConnectReason] = {
     "28000": "authentication",
     "28P01": "authentication",
     "3D000": "no_database",
+    "55000": "no_database",  # it takes no connections, or was left half dropped
+    "22023": "settings",  # values in `options`
+    "42704": "settings",  # names in `options`
     "42501": "authentication",
     "53300": "too_many_connections",
     "57P01": "shutting_down",
@@ -114,6 +117,8 @@ def connect_reason(error: Exception) -> ConnectReason:
         return _CONNECT_REASONS.get(state, "unreachable" if state.startswith("08") else "other")
     if isinstance(error, TimeoutError):
         return "timeout"
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return "settings"
     return _system_reason(error) if isinstance(error, OSError) else "other"
 
 

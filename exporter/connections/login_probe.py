@@ -5,7 +5,7 @@ import asyncio
 from exporter.connections.budget import Budget, Lease
 from exporter.connections.kept_connection import LOGIN_SECONDS
 from exporter.connections.session import Connector, Session
-from exporter.errors import BusyError, ConnectError, ConnectReason
+from exporter.errors import BusyError, ConnectError
 from exporter.logs import TargetLog
 from exporter.report import Login
 
@@ -59,7 +59,7 @@ class LoginProbe:
                 await self._log_in(lease)
         except Exception as error:  # noqa: BLE001  # the boundary: nothing else retrieves it
             self._log.error("login probe failed unexpectedly", exc_info=error)
-            self._note_failure(0.0, "other")
+            self._note_failure(0.0, ConnectError("other", f"{type(error).__name__}: {error}"))
 
     async def _leased(self) -> Lease | None:
         """Return the place of the login under way, or a new one; None when there is none."""
@@ -79,7 +79,7 @@ class LoginProbe:
         try:
             session = await lease.log_in(self._connector)
         except ConnectError as error:
-            self._note_failure(self._clock() - self._since, error.reason)
+            self._note_failure(self._clock() - self._since, error)
         else:
             self._note_success(session)
         if not lease.is_logging_in:
@@ -90,16 +90,16 @@ class LoginProbe:
         self._certificate_expires_at = session.certificate_expires_at
         self._note(Login(True, session.login_seconds, "", self._certificate_expires_at), PROBE_SECONDS)
 
-    def _note_failure(self, seconds: float, reason: ConnectReason) -> None:
+    def _note_failure(self, seconds: float, error: ConnectError) -> None:
         """Note a failed login; a certificate that has expired may be why, so what the last one saw of it stays."""
-        self._note(Login(False, seconds, reason, self._certificate_expires_at), RETRY_SECONDS)
+        self._note(Login(False, seconds, error.reason, self._certificate_expires_at, str(error)), RETRY_SECONDS)
 
     def _note(self, login: Login, pause: float) -> None:
         """Note a result, and log it where it is news."""
         if login.success != (self._latest is None or self._latest.success):
-            extra = {"reason": login.reason}
-            event = "logins succeed again" if login.success else "a new login failed, while older sessions go on"
-            self._log.warning(event, extra=extra)
+            failed = f"a new login failed, while older sessions go on: {login.message}"
+            event = "logins succeed again" if login.success else failed
+            self._log.warning(event, extra={"reason": login.reason})
         self._latest, self._at = login, self._clock()
         self._due_at = self._at + pause
 

@@ -258,7 +258,7 @@ def _failure(
 ) -> tuple[ConnectReason, str]:
     """Say why a login failed: the reason, and a message."""
     if isinstance(error, ssl.SSLError):
-        return "authentication", sentence(error)
+        return "authentication" if loop.inbound else "settings", sentence(error)  # before it connects, files are read
     if loop.inbound and loop.inbound.refusal:
         return loop.inbound.reason, loop.inbound.refusal
     if getattr(error, "sqlstate", "") == "28P01" and not is_given:

@@ -29,6 +29,5 @@ def lines(now: Situation) -> Iterator[Line]:
     elif now.is_up and not now.findings:
         yield Line("good", "good", "nothing is wrong that is known")
     for vital in now.vitals:
-        yield Line(
-            vital.name, "bad" if vital.state in ("warning", "critical") else "good", f"{vital.text}, {vital.limit}"
-        )
+        state: Literal["good", "open", "bad"] = "bad" if vital.state in ("warning", "critical") else "good"
+        yield Line(vital.name, "open" if vital.state == "unknown" else state, f"{vital.text}, {vital.limit}")

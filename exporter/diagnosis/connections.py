@@ -113,11 +113,17 @@ def logins(now: Readings, _: float) -> Iterator[Finding]:
     """Find why nobody new gets in."""
     reasons = [each.labels["reason"] for each in now.series("pg_login_reason") if each.value]
     if now.value("pg_login_success") == 0:
-        if reasons != ["too_many_connections"]:
+        if own := [reason for reason in reasons if reason in OF_THE_EXPORTER]:
+            yield found("ExporterLoginFails", f"the exporter's new logins fail: {own[0]}", {})
+        elif reasons != ["too_many_connections"]:
             yield found("LoginsFail", f"new logins fail ({', '.join(reasons) or 'unknown reason'})", {})
         elif (left := now.value("pg_connections_available")) and not _is_limit_reached(now):  # else connections say it
             why = f"though {left:,.0f} places seem left: logins that are not finished hold them"
             yield found("LoginsFail", f"new logins fail (too_many_connections), {why}", {})
+
+
+OF_THE_EXPORTER = ("settings", "authentication")
+"""Reasons of a failed login that say nothing of others, as in the rule of the alert."""
 
 
 def _is_limit_reached(now: Readings) -> bool:

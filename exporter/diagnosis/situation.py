@@ -1,6 +1,6 @@
 """What is known of one server now: who it is, how near it is to its limits, and what is wrong. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,6 +33,8 @@ class Seen:
     """Sessions of the last seconds, while one waits long for a lock."""
     work: Work | None = None
     """Work of statements; None while too little of it is known to judge them."""
+    records: bool = True
+    """Whether work of statements is recorded: without a history it is not."""
 
 
 State = Literal["good", "warning", "critical", "unknown"]
@@ -74,6 +76,8 @@ class Situation:
     locks: tuple[Node, ...]
     unjudged: tuple[str, ...] = ()
     """What is not known, so that nothing can be said of it, and why: silence of it is no good news."""
+    is_judged: bool = True
+    """Whether nothing is missing that this server could tell."""
 
     @property
     def urgent(self) -> Sequence[Finding]:
@@ -95,8 +99,9 @@ class Situation:
 
     @property
     def worst(self) -> int:
-        """Rank by which targets are listed: 0 is the worst."""
-        return min((SEVERITIES.index(each.severity) for each in self.findings), default=len(SEVERITIES))
+        """Rank by which targets are listed: 0 is the worst; what can wait comes after what cannot."""
+        ranks = (SEVERITIES.index(each.severity) + len(SEVERITIES) * each.can_wait for each in self.findings)
+        return min(ranks, default=2 * len(SEVERITIES))
 
 
 def situation(target: str, address: str, report: Report, seen: Seen, now: float) -> Situation:
@@ -116,6 +121,7 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
     started = readings.value("pg_postmaster_start_time_seconds") if report.up else None
     versions = readings.series("pg_server_info")
     tree = lock_tree(seen.waiting) if report.up else ()
+    missing = _unjudged(report, seen) if report.up and report.kind == "postgresql" else {}
     return Situation(
         target=target,
         address=address,
@@ -129,7 +135,8 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
         findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
-        unjudged=tuple(_unjudged(report, seen)) if report.up and report.kind == "postgresql" else (),
+        unjudged=_grouped(missing),
+        is_judged=all(_is_for_good(name, why, report, seen) for name, (_, why) in missing.items()),
     )
 
 
@@ -138,7 +145,8 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         down = next((each for each in seen.incidents if each.kind == "down" and not each.ended), None)
         alert = f"{PRODUCTS[report.kind]}Down"
         sentence = f"{PRODUCTS[report.kind]} does not answer: {report.down_reason} ({MEANINGS[report.down_reason]})"
-        yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None)
+        steps = _of_the_error(report.down_message) if report.down_reason in _TELLING else ()
+        yield Finding(alert, alert_rules()[alert].severity, sentence, down.seconds if down else None, remedies=steps)
     if report.kind != "postgresql":
         return
     if report.up:
@@ -146,7 +154,10 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
     if seen.work and report.up:
         yield from work(seen.work, readings)
     for finding in (found for subject in SUBJECTS for found in subject(readings, now)):
-        yield replace(finding, seconds=finding.seconds or _since(finding, seen))
+        steps = finding.remedies
+        if report.login and report.login.message and finding.alert in _OF_LOGINS:
+            steps = _of_the_error(report.login.message)
+        yield replace(finding, seconds=finding.seconds or _since(finding, seen), remedies=steps)
     known = {
         _name(root.labels)
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")
@@ -167,26 +178,70 @@ def _denied(report: Report) -> Iterator[Finding]:
         yield Finding(alert, alert_rules()[alert].severity, sentence, remedies=(check,))
 
 
+_OF_LOGINS = frozenset({"PostgreSQLLoginsFail", "PostgreSQLExporterLoginFails"})
+
+_TELLING = frozenset({"settings", "authentication", "no_database", "pooler", "other"})
+"""Reasons of a server that is down of which the error says more."""
+
+
+def _of_the_error(message: str) -> tuple[Remedy, ...]:
+    """Say the exporter's error of a login, and how to try it again."""
+    return (
+        Remedy(f"Read the error of its login: {message}"),
+        Remedy("Run `pgvigil check` with the exporter's settings: it logs in anew and says what helps."),
+    )
+
+
 _MOST_NAMED = 5
 
-_STATEMENTS = "statements"
+STATEMENTS = "statements"
 """The collector whose counters say what statements did."""
 
+Missing = Mapping[str, tuple[str, str]]
+"""What nothing is known of -> its database, if it has one, and why."""
 
-def _unjudged(report: Report, seen: Seen) -> Iterator[str]:
-    """Say what nothing is known of: collectors without a result yet, and statements before there is work to judge."""
-    ran = {job.collector for job in report.jobs if job.age is not None}
-    missing: dict[str, str] = {
-        job.collector: job.reason or "not read yet"
+
+def _unjudged(report: Report, seen: Seen) -> Missing:
+    """Return what nothing is known of and why: collectors without a result yet, statements without enough work."""
+    missing: dict[str, tuple[str, str]] = {
+        f"{job.collector} in {job.datname}" if job.datname else job.collector: (
+            job.datname,
+            job.reason or "not read yet",
+        )
         for job in report.jobs
-        if job.collector not in ran
+        if job.samples is None
         and job.reason != "permission"  # a finding says so
         and job.next_run_seconds is not None  # what runs in a loop of its own, such as texts, is judged by nobody
     }
-    if seen.work is None:
-        awaited = "judged once a minute of their work is known"
-        missing[_STATEMENTS] = report.skipped.get(_STATEMENTS) or missing.get(_STATEMENTS) or awaited
-    yield from (f"{name} ({why})" for name, why in sorted(missing.items()))
+    missing |= {f"database {name}": (name, _CLOSED) for name in report.closed}
+    if seen.work is None and not any(job.collector == STATEMENTS and job.reason for job in report.jobs):
+        why = "judged once a minute of their work is known" if seen.records else "history_hours is 0"
+        missing.setdefault(STATEMENTS, ("", report.skipped.get(STATEMENTS) or why))
+    return missing
+
+
+_CLOSED = "the role may not connect"
+
+
+def _is_for_good(name: str, why: str, report: Report, seen: Seen) -> bool:
+    """Return whether nothing changes by itself in what is missing."""
+    return why == _CLOSED or (name == STATEMENTS and (STATEMENTS in report.skipped or not seen.records))
+
+
+def _grouped(missing: Missing) -> tuple[str, ...]:
+    """Name what is missing; of much with one reason, say how much."""
+    by_reason: dict[str, list[str]] = {}
+    for name, (_, why) in sorted(missing.items()):
+        by_reason.setdefault(why, []).append(name)
+    return tuple(f"{_counted(names, missing)} ({why})" for why, names in by_reason.items())
+
+
+def _counted(names: Sequence[str], missing: Missing) -> str:
+    if len(names) <= _MOST_NAMED:
+        return ", ".join(names)
+    databases = {missing[name][0] for name in names} - {""}
+    where = f" in {min(databases)}" if len(databases) == 1 else f" of {len(databases)} databases" if databases else ""
+    return f"{len(names)} results{where}"
 
 
 def _since(finding: Finding, seen: Seen) -> float | None:
@@ -242,7 +297,8 @@ def _vitals(now: Readings) -> Iterator[Vital]:
         near = limit("ReplicationSlotNearLimit", "ratio")
         safe = now.value("pg_replication_slots_safe_wal_size_bytes", held[0].labels)
         share = held[0].value / (held[0].value + max(safe, 0.0)) if safe is not None and held[0].value else 0.0
-        text = f"{size(held[0].value)} ({held[0].labels['slot_name']})"
+        whole = f" of {size(held[0].value + safe)}" if safe is not None and safe > 0 else ""
+        text = f"{size(held[0].value)}{whole} ({held[0].labels['slot_name']})"
         yield _vital("WAL held by a slot", text, share, near, 1.0, "{:.0%} of its limit".format)
     age, freeze = now.value("pg_database_xid_age"), now.value("pg_wraparound_freeze_max_age")
     if age is not None and freeze:

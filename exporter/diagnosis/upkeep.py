@@ -57,10 +57,12 @@ def replication(now: Readings, at: float) -> Iterator[Finding]:
     for slot in now.series("pg_replication_slots_wal_status"):
         if slot.value and slot.labels["wal_status"] in _LOSING:
             yield from _LOSING[slot.labels["wal_status"]](now, slot.labels)
-    for slot in now.series("pg_replication_slots_safe_wal_size_bytes"):
-        held = now.value("pg_replication_slots_retained_bytes", slot.labels) or 0.0
-        if held and slot.value > 0 and held / (held + slot.value) > limit("ReplicationSlotNearLimit", "ratio"):
-            yield _near_limit(now, slot, held, at)
+    for slot in now.series("pg_replication_slots_retained_bytes"):
+        left = now.value("pg_replication_slots_safe_wal_size_bytes", slot.labels)
+        if left and left > 0 and slot.value / (slot.value + left) > limit("ReplicationSlotNearLimit", "ratio"):
+            yield _held_back(now, slot, left, at, "ReplicationSlotNearLimit")
+        elif slot.value > limit("ReplicationSlotInactive", "bytes") and _is_left(now, slot.labels):
+            yield _held_back(now, slot, left, at, "ReplicationSlotInactive")
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
     if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
@@ -93,18 +95,31 @@ def _unreserved(now: Readings, had: Labels) -> Iterator[Finding]:
 _LOSING = {"lost": _lost, "unreserved": _unreserved}
 
 
-def _near_limit(now: Readings, slot: Series, held: float, at: float) -> Finding:
-    name = slot.labels["slot_name"]
+def _is_left(now: Readings, had: Labels) -> bool:
+    """Return whether nobody reads a slot, which is neither of a session nor a copy of the primary's."""
+    name = had["slot_name"]
+    info = next(iter(now.series("pg_replication_slots_info", slot_name=name)), None)
+    known = info.labels if info else {}
+    is_copy = known.get("synced") == "true" and now.value("pg_replication_is_replica")
+    is_copying = any(each.labels["application_name"] == name for each in now.series("pg_replication_sender_state"))
+    is_read = now.value("pg_replication_slots_active", {"slot_name": name})
+    return is_read == 0 and known.get("temporary") != "true" and not is_copy and not is_copying
+
+
+def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert: str) -> Finding:
+    name, held = slot.labels["slot_name"], slot.value
     is_read = now.value("pg_replication_slots_active", {"slot_name": name})
     left_at = now.value("pg_replication_slots_inactive_since_timestamp_seconds", {"slot_name": name})
     since = f" for {duration(at - left_at)}" if left_at else ""
     reader = "" if is_read else f", and nobody has read it{since}"
-    more = f"after {size(slot.value)} more the slot is lost, and its reader has to be built anew"
+    more = "nothing limits what it keeps but the disk"
+    if left is not None and left > 0:
+        more = f"after {size(left)} more the slot is lost, and its reader has to be built anew"
     sentence = f"replication slot {name}{_about_slot(now, slot.labels)} holds back {size(held)} of WAL{reader}; {more}"
     is_logical = slot.labels.get("slot_type") == "logical"
     who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
     start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
-    return found("ReplicationSlotNearLimit", sentence, slot.labels, [] if is_read else [start, _drop(name)])
+    return found(alert, sentence, slot.labels, [] if is_read else [start, _drop(name)])
 
 
 def _about_slot(now: Readings, had: Labels) -> str:

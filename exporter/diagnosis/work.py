@@ -8,9 +8,6 @@ from exporter.diagnosis.culprits import found
 from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
 from exporter.diagnosis.readings import Readings
 
-_RATE_SECONDS = 300.0
-"""Span of the rates in the alert rules, in seconds."""
-
 _PLANNABLE = re.compile(r"(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH)\b(?!.*(?:[;?]|--|/\*))", re.IGNORECASE | re.DOTALL)
 """Texts that EXPLAIN takes as they are: one statement without a comment, whose constants are parameters."""
 
@@ -70,7 +67,7 @@ def work(of: Work, now: Readings) -> Iterator[Finding]:
 
     """
     for each in of.statements:
-        is_telling = each.calls * _RATE_SECONDS / of.span > limit("StatementDominates", "calls_in_5m")
+        is_telling = each.calls > limit("StatementDominates", "calls_in_5m")  # also of less: one call may be a report
         if is_telling and _dominates(each, of):
             share = f"{each.seconds / of.seconds:.0%} of all execution time of the last {duration(of.span)}"
             yield _finding("StatementDominates", each, f"takes {share}: {_time(each)} a call", now)

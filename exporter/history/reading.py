@@ -27,6 +27,12 @@ _COUNTERS = (
 """In the order of the fields of a Use."""
 
 
+_STARTED = "pg_postmaster_start_time_seconds"
+
+_LONGEST_SECONDS = 900.0
+"""Seconds between two readings at most: a collector that costs much is read every few minutes."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """Counters of the statements as they were read."""
@@ -35,14 +41,17 @@ class Reading:
     """By the text of their labels."""
     at: float
     """Unix time."""
+    server: object
+    """What tells its server from others: when it was started."""
 
     def until(self, later: "Reading") -> tuple[dict[Statement, Use], float]:
         """Return what each statement did between two readings, and the seconds between them.
 
-        Both are nothing where that was less than a second: nothing was read meanwhile, or the clock was set back.
+        Both are nothing where that was less than a second, as nothing was read meanwhile, where it was so long that the
+        clock must have been set, and where the counters are of another server, or of one that was restarted.
         """
         seconds = later.at - self.at
-        if seconds < 1:
+        if self.server != later.server or not 1 <= seconds <= _LONGEST_SECONDS:
             return {}, 0.0
         return {statement_of(text): use for text, use in used(later.uses, self.uses).items()}, seconds
 
@@ -50,7 +59,11 @@ class Reading:
 def reading_of(report: Report, now: float) -> Reading | None:
     """Return the counters that a report of this Unix time holds; None where it holds none."""
     uses = _uses_of(report)
-    return Reading(uses, now - _age_of_uses(report)) if uses else None
+    return Reading(uses, now - _age_of_uses(report), _started(report)) if uses and report.up else None
+
+
+def _started(report: Report) -> object:
+    return next((tuple(family.values) for family in _families(report) if family.metric.name == _STARTED), None)
 
 
 def gauges_of(report: Report) -> dict[str, float]:

@@ -25,7 +25,7 @@ class RecentWork:
         """Work of each of the last minutes, oldest first, and its length in seconds."""
 
     def add(self, work: Mapping[Statement, Use], seconds: float, sessions: Mapping[Activity, float]) -> None:
-        """Take in a minute that is over.
+        """Take in a minute that is over; one of which nothing is known has no work and no seconds.
 
         Args:
             work: what its statements did.
@@ -33,7 +33,7 @@ class RecentWork:
             sessions: session-seconds of active sessions.
 
         """
-        if self.is_full:
+        if len(self.latest) == MINUTES:
             faded = {each: use * _FADES for each, use in self.before.items()}
             for each, use in self.latest[0][0].items():
                 faded[each] = faded.get(each, Use()) + use
@@ -45,10 +45,9 @@ class RecentWork:
         active = {each.statement: each.application for each, _ in by_size if each.statement in kept}  # the largest last
         self.applications = {each: name for each, name in self.applications.items() if each in kept} | active
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many minutes are known as count as the last ones."""
-        return len(self.latest) == MINUTES
+    def forget(self) -> None:
+        """Forget the last minutes: they were another server's."""
+        self.latest = ()
 
 
 def added(works: Iterable[Mapping[Statement, Use]]) -> dict[Statement, Use]:

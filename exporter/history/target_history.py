@@ -150,8 +150,9 @@ class TargetHistory:
             return None
         self._latest = at
         work, seconds = begun.until(self._begun) if begun and self._begun else ({}, 0.0)
-        if seconds:
-            self.work.add(work, seconds, sessions)
+        if begun and self._begun and begun.server != self._begun.server:
+            self.work.forget()
+        self.work.add(work, seconds, sessions)
         listed = {statement: text for statement, text in self._target.texts.listed().items() if text}
         texts = {**self._seen(sessions), **listed}
         return Minute(at * SECONDS, sessions, work, gauges_of(report) if report.up else {}, texts)
@@ -164,11 +165,12 @@ class TargetHistory:
     def latest_work(self, report: Report) -> tuple[dict[Statement, Use], float]:
         """Add up what the statements did lately, and say in how many seconds: 0 while that is not known.
 
-        While the last minutes are few, a report of now adds what is known of the minute under way. Safe in a thread.
+        The report is of now: it adds what is known of the minute under way. Safe in a thread.
         """
-        parts, begun = self.work.latest, self._begun
-        if not self.work.is_full and begun and (now := reading_of(report, self._clock())):
-            parts = (*parts, begun.until(now))
+        begun, now = self._begun, reading_of(report, self._clock())
+        if not begun or not now or begun.server != now.server:
+            return {}, 0.0
+        parts = (*self.work.latest, begun.until(now))
         return added(work for work, _ in parts), sum(seconds for _, seconds in parts)
 
     def _is_new(self, incident: Incident) -> bool:

@@ -49,11 +49,13 @@ class Parts:
             settled: whether a server whose answer is awaited is as it was before; else it is down until it answers.
 
         """
-        server, plan, state = self.discovery.server, self.schedule.plan, self.health.settled
+        server, plan = self.discovery.server, self.schedule.plan
+        state = self.health.settled if settled else self.health.state
         return Report(
-            up=isinstance(state, Up) if settled else self.health.is_up,
+            up=isinstance(state, Up),
             in_recovery=server.in_recovery if server and kind == "postgresql" else None,
             down_reason=(state.reason if isinstance(state, Down) else "") if settled else self.health.reason,
+            down_message=state.message if isinstance(state, Down) else "",
             jobs=(),
             skipped=plan.skipped if with_jobs else {},
             seconds=0.0,

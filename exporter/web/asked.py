@@ -35,7 +35,14 @@ async def situations(targets: Targets, historian: Historian, seconds: float) -> 
     now, targets = time.time(), dict(targets)
     reports = await known(targets, seconds)
     known_of = [
-        (name, target.address, reports[name], _seen(target), historian.of(name), _texts(target))
+        (
+            name,
+            target.address,
+            reports[name],
+            _seen(target, records=bool(historian.of(name))),
+            historian.of(name),
+            _texts(target),
+        )
         for name, target in targets.items()
     ]
 
@@ -56,8 +63,8 @@ async def known(targets: Targets, seconds: float) -> dict[str, Report]:
     return dict(zip(targets, found, strict=True))
 
 
-def _seen(target: Target) -> Seen:
-    return Seen(target.incidents, target.watch.waiting if target.watch else ())
+def _seen(target: Target, *, records: bool) -> Seen:
+    return Seen(target.incidents, target.watch.waiting if target.watch else (), records=records)
 
 
 def _texts(target: Target) -> Callable[[Statement], str]:

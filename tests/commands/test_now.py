@@ -83,10 +83,6 @@ def test_all_of_a_server_is_told() -> None:
 shop  10.0.0.5:5432
 PostgreSQL 18.1 is up, primary, started 3 days ago. Newest reading 4 s ago.
 
-How near to its limits
-  good      connections        23 of 97  alert from 80% used
-  critical  longest lock wait  3 min     alert from 10 s
-
 What is wrong now
   critical  pid 9148 (reporting, notebook, active) blocks 12 sessions
             for 3 min, runbook {URL}/runbooks/PostgreSQLLockQueue
@@ -100,6 +96,10 @@ What is wrong now
 What can wait for the day
   warning   table public.carts in shop has 10 dead rows
             runbook {URL}/runbooks/PostgreSQLDeadTuples
+
+How near to its limits
+  good      connections        23 of 97  alert from 80% used
+  critical  longest lock wait  3 min     alert from 10 s
 
 Who waits for whom
   pid 9148 reporting, notebook  active, 4 min, 12 behind it
@@ -312,7 +312,14 @@ def test_colours_are_for_terminals_and_what_attacks_one_does_not_reach_it() -> N
         (b'[{"target": "x"}]', 200, "is not the answer of a pgvigil. Say where it serves with --url"),
         (b'{"detail": "no target is named \'\\u001b[2J\'"}', 404, "no target is named '\\x1b[2J'"),
         (b"Not Found", 404, "404 Not Found. Is it a pgvigil? Say where it serves with --url"),
-        (b"", 401, "401 Unauthorized. Write USER:PASSWORD@ before the host in --url, or give --token-file"),
+        (
+            b"",
+            401,
+            (
+                "401 Unauthorized. Write USER:PASSWORD@ before the host in --url,"
+                " or give --token-file, which nobody sees in ps"
+            ),
+        ),
     ],
 )
 def test_an_answer_that_is_none_is_said_in_one_line(body: bytes, status: int, told: str) -> None:

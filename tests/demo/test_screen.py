@@ -52,7 +52,7 @@ def test_findings_come_first_and_what_is_near_its_limit_is_marked() -> None:
         Line("warning", "bad", "table public.carts has 9 dead rows"),
         Line("connections", "good", "9 of 37, alert from 80% used"),
         Line("longest lock wait", "bad", "15 s, alert from 10 s"),
-        Line("fullest sequence", "good", "not known, alert from 80%"),
+        Line("fullest sequence", "open", "not known, alert from 80%"),
     ]
 
 

@@ -68,6 +68,17 @@ def test_failing_logins_and_the_end_of_the_certificate_are_said() -> None:
     assert sentences(said(replace(UP, login=past))) == ["the certificate expired 30 days ago"]
 
 
+def test_a_login_that_fails_by_the_exporters_own_fault_is_no_outage_and_has_its_error() -> None:
+    login = Login(False, 3.0, "settings", None, "password_command: give: ended with exit code 3.")
+    [finding] = said(replace(UP, login=login)).findings
+    assert (finding.alert, finding.severity) == ("PostgreSQLExporterLoginFails", "warning")
+    assert finding.sentence == "the exporter's new logins fail: settings"
+    assert "give: ended with exit code 3" in finding.remedies[0].effect
+    down = replace(UP, up=False, down_reason="settings", down_message="password_file: no file: /x.")
+    [finding] = said(down).findings
+    assert "no file: /x" in finding.remedies[0].effect
+
+
 def test_a_login_that_fails_because_all_connections_are_used_is_said_by_them() -> None:
     assert said(replace(UP, login=Login(False, 0.1, "too_many_connections"))).findings == ()
 
@@ -137,11 +148,16 @@ def test_what_is_not_judged_is_said_where_nothing_is_wrong() -> None:
     assert young.unjudged == ("statements (judged once a minute of their work is known)",)
     lacking = said(replace(UP, skipped={"statements": "extension pg_stat_statements is not installed"}))
     assert lacking.unjudged == ("statements (extension pg_stat_statements is not installed)",)
-    never = replace(job("indexes", 0.0), age=None, success=False, reason="timeout", next_run_seconds=0.0)
+    assert (young.is_judged, lacking.is_judged) == (False, True), "nothing that the server lacks is awaited"
+    never = replace(job("indexes", 0.0), age=None, samples=None, success=False, reason="timeout", next_run_seconds=0.0)
     denied, late = replace(never, collector="wal", reason="permission"), replace(never, collector="locks", reason="")
     texts = replace(late, collector="statement_texts", next_run_seconds=None)
     failing = situation("", "db1:5432", replace(UP, jobs=(never, denied, late, texts)), Seen(work=work), NOW)
-    assert failing.unjudged == ("indexes (timeout)", "locks (not read yet)")
+    assert (failing.unjudged, failing.is_judged) == (("indexes (timeout)", "locks (not read yet)"), False)
+    many = tuple(replace(late, collector=f"c{number}") for number in range(9))
+    assert situation("", "db1:5432", replace(UP, jobs=many), Seen(work=work), NOW).unjudged == (
+        "9 results (not read yet)",
+    )
     assert said(replace(UP, up=False)).unjudged == ()
 
 
@@ -158,4 +174,4 @@ def test_connections_are_few_since_that_was_recorded() -> None:
 
 def job(collector: str, age: float) -> JobStatus:
     """A collector that ran some seconds ago."""
-    return JobStatus(collector, "", success=True, samples=None, duration=0.1, age=age)
+    return JobStatus(collector, "", success=True, samples=Samples(), duration=0.1, age=age)

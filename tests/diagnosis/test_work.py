@@ -55,6 +55,11 @@ def test_a_statement_that_became_slow_is_compared_with_the_hour_before() -> None
     )
 
 
+def test_one_call_is_no_trend_however_short_the_time() -> None:
+    report = statement(1, 35)
+    assert [*work(Work(60.0, 36.0, [report]), Readings.of_page(page()))] == []
+
+
 @pytest.mark.parametrize(
     ("all_seconds", "usual"),
     [

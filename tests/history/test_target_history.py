@@ -102,7 +102,7 @@ async def test_a_minute_holds_who_was_active_what_ran_and_the_gauges(server18: C
         assert statement[:2] == ("postgres", "postgres")
         assert "0.7" not in found.texts[statement]
         assert found.gauges["pg_connections_used"][6060] >= 2
-        [(latest, seconds)] = kept.work.latest
+        *_, (latest, seconds) = kept.work.latest
         assert latest[statement] == use
         assert seconds == pytest.approx(60, abs=40)  # of two readings, each some seconds old
 
