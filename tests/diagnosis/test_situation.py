@@ -161,6 +161,32 @@ def test_what_is_not_judged_is_said_where_nothing_is_wrong() -> None:
     assert said(replace(UP, up=False)).unjudged == ()
 
 
+def test_what_is_not_known_of_one_database_is_said() -> None:
+    known = job("indexes", 1.0)
+    unread = replace(known, datname="shop", samples=None, reason="connection", next_run_seconds=1.0)
+    report = replace(UP, jobs=(known, unread), closed=("payroll",))
+    found = situation("", "db1:5432", report, Seen(work=Work(60.0, 1.0, ())), NOW)
+    assert found.unjudged == ("database payroll (the role may not connect)", "indexes in shop (connection)")
+    assert not found.is_judged
+    assert situation("", "db1:5432", replace(report, jobs=(known,)), Seen(work=Work(60.0, 1.0, ())), NOW).is_judged
+
+
+def test_without_a_history_no_statement_is_ever_judged() -> None:
+    found = situation("", "db1:5432", UP, Seen(records=False), NOW)
+    assert (found.unjudged, found.is_judged) == (("statements (history_hours is 0)",), True)
+
+
+def test_what_can_wait_lists_a_server_after_those_that_cannot() -> None:
+    lock = said(UP, session(1, state="idle in transaction"), session(2, 1, query_seconds=6.0))
+    index = Family(Metric(name="pg_index_invalid", type="gauge", help="-"), [INDEX], [1])
+    waits = said(replace(UP, jobs=(replace(job("indexes", 1.0), samples=Samples((index,))),)))
+    assert [each.can_wait for each in waits.findings] == [True]
+    assert lock.worst < waits.worst < said(UP).worst
+
+
+INDEX = 'datname="shop",schemaname="public",relname="orders",indexrelname="orders_idx"'
+
+
 def test_connections_are_few_since_that_was_recorded() -> None:
     counts = {"pg_connections_used": 95.0, "pg_connections_available": 2.0}
     families = [Family(Metric(name=name, type="gauge", help="-"), [""], [value]) for name, value in counts.items()]

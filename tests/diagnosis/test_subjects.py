@@ -158,6 +158,21 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
                 " slot is lost, and its reader has to be built anew"
             ),
         ),
+        (
+            line("pg_replication_slots_safe_wal_size_bytes", 2**30, {"slot_name": "cdc"})
+            + line("pg_replication_slots_retained_bytes", 400 * 2**20, {"slot_name": "cdc"})
+            + line("pg_replication_slots_active", 0, {"slot_name": "cdc"}),
+            "ReplicationSlotInactive",
+            (
+                "replication slot cdc holds back 400 MiB of WAL, and nobody has read it; after 1.0 GiB more the slot is"
+                " lost, and its reader has to be built anew"
+            ),
+        ),
+        (
+            line("pg_login_success", 0) + line("pg_login_reason", 1, {"reason": "authentication"}),
+            "ExporterLoginFails",
+            "the exporter's new logins fail: authentication",
+        ),
         (line("pg_replication_lag_seconds", 31), "ReplicaLagging", "this standby shows data that is 31 s old"),
         (line("pg_replication_lag_seconds", 301), "ReplicaStale", "this standby shows data that is 5 min old"),
         (
