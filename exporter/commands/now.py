@@ -5,10 +5,12 @@ import os
 import ssl
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http.client import HTTPException, RemoteDisconnected
 from io import TextIOWrapper
 from pathlib import Path
+from threading import Thread
 from typing import Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -27,6 +29,9 @@ _PATH = "/api/v1/now"
 
 _SECONDS = 10.0
 """Timeout of each step of reading the answer: the exporter waits for nothing to make it."""
+
+_MOST_SECONDS = 30.0
+"""Time for the whole answer."""
 
 _MOST_BYTES = 64 * 2**20
 """Upper bound on an answer: far beyond that of a thousand servers in trouble."""
@@ -120,7 +125,7 @@ class _Problem(BaseModel):
 def now(url: str, target: str, credentials: Credentials = NO_CREDENTIALS) -> int:
     """Print what is wrong now; return 0 for nothing, 1 for something, 2 where it is not known yet."""
     exporter = Address.of(url)
-    found = ask(exporter, target, credentials)
+    found = _in_time(exporter, target, credentials)
     note = "One of them: pgvigil now --target NAME" if found else _NONE
     try:
         show(whole(found[0], exporter.place) if len(found) == 1 else [*map(brief, found), [(note, "")]])
@@ -134,11 +139,36 @@ def now(url: str, target: str, credentials: Credentials = NO_CREDENTIALS) -> int
     return 0 if found and all(each.is_up and each.is_judged for each in found) else 2
 
 
+def _in_time(exporter: Address, target: str, credentials: Credentials) -> Sequence[Situation]:
+    """Ask; ExporterError where the answer takes too long: a byte now and then keeps each step within its timeout."""
+    answer: Future[Sequence[Situation]] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask(exporter, target, credentials))
+        except Exception as error:  # noqa: BLE001  # the boundary of the thread: whoever waits gets it
+            answer.set_exception(error)
+
+    Thread(target=run, name="now", daemon=True).start()
+    try:
+        return answer.result(_MOST_SECONDS)
+    except TimeoutError:
+        raise ExporterError(f"{exporter.place}{_PATH}: not answered within {_MOST_SECONDS:.0f} s") from None
+
+
+class _Console(Console):
+    """Leaves it to us what follows where nobody reads on: rich would end with 1, which means trouble here."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise  # within an except clause of rich
+
+
 def show(lines: Iterable[Line]) -> None:
     """Print lines, with colours in a terminal only; names are never read as markup, and no line is folded."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters that names have
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     for line in lines:
         console.print(Text.assemble(*line), soft_wrap=True)
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter
 from queues import queue
 from serving import environment, run, serving
 
-from exporter.commands.now import Address
+from exporter.commands.now import Address, now
 from exporter.commands.situation_lines import Line, brief, whole
 from exporter.demo.cluster import SUPERUSER, Cluster, free_port
 from exporter.diagnosis.findings import Finding, Remedy
@@ -241,6 +242,25 @@ def test_the_user_in_the_url_and_the_target_are_sent_and_a_link_from_the_browser
         ("/api/v1/now?target=a%26b", "Basic b3A6cy8z"),
         ("/api/v1/now?target=shop", None),
     ]
+
+
+def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.commands.now._MOST_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ExporterError, match="not answered within 1 s"):
+            now(place, "")
+
+
+def test_whoever_reads_may_have_seen_enough() -> None:
+    with answering([WELL]) as exporter:
+        command = f"{sys.executable} -m exporter now --url {exporter.url}"
+        done = subprocess.run(
+            ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+        )
+        full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
+    assert (full.returncode, full.stderr.splitlines()) == (2, ["pgvigil: standard output: No space left on device"])
 
 
 def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
