@@ -145,14 +145,17 @@ class DiscoveryLoop:
         return failures + self._name_clashes()
 
     def _name_clashes(self) -> list[str]:
-        """Say which servers are left out, since others have their names; in the log, when that changes."""
+        """Note which servers are left out, since others have their names, and say it; in the log, when that changes."""
         before, self._clashes = self._clashes, self._told()[1]
-        said = [
-            f"{source.title}: {name}: another server has this name. {_CLASH}" for name, source in self._clashes.items()
-        ]
+        said = self._said_of_clashes()
         if said and self._clashes != before:
             _log.warning("servers of one name: the first stays", extra={"reason": "; ".join(said[:_MOST_SAID])})
         return said
+
+    def _said_of_clashes(self) -> list[str]:
+        return [
+            f"{source.title}: {name}: another server has this name. {_CLASH}" for name, source in self._clashes.items()
+        ]
 
     async def until_changed(self, seconds: float) -> set[SourceSettings]:
         """Wait until sources that can be watched tell of a change, and return them; `seconds` at most."""
@@ -218,7 +221,7 @@ class DiscoveryLoop:
     @property
     def failures(self) -> list[str]:
         """Say of each source that fails why, and which servers are left out for their names."""
-        return [known.why for known in self._known.values() if known.why] + self._name_clashes()
+        return [known.why for known in self._known.values() if known.why] + self._said_of_clashes()
 
     def families(self) -> list[Family]:
         """Say of each source whether it answers, and how many servers it names."""
