@@ -1,6 +1,6 @@
 """What is known of one server now: who it is, how near it is to its limits, and what is wrong. Pure."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
 from exporter.diagnosis.sessions import is_meant
 from exporter.diagnosis.subjects import SUBJECTS
+from exporter.diagnosis.unjudged import NOTHING, unjudged
 from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
 from exporter.errors import MEANINGS
@@ -121,7 +122,9 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
     started = readings.value("pg_postmaster_start_time_seconds") if report.up else None
     versions = readings.series("pg_server_info")
     tree = lock_tree(seen.waiting) if report.up else ()
-    missing = _unjudged(report, seen) if report.up and report.kind == "postgresql" else {}
+    missing = (
+        unjudged(report, is_work_known=seen.work is not None, is_work_recorded=seen.records) if report.up else NOTHING
+    )
     return Situation(
         target=target,
         address=address,
@@ -135,8 +138,8 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
         findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
-        unjudged=_grouped(missing),
-        is_judged=all(_is_for_good(name, why, report, seen) for name, (_, why) in missing.items()),
+        unjudged=missing.told,
+        is_judged=missing.is_for_good,
     )
 
 
@@ -193,55 +196,6 @@ def _of_the_error(message: str) -> tuple[Remedy, ...]:
 
 
 _MOST_NAMED = 5
-
-STATEMENTS = "statements"
-"""The collector whose counters say what statements did."""
-
-Missing = Mapping[str, tuple[str, str]]
-"""What nothing is known of -> its database, if it has one, and why."""
-
-
-def _unjudged(report: Report, seen: Seen) -> Missing:
-    """Return what nothing is known of and why: collectors without a result yet, statements without enough work."""
-    missing: dict[str, tuple[str, str]] = {
-        f"{job.collector} in {job.datname}" if job.datname else job.collector: (
-            job.datname,
-            job.reason or "not read yet",
-        )
-        for job in report.jobs
-        if job.samples is None
-        and job.reason != "permission"  # a finding says so
-        and job.next_run_seconds is not None  # what runs in a loop of its own, such as texts, is judged by nobody
-    }
-    missing |= {f"database {name}": (name, _CLOSED) for name in report.closed}
-    if seen.work is None and not any(job.collector == STATEMENTS and job.reason for job in report.jobs):
-        why = "judged once a minute of their work is known" if seen.records else "history_hours is 0"
-        missing.setdefault(STATEMENTS, ("", report.skipped.get(STATEMENTS) or why))
-    return missing
-
-
-_CLOSED = "the role may not connect"
-
-
-def _is_for_good(name: str, why: str, report: Report, seen: Seen) -> bool:
-    """Return whether nothing changes by itself in what is missing."""
-    return why == _CLOSED or (name == STATEMENTS and (STATEMENTS in report.skipped or not seen.records))
-
-
-def _grouped(missing: Missing) -> tuple[str, ...]:
-    """Name what is missing; of much with one reason, say how much."""
-    by_reason: dict[str, list[str]] = {}
-    for name, (_, why) in sorted(missing.items()):
-        by_reason.setdefault(why, []).append(name)
-    return tuple(f"{_counted(names, missing)} ({why})" for why, names in by_reason.items())
-
-
-def _counted(names: Sequence[str], missing: Missing) -> str:
-    if len(names) <= _MOST_NAMED:
-        return ", ".join(names)
-    databases = {missing[name][0] for name in names} - {""}
-    where = f" in {min(databases)}" if len(databases) == 1 else f" of {len(databases)} databases" if databases else ""
-    return f"{len(names)} results{where}"
 
 
 def _since(finding: Finding, seen: Seen) -> float | None:
