@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ from exporter.errors import SettingsError
 
 COMMAND_SECONDS = 30.0
 """Time limit of a command that prints a password; a login waits for it no longer than for files."""
+
+_LOOK_SECONDS = 0.05
+"""Interval at which a command that is not done is looked at."""
 
 _LAST_SECONDS = 1.0
 """Time for a command that was killed to be gone."""
@@ -164,23 +168,13 @@ async def _printed(arguments: Sequence[str]) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "is no command"
         raise SettingsError(f"{name}: {why}. Name a program, with its path or in PATH.") from None
-    assert process.stdout  # noqa: S101  # asked for
     try:
         async with asyncio.timeout(COMMAND_SECONDS):
-            read = await _read(process.stdout)
-            code = await process.wait() if len(read) <= _MOST_BYTES else 0
+            read, code = await _output(process)
     except TimeoutError:
         raise SettingsError(f"{name}: has not ended within {COMMAND_SECONDS:.0f} s, and was killed.") from None
     finally:
-        with suppress(ProcessLookupError):  # whatever it has started as well
-            os.killpg(process.pid, signal.SIGKILL)
-        try:
-            async with asyncio.timeout(_LAST_SECONDS):
-                while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
-                    pass
-                await process.wait()
-        except TimeoutError:  # a child that left its group keeps the pipe open
-            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way
+        await _end(process)
     if code:
         raise SettingsError(f"{name}: ended with exit code {code}. Run it by hand, as the same user, to see why.")
     try:
@@ -192,12 +186,40 @@ async def _printed(arguments: Sequence[str]) -> str:
     return password
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    """Read to the end, or one byte beyond the bound."""
-    read = b""
-    while len(read) <= _MOST_BYTES and (piece := await stream.read(_MOST_BYTES + 1 - len(read))):
-        read += piece
-    return read
+async def _output(process: Process) -> tuple[bytes, int | None]:
+    """Return what a process prints, up to one byte beyond the bound, and its exit code."""
+    assert process.stdout  # noqa: S101  # asked for
+    read = bytearray()
+    reading = asyncio.create_task(_read(process.stdout, read), name="output of password_command")
+    try:
+        while not reading.done() and process.returncode is None:
+            await asyncio.wait([reading], timeout=_LOOK_SECONDS)
+        await asyncio.wait([reading], timeout=_LAST_SECONDS)  # a child may keep the output open, and print no more
+        is_whole = reading.done() and len(read) <= _MOST_BYTES
+        return bytes(read), await process.wait() if is_whole else process.returncode
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _read(stream: asyncio.StreamReader, into: bytearray) -> None:
+    while len(into) <= _MOST_BYTES and (piece := await stream.read(_MOST_BYTES + 1 - len(into))):
+        into += piece
+
+
+async def _end(process: Process) -> None:
+    """Kill what is left of it, with whatever it has started as well."""
+    assert process.stdout  # noqa: S101  # asked for
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        async with asyncio.timeout(_LAST_SECONDS):
+            while await process.stdout.read(_MOST_BYTES):  # asyncio learns of its end when all has been read
+                pass
+            await process.wait()
+    except TimeoutError:  # a child that left its group keeps the pipe open
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way
+        await asyncio.sleep(0)  # closes the pipes, before the loop may be
 
 
 class FromCloud:

@@ -209,20 +209,27 @@ async def test_a_command_that_hangs_is_killed_with_its_children(
     assert COMMAND_SECONDS == 30
 
 
-async def test_a_child_that_left_it_and_keeps_its_output_open_holds_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporter.connections.credentials.COMMAND_SECONDS", 1.0)
-    text = "import subprocess, pathlib\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-    text += "(pathlib.Path(__file__).parent / 'child').write_text(str(child.pid))\nprint('a', flush=True)"
+@pytest.mark.parametrize("is_apart", [False, True], ids=["of its group", "of a session of its own"])
+async def test_a_child_that_it_leaves_behind_keeps_no_password_back(tmp_path: Path, *, is_apart: bool) -> None:
+    text = f"import subprocess, pathlib\nchild = subprocess.Popen(['sleep', '600'], start_new_session={is_apart})\n"
+    text += f"(pathlib.Path(__file__).parent / 'child').write_text(str(child.pid))\nprint({SECRET!r}, flush=True)"
     command = FromCommand([program(tmp_path, text)], 60)
-    open_files = psutil.Process().num_fds()
+    open_files, began = psutil.Process().num_fds(), time.monotonic()
     try:
-        with pytest.raises(SettingsError, match="was killed"):
-            await command.password({}, 30)
+        assert await command.password({}, COMMAND_SECONDS) == SECRET
+        assert time.monotonic() - began < COMMAND_SECONDS / 2
         await until(lambda: psutil.Process().num_fds() <= open_files)
+        if not is_apart:
+            await until(lambda: not lives(tmp_path))
     finally:
-        psutil.Process(int((tmp_path / "child").read_text())).kill()
+        if lives(tmp_path):
+            psutil.Process(int((tmp_path / "child").read_text())).kill()
+
+
+def lives(folder: Path) -> bool:
+    """Whether the child that a command left behind runs."""
+    child = int((folder / "child").read_text())
+    return psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE
 
 
 async def test_logins_at_once_share_one_run(tmp_path: Path) -> None:
