@@ -85,11 +85,13 @@ def _unreserved(now: Readings, had: Labels) -> Iterator[Finding]:
     held = now.value("pg_replication_slots_retained_bytes", {"slot_name": name})
     needs = f"some of the {size(held)} of WAL that it needs" if held else "some of the WAL that it needs"
     sentence = f"replication slot {name}{_about_slot(now, had)} is lost at the next checkpoint: {needs} is not kept"
-    keep = Remedy(
-        "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
-        "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
-    )
-    yield found("ReplicationSlotUnreserved", sentence, had, [keep])
+    yield found("ReplicationSlotUnreserved", sentence, had, [_KEEP])
+
+
+_KEEP = Remedy(
+    "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
+    "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
+)
 
 
 _LOSING = {"lost": _lost, "unreserved": _unreserved}
@@ -119,7 +121,9 @@ def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert
     is_logical = slot.labels.get("slot_type") == "logical"
     who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
     start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
-    return found(alert, sentence, slot.labels, [] if is_read else [start, _drop(name)])
+    return found(
+        alert, sentence, slot.labels, [] if is_read else [start, *([_KEEP] if left is not None else []), _drop(name)]
+    )
 
 
 def _about_slot(now: Readings, had: Labels) -> str:

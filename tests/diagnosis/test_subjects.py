@@ -538,6 +538,7 @@ def test_a_slot_is_dropped_only_where_its_reader_is_not_to_come_back() -> None:
     assert finding.sentence.startswith("replication slot cdc (logical, pgoutput, database shop) holds back 8.4 GiB")
     assert [(remedy.effect[:16], remedy.sql) for remedy in finding.remedies] == [
         ("Start its reader", ""),
+        ("Keep all WAL unt", "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();"),
         ("Only if nobody n", "SELECT pg_drop_replication_slot('cdc');"),
     ]
     [read] = found(page + line("pg_replication_slots_active", 1, slot))
