@@ -168,7 +168,7 @@ def _failures() -> Row:
                 labels=HEADINGS,
                 empty="none is missing",
                 label_links=HERE,
-                alerts=("PostgreSQLExporterLacksPrivilege", "PostgreSQLExporterLoginFails"),
+                alerts=("PostgreSQLExporterLacksPrivilege",),
                 width=12,
             ),
         ),

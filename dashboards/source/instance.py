@@ -138,7 +138,12 @@ def _state() -> Row:
                 Query("min by (instance) (pg_login_success{<server>})", "{{instance}} logins"),
                 empty="no exporter scraped",
                 mappings=((1, "up", GOOD), (0, "down", CRITICAL)),
-                alerts=("PostgreSQLDown", "PostgreSQLCrashLoop", "PostgreSQLLoginsFail"),
+                alerts=(
+                    "PostgreSQLDown",
+                    "PostgreSQLCrashLoop",
+                    "PostgreSQLLoginsFail",
+                    "PostgreSQLExporterLoginFails",
+                ),
                 width=12,
                 height=5,
             ),

@@ -304,7 +304,7 @@ def test_a_login_probe_that_fails_unexpectedly_says_so_and_goes_on() -> None:
         async with scraping(server, collector("vital", vital=True)) as target:
             await target.scrape(10)
             server.on_login(error=ValueError("odd"))
-            for wanted in (Login(False, 0.0, "other"), Login(True, 0.0)):
+            for wanted in (Login(False, 0.0, "other", None, "ValueError: odd"), Login(True, 0.0)):
                 await asyncio.sleep(60)
                 await target.scrape(10)
                 await asyncio.sleep(1)

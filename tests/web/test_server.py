@@ -215,7 +215,7 @@ def test_a_password_file_beside_targets_is_for_each_that_names_none(tmp_path: Pa
     config.write_text(json.dumps({"targets": [none, own], "password_file": str(tmp_path / "gone")}))
     with serving("--config", str(config)) as running:
         found = read(running.get().text)
-    assert found.value("pg_up_reason", target="none", reason="other") == 1
+    assert found.value("pg_up_reason", target="none", reason="settings") == 1
     assert found.value("pg_up_reason", target="own", reason="refused") == 1
 
 
