@@ -4,6 +4,7 @@ import asyncio
 
 from exporter.connections.discovery import TIMEOUT
 from exporter.connections.patience import wait_within
+from exporter.connections.session import Vitals
 from exporter.errors import ConnectError
 from exporter.scrape.parts import Parts
 
@@ -38,7 +39,7 @@ class Ping:
 
     async def _ask(self) -> None:
         try:
-            _, vitals = await self._parts.pool.vital.ready(TIMEOUT)
+            vitals = await self._vitals()
         except ConnectError as error:
             self._fail(error)
         except Exception as error:  # the boundary: nothing else retrieves it
@@ -46,6 +47,17 @@ class Ping:
             self._fail(ConnectError("other", f"{type(error).__name__}: {error}"))
         else:
             self._parts.note(vitals)
+
+    async def _vitals(self) -> Vitals:
+        """Ask on the connection for vital collectors; while it waits for its next login, on the other one."""
+        kept = self._parts.pool.vital
+        other = self._parts.pool.other(kept)
+        try:
+            return (await kept.ready(TIMEOUT))[1]
+        except ConnectError:
+            if not other.is_ready:
+                raise
+            return (await other.ready(TIMEOUT))[1]
 
     def _fail(self, error: ConnectError) -> None:
         if self._parts.health.answers == self._answers:

@@ -71,6 +71,32 @@ def test_a_ping_that_waits_no_longer_leaves_its_session_usable() -> None:
     in_virtual_time(scenario())
 
 
+def test_a_ping_asks_on_the_other_connection_while_one_waits_for_its_next_login(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A password was mended: the log said up, down for the old password, and up again 15 s later."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            await target.scrape(10)
+            server.on_login(error=ConnectError("authentication", "password authentication failed"))
+            server.sessions[0].terminate()
+            for _ in range(3):
+                await asyncio.sleep(1)
+                assert (await target.ping(10)).up
+            server.sessions[1].terminate()
+            await asyncio.sleep(1)
+            assert (await target.ping(10)).down_reason == "authentication"
+
+    with caplog.at_level(logging.INFO):
+        in_virtual_time(scenario())
+    assert [line for line in caplog.messages if line.startswith("PostgreSQL is")] == [
+        "PostgreSQL is up",
+        "PostgreSQL is down: password authentication failed",
+    ]
+
+
 def test_a_question_that_is_open_makes_no_other_page_say_down(caplog: pytest.LogCaptureFixture) -> None:
     """A flood of pages of the process, each of which asks whether servers are up, had a scrape say `hung`."""
 
