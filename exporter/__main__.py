@@ -146,12 +146,14 @@ def check_command(config: Path | None) -> None:
     from exporter.configuration import load_settings, unmatched
     from exporter.leftovers import leftovers
     from exporter.logs import configure
+    from exporter.web.guard import Guard
 
     for leftover in leftovers():
         click.echo(f"pgvigil: {leftover}", err=True)
     try:
+        configure("console", "error")  # what is worth a line is told below
         settings = load_settings(config)
-        configure(settings.log_format, "error")
+        Guard(settings)
         checkups, failures = asyncio.run(check(settings))
     except PgvigilError as error:
         click.echo(f"pgvigil: {error}", err=True)

@@ -21,12 +21,13 @@ _LARGEST_BYTES = 2**20
 _DEEPEST_LEVEL = 100
 """Upper bound on nesting: libyaml's loader recurses in C and crashes the process some ten thousand levels down."""
 
+_BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 def load(file: Path, error: type[PgvigilError], name: str) -> Any:
     """Read and parse a file, which errors call by this name; raises `error`."""
-    return parse(read(file, error, name), error, name)
+    return parse(read(file, error, name), error, name, WordsLoader)
 
 
 def read(file: Path, error: type[PgvigilError], name: str) -> str:
@@ -71,6 +72,15 @@ class StrictLoader(_Loader):
                 raise _Refused(key_node, f"key {key!r} is written twice. Keep one of them.")
             seen.add((type(key), key))
         return super().construct_mapping(node, deep)
+
+
+class WordsLoader(StrictLoader):
+    """Takes only true and false for truth values, as YAML 1.2 does: `pages: off`, a label `country: no`."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # so is PyYAML's
+        first: [(tag, shape) for tag, shape in tags if tag != _BOOL or first in "tTfF"]
+        for first, tags in StrictLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class _Refused(yaml.MarkedYAMLError):

@@ -14,6 +14,7 @@ from exporter.catalog.load import load as load_catalog
 from exporter.commands.rules import read_values
 from exporter.configuration import load_settings
 from exporter.errors import CatalogError, PgvigilError, SettingsError, ValuesError
+from exporter.web.web_config import read_web_config
 
 
 def fault(text: str) -> str:
@@ -123,6 +124,24 @@ def test_an_odd_file_is_refused_by_every_reader(
     with pytest.raises(error) as caught:
         reader(tmp_path / "my.yaml")
     assert str(caught.value).startswith(f"{named(tmp_path / 'my.yaml')}: {expected}")
+
+
+def test_yes_no_on_and_off_are_words_where_a_word_is_wanted_and_truth_values_where_one_is(tmp_path: Path) -> None:
+    file = tmp_path / "my.yml"
+    file.write_text(
+        "pages: off\ncompatibility_names: yes\ncollectors: {locks: {enabled: no}}\n"
+        "targets: [{name: on, dsn: host=a, labels: {country: no}}]\n"
+    )
+    found = load_settings(file)
+    assert (found.pages, found.compatibility_names, found.collectors["locks"].enabled) == ("off", True, False)
+    assert found.targets
+    assert [(target.name, target.labels) for target in found.targets] == [("on", {"country": "no"})]
+
+
+def test_a_user_may_be_called_no(tmp_path: Path) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text("basic_auth_users: {no: $2y$10$QnmF8xtqKhT1HbTrUUDDAeSQZdAXWP1x5jFYzSXmTnXrA.X3gSQpS}\n")
+    assert [*read_web_config(file).basic_auth_users] == ["no"]
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pages import MONITOR
+from serving import run as run_command
 from standby import clone_standby, restart
 
 from exporter.demo.cluster import Cluster, free_port
@@ -170,6 +171,31 @@ def test_a_wrong_setting_is_2() -> None:
     run = check("", SCRAPE_TIMEOUT="soon")
     assert run.returncode == 2
     assert "PGVIGIL_SCRAPE_TIMEOUT" in run.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(
+    ("setting", "text", "expected"),
+    [
+        ("web_config_file", None, "cannot be read: No such file or directory"),
+        ("web_config_file", "tls_server_confg: {}", "did you mean tls_server_config?"),
+        ("web_config_file", "basic_auth_users: {alice: s3cret}", "alice: its password is not hashed with bcrypt"),
+        ("web_config_file", "tls_server_config: {cert_file: nowhere.crt, key_file: a.key}", "nowhere.crt"),
+        ("bearer_token_file", None, "cannot be read: No such file or directory"),
+        ("bearer_token_file", "s3cret", "line 1: is no token of 16 characters or more"),
+    ],
+)
+def test_who_may_ask_the_exporter_is_checked_as_well(
+    command: str, setting: str, text: str | None, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.yml"
+    if text:
+        file.write_text(text)
+    done = run_command(command, targets="[]", listen="127.0.0.1:0", **{setting: str(file)})
+    assert done.returncode == (2 if command == "check" else 1)
+    assert str(tmp_path) in done.stderr
+    assert expected in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 @pytest.mark.parametrize(
