@@ -91,7 +91,7 @@ def _settings(file: Path | None, content: dict[str, Any]) -> Settings:
         raise SettingsError("\n".join(_placed(line, file) for line in explain(error, Settings))) from None
     except UnreadableVariableError as error:
         names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
-        raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON") from None
+        raise SettingsError(f"{PREFIX}{''.join(names[:1]).upper()}: expected JSON: {error.__cause__}") from None
 
 
 def _refuse_unknown_variables() -> None:

@@ -1,5 +1,6 @@
 """Every setting with its default and meaning."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -32,6 +33,16 @@ def _network(value: object) -> object:
         return ip_network(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError(f"{value!r} is no network: write it as 10.0.0.0/8, with no bits set beyond its mask") from None
+
+
+def _from_json(value: object) -> object:
+    """Say where the JSON of a variable is wrong."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"expected JSON: {error}") from None
+    return value
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
@@ -68,7 +79,7 @@ class Settings(Connection, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    targets: tuple[TargetSettings, ...] | None = Field(
+    targets: Annotated[tuple[TargetSettings, ...] | None, BeforeValidator(_from_json)] = Field(
         None,
         description="Several servers instead of one: a list of name, dsn and kind, each served at"
         " `/probe?target=NAME`; `[]` for none.",
@@ -188,9 +199,9 @@ class Settings(Connection, BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_targets(self) -> Self:
-        names = [target.name for target in self.targets or ()]
-        if len(set(names)) < len(names):
-            raise ValueError("targets: two have the same name")
+        names = Counter(target.name for target in self.targets or ())
+        if twice := next((name for name, times in names.items() if times > 1), ""):
+            raise ValueError(f"targets: two are called {twice}. Give each a name of its own")
         if twice := next((title for title, n in Counter(each.title for each in self.discovery).items() if n > 1), ""):
             raise ValueError(f"discovery: two are {twice}. Name it once")
         several = "targets" if self.targets is not None else "targets_files" if self.targets_files else "discovery"
@@ -231,9 +242,11 @@ class Settings(Connection, BaseSettings):
     def applied_to(self, catalog: Catalog) -> Catalog:
         """Change the catalog as `disable` and `collectors` say; a name that is no collector is a SettingsError."""
         known = [collector.name for collector in catalog]
-        for name in (*self.disable, *self.collectors):
-            if name not in known:
-                raise SettingsError(f"{name}: no such collector{nearest(name, known)}")
+        named = [("disable", name) for name in self.disable] + [("collectors", name) for name in self.collectors]
+        if unknown := [
+            f"{place}: {name}: no such collector{nearest(name, known)}" for place, name in named if name not in known
+        ]:
+            raise SettingsError("\n".join(unknown))
         for collector in catalog:
             if "databases" in self._changes(collector.name) and collector.scope != "database":
                 raise SettingsError(

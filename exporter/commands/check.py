@@ -13,7 +13,7 @@ from exporter.connection_settings import Connection
 from exporter.connections.credentials import COMMAND_SECONDS, FromCommand
 from exporter.connections.session import Connector
 from exporter.discovery.discovery import with_discovered
-from exporter.errors import ConnectError, PgvigilError
+from exporter.errors import ConnectError, ConnectReason, PgvigilError
 from exporter.scrape.target import Options, Target
 from exporter.settings import Settings
 from exporter.sql import quoted
@@ -21,25 +21,27 @@ from exporter.sql import quoted
 _CONNECTIONS = 3
 """Fewer than the exporter may use: the check runs beside it."""
 
-_ADVICE = {
+_ADVICE: Mapping[ConnectReason, str] = {
     "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address, or its"
     " unix_socket_directories this folder?",
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
-    "authentication": "Check user, password and database (PGVIGIL_DSN, password_file, password_command, PGPASSWORD,"
+    "authentication": "Check user, password and database (in the DSN, password_file, password_command, PGPASSWORD,"
     " .pgpass), and the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what"
     " makes the role.",
-    "no_database": "Create the database, or name another one in PGVIGIL_DSN.",
+    "settings": "Correct the exporter's own settings: what the DSN asks for (sslmode, options), password_file or"
+    " password_command. For sslmode=require and above the server needs ssl = on.",
+    "no_database": "Create the database, or name another one in the DSN.",
     "too_many_connections": "Every connection is taken: end some, or raise max_connections or the CONNECTION LIMIT of"
     " the role or the database.",
     "out_of_files": "Raise the limit on open files: `ulimit -n`, or LimitNOFILE in the systemd unit.",
     "starting_up": "Wait until the server has started, then check again.",
     "shutting_down": "Wait until the server runs again, then check again.",
+    "recovery_conflict": "Replay on this standby ended the session. Check again.",
     "pooler": "Connect to PostgreSQL's own host and port. To watch PgBouncer as well, add a target of kind pgbouncer.",
     "timeout": "Nobody answered: check host, port and firewalls, or raise PGVIGIL_CONNECT_TIMEOUT.",
     "hung": "The server takes connections but does not answer: look at its log, its disk and its load.",
+    "other": "Check the names of host and database in the DSN, and the server's log.",
 }
-
-_OTHER_ADVICE = "Check the names of host and database in PGVIGIL_DSN, and the server's log."
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ async def _checkup(name: str, connection: Connection, settings: Settings, catalo
             await credentials.password({}, COMMAND_SECONDS)
         return replace(await look(connection, settings, catalog), target=name, notes=catalog.notes)
     except ConnectError as error:
-        return Checkup(name, error=f"{error}\n{_ADVICE.get(error.reason, _OTHER_ADVICE)}")
+        return Checkup(name, error=f"{error}\n{_ADVICE[error.reason]}")
     except PgvigilError as error:
         return Checkup(name, error=str(error))
 

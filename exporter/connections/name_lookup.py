@@ -56,9 +56,9 @@ def _is_address(host: str) -> bool:
 def _look_up(host: str) -> Sequence[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except socket.gaierror as error:
         os.close(os.dup(0))  # OSError that says so when the reason is that we may open no more files
-        raise
+        raise socket.gaierror(error.errno, f"{host}: {error.strerror}") from None
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -122,7 +122,7 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
     )
     if version >= _QUERY_ID_SINCE and running:
         yield Remedy(
-            f"Cancel it in the {count(running, 'session')} that run it for long: clients get errors.",
+            f"Cancel it where it runs for long, in {count(running, 'session')}: clients get errors.",
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"  # noqa: S608  # an operator runs it
             f" WHERE state = 'active' AND query_id = {int(each.queryid)}"
             f" AND query_start < now() - interval '{_LONG_SECONDS} seconds';",

@@ -83,7 +83,8 @@ class Access:
             if verdict == "busy":
                 return "rate", _answer(path, 429, "too many passwords to check")
             if verdict == "refused":
-                answer = _answer(path, 401, "credentials are needed")
+                given = Headers(scope=scope).get("Authorization")
+                answer = _answer(path, 401, "the credentials are wrong" if given else "credentials are needed")
                 answer.headers["WWW-Authenticate"] = "Basic"
                 return "credentials", answer
         may_see = _may_reload if path == RELOAD else _may_see_pages

@@ -44,7 +44,7 @@ def test_a_statement_with_most_of_the_time_is_named_with_who_runs_it_and_how_it_
             " AND query_start < now() - interval '5 seconds';"
         ),
     ]
-    assert finding.remedies[1].effect == "Cancel it in the 8 sessions that run it for long: clients get errors."
+    assert finding.remedies[1].effect == "Cancel it where it runs for long, in 8 sessions: clients get errors."
 
 
 def test_a_statement_that_became_slow_is_compared_with_the_hour_before() -> None:

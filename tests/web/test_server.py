@@ -309,7 +309,7 @@ def test_a_port_in_use_is_named(server18: Cluster) -> None:
     [
         ({"listne": "x"}, "pgvigil: PGVIGIL_LISTNE: no such setting; did you mean PGVIGIL_LISTEN?"),
         ({"dsn": "mysql://u:s3cret@h"}, "pgvigil: dsn: a connection URI starts with postgresql://"),
-        ({"disable": "table_vacum"}, "pgvigil: table_vacum: no such collector; did you mean table_vacuum?"),
+        ({"disable": "table_vacum"}, "pgvigil: disable: table_vacum: no such collector; did you mean table_vacuum?"),
         ({"collectors_dir": "/nowhere"}, "pgvigil: /nowhere: no such folder of collectors"),
     ],
 )
