@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import copies
 import pytest
-from copies import Copies
 from debian import newer
 from servers import MAJORS, NEWEST, MissingError, do_without, has_room, program
 from servers import cache as tests_cache
@@ -99,17 +99,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def new_server() -> Iterator[Callable[..., Cluster]]:
+def new_server() -> Callable[..., Cluster]:
     """Makes a server with our settings that is not started yet: new_server(major, settings, **options of Cluster)."""
-    with Copies() as copies:
 
-        def made(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
-            try:
-                return copies.cluster(major, settings={**SETTINGS, **settings}, **options)
-            except MissingError as missing:
-                do_without(missing)
+    def made(major: int, settings: Mapping[str, str], **options: Any) -> Cluster:
+        try:
+            return copies.cluster(major, settings={**SETTINGS, **settings}, **options)
+        except MissingError as missing:
+            do_without(missing)
 
-        yield made
+    return made
 
 
 @pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")

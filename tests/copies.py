@@ -1,13 +1,15 @@
-"""Servers whose data folder is a copy: initdb, which costs five times as much, runs once for each version."""
+"""Servers whose data folder is a copy: initdb, which costs five times as much, runs once for each build."""
 
+import hashlib
 import shutil
-from contextlib import AbstractContextManager
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from servers import build
+from servers import build, kept
 
-from exporter.demo.build import hand_over
+from exporter.demo.build import Build, environment, hand_over
 from exporter.demo.cluster import Cluster
 
 
@@ -19,34 +21,39 @@ class _Copy(Cluster):
     def init(self) -> None:
         """Copy the data folder; its settings are added after those of the original."""
         shutil.copytree(self.original, self.data)
+        self.data.chmod(0o700)  # the server starts in no other
         hand_over(self.data)
         self.configure(self.settings)
 
 
-class Copies(AbstractContextManager["Copies"]):
-    """Makes servers, and keeps the data that they are copies of."""
+def cluster(major: int, **options: Any) -> Cluster:
+    """Return a server that is not started yet; one with a login of its own has data of its own.
 
-    def __init__(self) -> None:
-        self._originals: dict[int, Cluster] = {}
+    Args:
+        major: its version.
+        options: those of Cluster.
 
-    def cluster(self, major: int, **options: Any) -> Cluster:
-        """Return a server that is not started yet; one with a login of its own has data of its own.
+    """
+    if {"auth", "password"} & options.keys():
+        return Cluster(build(major), **options)
+    copy = _Copy(build(major), **options)
+    copy.original = _original(build(major))
+    return copy
 
-        Args:
-            major: its version.
-            options: those of Cluster.
 
-        """
-        if {"auth", "password"} & options.keys():
-            return Cluster(build(major), **options)
-        if major not in self._originals:
-            self._originals[major] = Cluster(build(major))
-            self._originals[major].init()
-        copy = _Copy(build(major), **options)
-        copy.original = self._originals[major].data
-        return copy
+@cache
+def _original(build: Build) -> Path:
+    """The data folder that initdb of a build makes, kept for other processes and runs."""
+    postgres = build.bin / "postgres"
+    said = subprocess.run([postgres, "--version"], env=environment(build), capture_output=True, text=True, check=True)
+    name = hashlib.sha256(f"{postgres} {said.stdout}".encode()).hexdigest()[:16]
 
-    def __exit__(self, *_: object) -> None:
-        """Remove the data."""
-        for original in self._originals.values():
+    def make(folder: Path) -> Path:
+        original = Cluster(build)  # among the temporary files, where the servers' user may write
+        try:
+            original.init()
+            return shutil.copytree(original.data, folder / name)
+        finally:
             original.remove()
+
+    return kept(f"data-{name}", make)

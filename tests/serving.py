@@ -1,16 +1,22 @@
 """Runs `pgvigil serve` as its users do: a process of its own, asked over HTTP."""
 
+import io
+import logging
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import httpx
 from patience import SECONDS, wait_until
 
+from exporter.__main__ import main
 from exporter.demo.cluster import free_port
 
 
@@ -21,15 +27,71 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", *arguments],
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Run one command to its end, with these settings and no others."""
+    return run_in(environment(**settings), *arguments)
+
+
+def run_in(variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one in an environment: in this process, since the start of another costs more than most commands."""
+    if "serve" in arguments:  # it minds signals
+        command = [sys.executable, "-m", "exporter", *arguments]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    with (
+        patch.dict(os.environ, variables, clear=True),
+        _own_log(),
+        _captured() as (output, errors),
+        ThreadPoolExecutor(1) as beside,  # who asks may have a loop of its own
+    ):
+        code = beside.submit(_exit_code, arguments).result()
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
+    """Run the command line as the interpreter does."""
+    with patch.object(sys, "argv", ["pgvigil", *arguments]):
+        try:
+            main()
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                print(ended.code, file=sys.stderr)
+            return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    return 0
+
+
+@contextmanager
+def _own_log() -> Iterator[None]:
+    """Let a command configure its log, and bring back ours."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@contextmanager
+def _captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """What is written to standard output and standard error, by their streams or their numbers; whole afterwards."""
+    read = io.StringIO(), io.StringIO()
+    with ExitStack() as undo:
+        files = [undo.enter_context(tempfile.TemporaryFile()) for _ in read]
+        for number, (name, file) in enumerate(zip(("stdout", "stderr"), files, strict=True), 1):
+            getattr(sys, name).flush()
+            kept = os.dup(number)
+            undo.callback(os.close, kept)
+            undo.callback(os.dup2, kept, number)
+            os.dup2(file.fileno(), number)
+            stream = undo.enter_context(open(number, "w", encoding="utf-8", closefd=False))
+            undo.enter_context(patch.object(sys, name, stream))
+        yield read
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for text, file in zip(read, files, strict=True):
+            file.seek(0)
+            text.write(file.read().decode())
 
 
 @dataclass

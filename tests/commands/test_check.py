@@ -1,9 +1,7 @@
 """`pgvigil check` against real servers that lack one thing each."""
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,11 +29,7 @@ metrics:
 
 def check(dsn: str, **settings: str) -> Run:
     """Run the command with these settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    given = {"PGVIGIL_DSN": dsn} if dsn else {}
-    environment = kept | given | {f"PGVIGIL_{name}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "exporter", "check"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return run_command("check", **({"dsn": dsn} if dsn else {}), **settings)
 
 
 def marked(run: Run, mark: str) -> list[str]:

@@ -1,13 +1,12 @@
 """The SQL of `pgvigil grants`, run on real servers and then used."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pages import page
+from serving import environment, run_in
 from standby import restart
 
 from exporter.commands.grants import grants
@@ -22,9 +21,7 @@ REPLACES = "DROP OWNED BY pgvigil; DROP ROLE pgvigil; DROP EXTENSION pg_stat_sta
 
 def pgvigil(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the command line with these settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    command = [sys.executable, "-m", "exporter", *arguments]
-    return subprocess.run(command, env=kept | settings, capture_output=True, text=True, timeout=120)
+    return run_in({**environment(), **settings}, *arguments)
 
 
 @pytest.mark.parametrize("major", [13, 15, 16, 18])

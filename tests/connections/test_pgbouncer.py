@@ -19,7 +19,7 @@ from bouncers import PGBOUNCER, USERS, Bouncer
 from module_database import eventually
 from pages import MONITOR, Page, read, scraped
 from pydantic import SecretStr
-from serving import environment, run, serving
+from serving import environment, run, run_in, serving
 
 from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
@@ -471,9 +471,7 @@ def test_the_password_comes_from_a_file_or_from_libpq(bouncers: Bouncers, tmp_pa
     key_value = f"host=127.0.0.1 port={bouncer.port} user=stats"
     given = environment(dsn=key_value, kind="pgbouncer")
     for more in ({"PGVIGIL_PASSWORD_FILE": str(secret)}, {"PGPASSWORD": SECRET, "PGDATABASE": "shop"}):
-        done = subprocess.run(
-            [sys.executable, "-m", "exporter", "scrape"], env=given | more, capture_output=True, text=True, check=False
-        )
+        done = run_in(given | more, "scrape")
         assert done.returncode == 0, done.stderr
         assert read(done.stdout).value("pgbouncer_up") == 1
     wrong = run("scrape", dsn=f"{key_value} password=wrong-word", kind="pgbouncer")
