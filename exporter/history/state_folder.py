@@ -19,7 +19,8 @@ _PREFIX = "pgvigil-history-"
 
 _LOCK = "pgvigil.lock"
 
-_SUFFIX = ".sqlite"
+_SUFFIX = ".pgvigil.sqlite"
+"""Of our files only: what is old is removed, what is damaged moved aside, and the folder may hold files of others."""
 
 
 class StateFolder:

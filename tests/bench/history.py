@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, hours in (("none", 0), ("a day", options.hours)):
             folder = Path(made) / name
             folder.mkdir()
-            file = folder / f"127.0.0.1%3A{server.port}.sqlite"
+            file = folder / f"127.0.0.1%3A{server.port}.pgvigil.sqlite"
             size = written(file, 60 * hours, options.sessions) if hours else 0
             with serving(dsn=server.dsn(user=MONITOR), state_dir=str(folder)) as exporter:
                 memory[name] = resident(exporter)

@@ -214,8 +214,8 @@ def test_a_place_where_no_file_can_be_is_said(tmp_path: Path) -> None:
 
 def test_two_exporters_do_not_share_a_folder(tmp_path: Path) -> None:
     first, second = StateFolder(tmp_path / "state"), StateFolder(tmp_path / "state")
-    assert first.file("", "[::1]:5432") == tmp_path / "state" / "%5B%3A%3A1%5D%3A5432.sqlite"
-    assert first.file("db-1", "10.0.0.1:5432").name == "db-1.sqlite"
+    assert first.file("", "[::1]:5432") == tmp_path / "state" / "%5B%3A%3A1%5D%3A5432.pgvigil.sqlite"
+    assert first.file("db-1", "10.0.0.1:5432").name == "db-1.pgvigil.sqlite"
     with pytest.raises(StateError, match="in use by another pgvigil"):
         second.file("", "[::1]:5432")
     first.close()
@@ -242,12 +242,14 @@ def test_all_targets_may_ask_for_their_files_at_once(tmp_path: Path, *, asked_fo
 def test_what_is_left_of_targets_that_have_gone_is_removed_once_it_is_too_old(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "state")
     gone, lately, here = (folder.file(name, "x:1") for name in ("gone", "lately", "here"))
-    for path in (gone, lately, here, gone.with_name("gone.sqlite-wal"), gone.with_name("gone.sqlite-shm")):
+    theirs = here.with_name("grafana.sqlite")
+    for path in (gone, lately, here, theirs, *(gone.with_name(gone.name + tail) for tail in ("-wal", "-shm"))):
         path.write_text("")
         if path != lately:
             os.utime(path, (time.time() - 3700,) * 2)
     folder.remove_old(3600, [here])
-    assert sorted(each.name for each in here.parent.iterdir()) == ["here.sqlite", "lately.sqlite", "pgvigil.lock"]
+    kept = {path.name for path in (lately, here, theirs)}
+    assert {each.name for each in here.parent.iterdir()} == {*kept, "pgvigil.lock"}
     folder.close()
 
 
