@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from exporter.backoff import Backoff
 from exporter.connections.off_loop import HANGING_FILE, OffLoop
-from exporter.connections.secret_file import secret_in
+from exporter.connections.secret_file import is_path, secret_in
 from exporter.errors import SettingsError
 
 COMMAND_SECONDS = 30.0
@@ -167,7 +167,8 @@ async def _printed(arguments: Sequence[str]) -> str:
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "is no command"
-        raise SettingsError(f"{name}: {why}. Name a program, with its path or in PATH.") from None
+        what = arguments[0] if is_path(Path(arguments[0])) else "its first word"  # which may be the password itself
+        raise SettingsError(f"password_command: {what}: {why}. Name a program, with its path or in PATH.") from None
     try:
         async with asyncio.timeout(COMMAND_SECONDS):
             read, code = await _output(process)

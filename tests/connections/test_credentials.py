@@ -182,9 +182,12 @@ async def test_targets_with_the_same_command_share_it(tmp_path: Path) -> None:
     assert from_command(command, 61) is not made[0]
 
 
-async def test_a_command_that_there_is_not_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"password_command: /nowhere/give: No such file or directory\."):
-        await FromCommand(["/nowhere/give"], 60).password({}, 30)
+async def test_a_command_that_there_is_not_is_named_unless_it_may_be_the_password_itself(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"password_command: {tmp_path}/give: No such file or directory\."):
+        await FromCommand([f"{tmp_path}/give"], 60).password({}, 30)
+    for word in (SECRET, f"/{SECRET}"):
+        with pytest.raises(SettingsError, match=r"password_command: its first word: No such file or directory\. Name"):
+            await FromCommand([word], 60).password({}, 30)
 
 
 async def test_a_slow_command_holds_up_no_login_and_is_there_for_the_next(tmp_path: Path) -> None:
