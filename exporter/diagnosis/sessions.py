@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from exporter.diagnosis.culprits import found, remedies_for, terminate, who
-from exporter.diagnosis.findings import Finding, count, duration, limit
+from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
 from exporter.diagnosis.readings import Labels, Readings, Series
 
 MAINTENANCE = re.compile(r"pg_dump.*|pg_restore|pg_basebackup|pgbackrest.*|barman.*|vacuumdb|reindexdb")
@@ -25,7 +26,10 @@ def locks(now: Readings, _: float) -> Iterator[Finding]:
         had, wait = root.labels, root.value
         blocked = now.value("pg_lock_blocker_blocked_sessions", had) or 0.0
         alert = _lock_alert(had, blocked)
-        if wait <= limit("LockWait", "wait_seconds") or is_meant(now, had, alert) or _is_allowed(now, wait):
+        if wait <= limit("LockWait", "wait_seconds") or _is_allowed(now, wait):
+            continue
+        if is_meant(now, had, alert):
+            yield from _election(had, wait, blocked)
             continue
         where = f" on {had['relation']}" if had.get("relation") else ""
         said = now.series("pg_lock_blocker_statement_info", **had)
@@ -56,9 +60,30 @@ def is_meant(now: Readings, had: Labels, alert: str = "LockWait") -> bool:
     if alert in ("BlockedByIdleTransaction", "BlockedByPreparedTransaction"):
         return False
     waits = had.get("locktype") == "virtualxid" or had.get("mode") == "ShareUpdateExclusiveLock"
-    elects = had.get("locktype") == "advisory" and had.get("state") == "idle"
     data_wait = now.value("pg_lock_blocker_longest_data_wait_seconds", had) or 0.0
-    return (waits or elects) and data_wait <= limit("LockWait", "data_wait_seconds")
+    return (waits or _elects(had)) and data_wait <= limit("LockWait", "data_wait_seconds")
+
+
+def _elects(had: Labels) -> bool:
+    return had.get("locktype") == "advisory" and had.get("state") == "idle"
+
+
+_ELECTED_SECONDS = 3600.0
+"""Time after which those who wait for an advisory lock are taken for candidates: whom it stops would be missed."""
+
+
+def _election(had: Labels, wait: float, blocked: float) -> Iterator[Finding]:
+    """Tell of sessions that wait for the advisory lock of an idle one: one that was forgotten looks the same."""
+    if _elects(had):
+        they = f"{count(blocked, 'session')} {'waits' if blocked == 1 else 'wait'}"
+        sentence = (
+            f"{who(had)} keeps an advisory lock that {they} for, the longest for {duration(wait)}:"
+            " it leads them, or a pool has forgotten it"
+        )
+        end = Remedy(
+            "Unless it leads them, end its session: that frees the lock.", f"SELECT pg_terminate_backend({had['pid']});"
+        )
+        yield replace(found("LockWait", sentence, had, [end], wait), can_wait=wait > _ELECTED_SECONDS)
 
 
 def _is_allowed(now: Readings, wait: float) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from exporter.diagnosis.connections import connections, logins
 from exporter.diagnosis.dead_rows import vacuum
+from exporter.diagnosis.failures import checksums, commits, multixacts, subscriptions
 from exporter.diagnosis.findings import Finding
 from exporter.diagnosis.readings import Readings
 from exporter.diagnosis.sessions import locks, rootless, statements, transactions
@@ -19,6 +20,10 @@ SUBJECTS: Sequence[Subject] = (
     connections,
     transactions,
     statements,
+    commits,
+    checksums,
+    subscriptions,
+    multixacts,
     replication,
     archiving,
     wraparound,
