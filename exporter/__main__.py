@@ -17,6 +17,7 @@ from exporter import __version__
 from exporter.errors import ExporterError, PgvigilError, SettingsError
 from exporter.kinds import PRODUCTS
 from exporter.passwords import without_passwords
+from exporter.printable import printable
 
 if TYPE_CHECKING:
     from exporter.settings import Settings
@@ -85,7 +86,10 @@ def serve_command(config: Path | None, web_config: Path | None = None, addresses
 def scrape(config: Path | None, target: str) -> None:
     """Print one page; the exit code is 0 when the server is up, else 1."""
     page, up = asyncio.run(_one_page(_settings(config), target))
-    sys.stdout.buffer.write(page)
+    if sys.stdout.isatty():  # names are data, and may hold what controls a terminal
+        click.echo("\n".join(map(printable, page.decode().splitlines())))
+    else:
+        sys.stdout.buffer.write(page)
     sys.exit(0 if up else 1)
 
 

@@ -37,6 +37,15 @@ class _Member:
     target: Target
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a fleet will be."""
+
+    settings: Settings
+    catalog: Catalog
+    members: Mapping[str, _Member]
+
+
 _OF_ALL = ("password_file", "password_command", "password_source", "password_ttl", "connect_timeout")
 """Settings beside `targets` that connections heed."""
 
@@ -59,7 +68,7 @@ class Fleet(Mapping[str, Target]):
         self._turns, self._own_load = Turns(), OwnLoad()
         self._catalog = catalog
         self._members: Mapping[str, _Member] = {}
-        self.adopt(settings, catalog)
+        self.adopt(self.prepare(settings, catalog))
 
     def __getitem__(self, name: str) -> Target:
         return self._members[name].target
@@ -74,21 +83,29 @@ class Fleet(Mapping[str, Target]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def adopt(self, settings: Settings, catalog: Catalog) -> Change:
-        """Treat the servers as the settings say from now on; SettingsError leaves all as it was.
+    def prepare(self, settings: Settings, catalog: Catalog) -> Prepared:
+        """Make the targets that the settings name, or find them among those that there are; nothing changes yet.
 
-        A target whose connection and options are the same stays, with its connections, ledgers and history, and takes
-        up the new collectors at its next run. What came is not started yet, and what has gone not closed.
+        Blocking: it reads the files that DSNs stand in, and libpq's service files. SettingsError as for the whole.
         """
         before, catalog = self._members, _with_same(self._catalog, catalog)
         members = {
             name: self._member(name, connection, settings, catalog, before.get(name))
             for name, connection in settings.servers
         }
-        for name, connection in settings.servers:
+        return Prepared(settings, catalog, members)
+
+    def adopt(self, prepared: Prepared) -> Change:
+        """Treat the servers as the settings say from now on.
+
+        A target whose connection and options are the same stays, with its connections, ledgers and history, and takes
+        up the new collectors at its next run. What came is not started yet, and what has gone not closed.
+        """
+        before, members = self._members, prepared.members
+        for name, connection in prepared.settings.servers:
             labels = connection.labels if isinstance(connection, TargetSettings) else {}
-            members[name].target.adopt(catalog, labels)
-        self._members, self._catalog = members, catalog
+            members[name].target.adopt(prepared.catalog, labels)
+        self._members, self._catalog = members, prepared.catalog
         stays = {name for name, member in before.items() if member is members.get(name)}
         return Change(
             gone={name: member.target for name, member in before.items() if name not in stays},

@@ -30,6 +30,8 @@ _BEGIN_SECONDS = 5.0
 
 _PATIENCE_SECONDS = 10.0
 
+_DSNS = "files of the DSNs"
+
 _JUST_NOW_SECONDS = 5.0
 """Age of a file that may have changed between the start, which read it, and the first look."""
 
@@ -142,9 +144,11 @@ class Reloads:
                 await self._reload()
             except Exception as error:  # noqa: BLE001  # whatever is wrong, the earlier one stays
                 is_known = isinstance(error, (PgvigilError, TimeoutError))
-                self._why = str(error) if is_known else f"{type(error).__name__}: {error}"
-                _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": self._why})
-                if isinstance(error, TimeoutError):
+                before, self._why = self._why, str(error) if is_known else f"{type(error).__name__}: {error}"
+                is_late = isinstance(error, TimeoutError)
+                if not is_late or self._why != before:
+                    _log.warning("configuration cannot be used; the earlier one stays", extra={"reason": self._why})
+                if is_late:
                     self._seen = None  # the next look tries again
             else:
                 self._why, self._succeeded_at = "", self._clock()
@@ -173,7 +177,11 @@ class Reloads:
         self._discovery.taken = [target.name for target in own]
         found = self._discovery.targets
         named = (*own, *found) if settings.discovery else settings.targets
-        change = self._fleet.adopt(settings.model_copy(update={"targets": named}), catalog)
+        wanted = settings.model_copy(update={"targets": named})
+        prepared = await self._calls.call(_DSNS, lambda: self._fleet.prepare(wanted, catalog), _PATIENCE_SECONDS)
+        if prepared.settings is not wanted:  # an earlier call, which hung
+            raise TimeoutError(f"{_DSNS}: have only just been read. Ask again")
+        change = self._fleet.adopt(prepared)
         self._found = found
         if change.come or change.gone:
             extra = {what: _named(each) for what, each in (("come", change.come), ("gone", change.gone)) if each}

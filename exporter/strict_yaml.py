@@ -1,7 +1,6 @@
 """Reads YAML that users write: every failure is one line of `file: place: what is wrong. remedy`."""
 
 import re
-import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,12 @@ from typing import Any
 import yaml
 
 from exporter.errors import PgvigilError
+from exporter.small_file import OddFileError, read_small
 
 try:
     from yaml import CSafeLoader as _Loader  # ten times as fast as the one in Python
 except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
-
-_LARGEST_BYTES = 2**20
-"""Upper bound on a file, in bytes: parsing more takes seconds, in which the exporter is silent."""
 
 _DEEPEST_LEVEL = 100
 """Upper bound on nesting: libyaml's loader recurses in C and crashes the process some ten thousand levels down."""
@@ -34,13 +31,10 @@ def read(file: Path, error: type[PgvigilError], name: str) -> str:
     """Read a regular file of bounded size; raises `error`."""
     raw = b""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise error(f"{name}: is not a regular file. Name a file, not a folder, pipe or device.")
-        with file.open("rb") as stream:
-            raw = stream.read(_LARGEST_BYTES + 1)
-        if len(raw) > _LARGEST_BYTES:
-            raise error(f"{name}: is larger than {_LARGEST_BYTES >> 20} MiB. Shorten or split it.")
+        raw = read_small(file)
         return raw.decode("utf-8")
+    except OddFileError as found:
+        raise error(f"{name}: {found}.") from None
     except UnicodeDecodeError as found:
         line = raw.count(b"\n", 0, found.start) + 1
         raise error(f"{name}: cannot be read: line {line} is not UTF-8. Save the file as UTF-8.") from None

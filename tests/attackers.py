@@ -1,11 +1,9 @@
 """What attackers of an exporter do: endless questions, readers that do not read, names and files that hang."""
 
-import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -61,26 +59,6 @@ def without_end(running: Exporter, head: bytes, piece: bytes, times: int) -> Ite
         over.set()
         for thread in threads:
             thread.join()
-
-
-@contextmanager
-def written_again_and_again(pipe: Path) -> Iterator[None]:
-    """Whoever reads the pipe gets a line."""
-    over = Event()
-
-    def write() -> None:
-        while not over.is_set():
-            with suppress(BrokenPipeError):  # its reader is gone already
-                pipe.write_text("no matter")
-            time.sleep(0.05)
-
-    thread = Thread(target=write)
-    thread.start()
-    yield
-    over.set()
-    while thread.is_alive():
-        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        thread.join(0.1)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ async def test_what_is_said_stays_with_its_target_while_others_come_and_go() -> 
     names = {target: name for name, target in fleet.items()}
 
     async def ask(target: Any) -> Any:
-        fleet.adopt(settings("b", "c", "d"), catalog)
+        fleet.adopt(fleet.prepare(settings("b", "c", "d"), catalog))
         return names[target]
 
     said: Mapping[str, Any] = await of_all(fleet, ask)
@@ -37,7 +37,7 @@ async def test_going_through_targets_does_not_end_where_one_has_gone() -> None:
     fleet = Fleet(before, catalog)
     through: Iterator[Any] = iter(fleet.values())
     first = next(through)
-    change = fleet.adopt(settings("a"), catalog)
+    change = fleet.adopt(fleet.prepare(settings("a"), catalog))
     assert [first, *through] == [fleet["a"], *change.gone.values()]
 
 
@@ -46,6 +46,6 @@ def test_a_target_whose_settings_are_the_same_stays() -> None:
     catalog = catalog_of(before)
     fleet = Fleet(before, catalog)
     known: Mapping[str, Any] = dict(fleet)
-    change = fleet.adopt(settings("b", "c"), catalog)
+    change = fleet.adopt(fleet.prepare(settings("b", "c"), catalog))
     assert (set(change.gone), set(change.come)) == ({"a"}, {"c"})
     assert fleet["b"] is known["b"]

@@ -24,6 +24,7 @@ from exporter.commands.situation_lines import Line, brief, whole
 from exporter.diagnosis.situation import Situation
 from exporter.errors import ExporterError
 from exporter.printable import printable
+from exporter.small_file import OddFileError, read_small
 
 _PATH = "/api/v1/now"
 
@@ -85,6 +86,11 @@ class Credentials:
 
     def context(self) -> ssl.SSLContext:
         """Read the certificates; ExporterError where they are none."""
+        for option, file in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
+            try:
+                read_small(file) if file else None
+            except (OSError, OddFileError) as error:
+                raise ExporterError(f"--{option}-file: {file}: {getattr(error, 'strerror', None) or error}") from None
         try:
             context = ssl.create_default_context(cafile=self.ca_file and str(self.ca_file))
         except (OSError, ValueError) as error:
@@ -104,9 +110,11 @@ class Credentials:
         if not self.token_file:
             return ""
         try:
-            words = self.token_file.read_text("ascii").split()
-        except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or "is no text in ASCII"
+            words = read_small(self.token_file).decode("ascii").split()
+        except (OSError, ValueError) as error:
+            why = (
+                "is no text in ASCII" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+            )
             raise ExporterError(f"--token-file: {self.token_file}: {why}") from None
         if len(words) != 1:
             raise ExporterError(f"--token-file: {self.token_file}: expected one token, and nothing else")

@@ -13,7 +13,7 @@ T = TypeVar("T")
 PATIENCE = 0.9
 """Share of connect_timeout that files and names may take, so that the reason is known when the login is given up."""
 
-HANGING_FILE = "Its mount hangs, or it is a pipe that nothing writes to."
+HANGING_FILE = "Its mount hangs."
 
 
 AGAIN = Backoff(first=60.0, longest=3600.0)

@@ -77,13 +77,12 @@ class PgBouncer:
         self.connect_timeout = connect_timeout
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
-        self._parameters()
+        self._known = self._parameters()
 
     @property
     def address(self) -> str:
         """Host and port as log lines name the server."""
-        parameters = self._parameters()
-        return f"{parameters.get('host', 'localhost')}:{parameters.get('port', '6432')}"
+        return f"{self._known.get('host', 'localhost')}:{self._known.get('port', '6432')}"
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Console:
         """Open a session on the console; ConnectError says why there is none."""
@@ -119,6 +118,7 @@ class PgBouncer:
         patience = PATIENCE * self.connect_timeout
         try:
             known = await self._off_loop.call("a file of the connection", read, patience)
+            self._known = dict(known)
         except TimeoutError as error:
             raise SettingsError(f"{error}. {HANGING_FILE}") from None
         if self._credentials:

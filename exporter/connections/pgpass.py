@@ -7,6 +7,8 @@ import re
 import stat
 from pathlib import Path
 
+from exporter.small_file import OddFileError, read_small
+
 _FIELD = re.compile(r"((?:\\.|[^:\\])*)(:|\\?$)", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
@@ -27,8 +29,8 @@ def password_in(file: Path, server: tuple[str, str], database: str, user: str) -
     try:
         if not file.is_file() or is_open(file):
             return None
-        lines = file.read_bytes().decode("utf-8", "replace").split("\n")
-    except OSError:
+        lines = read_small(file).decode("utf-8", "replace").split("\n")
+    except (OSError, OddFileError):
         return None
     wanted = (*server, database, user)
     for fields in map(_fields, lines):

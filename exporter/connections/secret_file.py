@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from exporter.errors import SettingsError
+from exporter.small_file import OddFileError, read_small
 
 
 def secret_in(file: Path, setting: str) -> str:
@@ -12,8 +13,10 @@ def secret_in(file: Path, setting: str) -> str:
     like a path.
     """
     try:
-        secret = file.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        secret = read_small(file).decode("utf-8").removesuffix("\n")
+    except OddFileError as error:
+        raise SettingsError(f"{setting}: {file}: {error}.") from None  # it is there, so it is no secret
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         where = (
             f"{file}: cannot be read: {why}" if is_path(file) else f"no file: {why}. Give a path, not the secret itself"

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from exporter.connections.libpq import BY_NAME
 from exporter.errors import SettingsError
+from exporter.small_file import OddFileError, read_small
 
 
 def service(name: str, environment: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     """Return the file that has the service, and its parameters; SettingsError for none. No line is repeated."""
     for path in _files(environment):
         try:
-            lines = path.read_text("utf-8", "surrogateescape").splitlines()
-        except OSError as error:
+            lines = read_small(path).decode("utf-8", "surrogateescape").splitlines()
+        except (OSError, OddFileError) as error:
             if "PGSERVICEFILE" in environment and path == Path(environment["PGSERVICEFILE"]):
-                raise SettingsError(f"PGSERVICEFILE: {path}: cannot be read: {error.strerror}") from None
+                why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+                raise SettingsError(f"PGSERVICEFILE: {path}: {why}") from None
             continue
         if (found := _section(name, path, lines)) is not None:
             return path, found

@@ -36,11 +36,11 @@ def broken(whole: Cluster, folder: Path) -> Iterator[dict[str, Mapping[str, str]
 
     Args:
         whole: a server that answers, for what is wrong on our side of it.
-        folder: a place for a file that hangs.
+        folder: a place for a pipe.
 
     """
     dsn = whole.dsn("postgres", "pgvigil")
-    pipe = folder / "password that hangs"
+    pipe = folder / "pipe"
     os.mkfifo(pipe)
     with ExitStack() as stack:
         stopped, full = (stack.enter_context(_server()) for _ in range(2))
@@ -57,7 +57,7 @@ def broken(whole: Cluster, folder: Path) -> Iterator[dict[str, Mapping[str, str]
         }
         yield {
             **{how: {"dsn": f"{each}?sslmode=disable"} for how, each in found.items()},
-            "password file hangs": {"dsn": f"{dsn}?sslmode=disable", "password_file": str(pipe)},
+            "password file is a pipe": {"dsn": f"{dsn}?sslmode=disable", "password_file": str(pipe)},
         }
 
 

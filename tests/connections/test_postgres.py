@@ -239,7 +239,7 @@ async def test_a_bad_dsn_is_a_matter_of_settings(dsn: str, message: str) -> None
 async def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere: cannot be read"):
         await Postgres(SecretStr("host=h user=u"), FromFile(tmp_path / "nowhere")).connect()
-    with pytest.raises(SettingsError, match=r"^password_file: /tmp: cannot be read: Is a directory"):
+    with pytest.raises(SettingsError, match=r"^password_file: /tmp: is not a regular file\. Name a file"):
         await Postgres(SecretStr("host=h user=u"), FromFile(Path("/tmp"))).connect()
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import hostile_server
 import httpx
 import psutil
-from attackers import GET, WITHOUT_LIMIT, connected, silent_dns, without_end, written_again_and_again
+from attackers import GET, WITHOUT_LIMIT, connected, silent_dns, without_end
 from conftest import PREPARE, SETTINGS
 from pages import MONITOR, Page, read
 from servers import NEWEST, build
@@ -105,15 +105,16 @@ def stderr_is_full(scene: Scene) -> Plan:
     return Plan(during, [target], ["other"], Surroundings(stderr=writer), {"log_level": "debug"})
 
 
-def password_file_hangs(scene: Scene) -> Plan:
-    """A pipe that nothing writes to stands for a mount that hangs."""
+def password_file_is_a_pipe(scene: Scene) -> Plan:
+    """A pipe that nothing writes to is refused, until there is a file in its place."""
     pipe = scene.folder / "password"
     os.mkfifo(pipe)
 
     @contextmanager
     def during(_: Exporter) -> Iterator[None]:
         yield
-        scene.stack.enter_context(written_again_and_again(pipe))
+        pipe.unlink()
+        pipe.write_text("no matter")
 
     return Plan(during, [{"name": "stuck", "dsn": scene.dsn, "password_file": str(pipe)}], ["stuck"])
 
@@ -271,7 +272,7 @@ ATTACKS: Mapping[str, Attack] = {
         b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 65536
     ),
     "A3 stderr is a full pipe": stderr_is_full,
-    "A3 a password file that hangs": password_file_hangs,
+    "A3 a password file that is a pipe": password_file_is_a_pipe,
     "A4 30 names that hang": names_hang,
     "A5 bytes of no encoding": bytes_of_no_encoding,
     "A6 300 slow readers": slow_readers,
