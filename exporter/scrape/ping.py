@@ -25,17 +25,16 @@ class Ping:
     async def ask(self, timeout: float) -> bool:
         """Ask, or wait for the question under way; return whether there is an answer, or a reason for none, in time.
 
-        Until then nothing is presumed: a scrape that ends meanwhile has an answer of its own.
+        Without one nothing is presumed for others: a scrape that ends meanwhile has an answer of its own, and it may be
+        what the connection is busy with.
         """
         now = self._parts.clock()
         if self._task is None or (self._task.done() and now - self._at >= PING_SECONDS):
             self._at, self._answers = now, self._parts.health.answers
             self._task = asyncio.create_task(self._ask(), name="ping")
-        await wait_within([self._task], timeout)  # not cancelled: its session would be stuck
-        if self._task.done() or self._parts.health.answers != self._answers:
-            return True
-        self._parts.health.ask()
-        return False
+        task, answers = self._task, self._answers  # another question may be open afterwards
+        await wait_within([task], timeout)  # not cancelled: its session would be stuck
+        return task.done() or self._parts.health.answers != answers
 
     async def _ask(self) -> None:
         try:

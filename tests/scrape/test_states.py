@@ -97,6 +97,26 @@ def test_a_ping_asks_on_the_other_connection_while_one_waits_for_its_next_login(
     ]
 
 
+@pytest.mark.parametrize("turns", range(20))
+def test_whoever_asks_next_leaves_those_their_answer_who_asked_before(turns: int) -> None:
+    """In a flood of pages of the process, who had an answer found the next question open, and said `hung` for all."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with scraping(server, collector("a")) as target:
+            assert (await target.scrape(10)).up
+            server.on("vitals", after=1)
+            first = asyncio.create_task(target.ping(10))
+            await asyncio.sleep(1)
+            for _ in range(turns):  # of the loop, until the first has its answer, and before it knows of it
+                await asyncio.sleep(0)
+            second = asyncio.create_task(target.ping(10))
+            assert (await first).up
+            assert (await second).up
+
+    in_virtual_time(scenario())
+
+
 def test_a_question_that_is_open_makes_no_other_page_say_down(caplog: pytest.LogCaptureFixture) -> None:
     """A flood of pages of the process, each of which asks whether servers are up, had a scrape say `hung`."""
 
@@ -116,10 +136,13 @@ def test_a_question_that_is_open_makes_no_other_page_say_down(caplog: pytest.Log
             assert (await target.known()).up
             assert not (await pinged).up
             assert not (await target.ping(1)).up
+            assert caplog.messages == [], "the question is still open"
+            await asyncio.sleep(20)
+            assert not (await target.ping(1)).up
 
     in_virtual_time(scenario())
     assert [record.message for record in caplog.records if "is down" in record.message] == [
-        "PostgreSQL is down: no answer in time"
+        "PostgreSQL is down: no answer for 3 s"
     ]
 
 
