@@ -11,6 +11,7 @@ from typing import Any
 
 import copies
 import pytest
+import tiers
 from debian import newer
 from servers import MAJORS, NEWEST, MissingError, do_without, has_room, program
 from servers import cache as tests_cache
@@ -65,6 +66,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--full", action="store_true", help="run every test, on every PostgreSQL, as CI does")
     majors = [*map(str, MAJORS), "none"]
     group.addoption("--major", choices=majors, help="run the tests of one PostgreSQL only; none: those that need none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say which tier it is to whoever asks while tests are collected."""
+    tiers.begin(full=config.option.full)
 
 
 @pytest.hookimpl(trylast=True)  # a test that -k takes away is not left out by the tier

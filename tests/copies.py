@@ -1,6 +1,7 @@
 """Servers whose data folder is a copy: initdb, which costs five times as much, runs once for each build."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -9,8 +10,9 @@ from typing import Any
 
 from servers import build, kept
 
-from exporter.demo.build import Build, environment, hand_over
-from exporter.demo.cluster import Cluster
+from exporter.demo.build import Build, environment, hand_over, run_as
+from exporter.demo.cluster import SUPERUSER, Cluster
+from exporter.sql import literal
 
 
 class _Copy(Cluster):
@@ -22,20 +24,37 @@ class _Copy(Cluster):
         """Copy the data folder; its settings are added after those of the original."""
         shutil.copytree(self.original, self.data)
         self.data.chmod(0o700)  # the server starts in no other
+        logins = self.data / "pg_hba.conf"
+        logins.write_text(re.sub(r"\btrust$", self.auth, logins.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
+        self.configure(({"password_encryption": "md5"} if self.auth == "md5" else {}) | dict(self.settings))
         hand_over(self.data)
-        self.configure(self.settings)
+        if self.password:
+            self._run_alone(f"ALTER ROLE {SUPERUSER} PASSWORD {literal(self.password)}")
+
+    def _run_alone(self, statement: str) -> None:
+        """Run a statement before there is a server that takes logins."""
+        command = [str(self.build.bin / "postgres"), "--single", "-j", "-D", str(self.data), "postgres"]
+        done = subprocess.run(
+            command,
+            **run_as(),
+            input=f"{statement}\n\n",
+            env=environment(self.build),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def cluster(major: int, **options: Any) -> Cluster:
-    """Return a server that is not started yet; one with a login of its own has data of its own.
+    """Return a server that is not started yet.
 
     Args:
         major: its version.
         options: those of Cluster.
 
     """
-    if {"auth", "password"} & options.keys():
-        return Cluster(build(major), **options)
     copy = _Copy(build(major), **options)
     copy.original = _original(build(major))
     return copy

@@ -72,6 +72,20 @@ SLOWEST = (
 """Files that start first, the slowest before the others: one that starts last leaves the other cores idle."""
 
 
+def examples(number: int) -> int:
+    """Return how many examples of a property are tried: by default a fifth of those of --full."""
+    return number if _is_full else number // 5
+
+
+_is_full = False
+
+
+def begin(*, full: bool) -> None:
+    """Note the tier before tests are collected."""
+    global _is_full  # decorators of tests ask for it
+    _is_full = full
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the command line asks for: a tier, a server, and the places it names below `tests`."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -60,7 +61,7 @@ def load(*folders: Path, runs: Callable[[Collector], bool] = _is_enabled) -> Cat
         runs: tells whether a collector is switched on; what is off leaves its names to postgres_exporter's queries.
 
     """
-    files = [_read(file) for folder in folders for file in _files(folder)]
+    files = [_known(file) for folder in folders for file in _files(folder)]
     read = [(file.path, collector) for file in files if not file.translated for collector in file.collectors]
     names = [(path, name) for path, collector in read for name in _names(collector)]
     _refuse_twice("collector", (*_IN_CODE, *(collector.name for _, collector in read)))
@@ -198,6 +199,16 @@ def _has_queries(data: object) -> bool:
     if not isinstance(data, dict) or {"sql", "metrics"} & data.keys():
         return False
     return any(isinstance(value, dict) and {"query", "metrics"} & value.keys() for value in data.values())
+
+
+def _known(file: Path) -> _File:
+    """Read a file; what ships is read once, since it does not change while the process runs."""
+    return _shipped(file) if file.is_relative_to(BUILT_IN) else _read(file)
+
+
+@cache
+def _shipped(file: Path) -> _File:
+    return _read(file)
 
 
 def _read(file: Path) -> _File:

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
@@ -74,6 +75,7 @@ def copied(build: Build, folder: Path) -> Build:
     return Build(folder / build.bin.name, folder / "beside")
 
 
+@cache
 def can_run(build: Build) -> bool:
     """Return whether the user the server runs as can run the build."""
     if not run_as():

@@ -1,6 +1,6 @@
 """Every query of every collector, prepared by every supported server: does it return the declared columns?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pytest
 from pages import MONITOR
@@ -11,6 +11,7 @@ from servers import MAJORS, NEWEST
 from exporter.catalog.load import BUILT_IN, COMPATIBILITY, load
 from exporter.catalog.model import Catalog
 from exporter.connections.postgres import Postgres
+from exporter.connections.postgres_session import PostgresSession
 from exporter.demo.cluster import Cluster
 from exporter.errors import QueryError
 from exporter.planning.plan import Job, plan
@@ -51,15 +52,19 @@ def parameters(job: Job) -> tuple[object, ...]:
     return (None,) * len(job.collector.remember)
 
 
-async def complaints(job: Job, server: Cluster, database: str = "postgres") -> list[str]:
-    """What is wrong with one query, in sentences."""
+async def complaints(jobs: Iterable[Job], server: Cluster, database: str = "postgres") -> list[str]:
+    """What is wrong with queries, in sentences."""
     async with await Postgres(SecretStr(server.dsn(database, MONITOR))).connect() as session:
-        try:
-            types = await session.columns(job.sql)
-            for part in job.queries[1:]:
-                await session.columns(part)
-        except QueryError as error:
-            return [f"{job.collector.name}: {error}"]
+        return [line for job in jobs for line in await _complaints(job, session)]
+
+
+async def _complaints(job: Job, session: PostgresSession) -> list[str]:
+    try:
+        types = await session.columns(job.sql)
+        for part in job.queries[1:]:
+            await session.columns(part)
+    except QueryError as error:
+        return [f"{job.collector.name}: {error}"]
     wrong = [f"{job.collector.name} lacks the column {column}" for column in missing_columns(job, list(types))]
     plain = [label for label in job.collector.all_labels if label not in job.collector.statement_texts]
     labels = [label for label in plain if label in types and types[label] not in LABELS]
@@ -73,7 +78,7 @@ async def test_every_query_returns_the_declared_columns(major: int, server: Clus
         name: Extension(tuple(map(int, version.split("."))), "public")
         for name, version in server.query("SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql'")
     }
-    found = [line for job in jobs((major,), extensions) for line in await complaints(job, server)]
+    found = await complaints(jobs((major,), extensions), server)
     assert not found, "\n".join(found)
 
 
@@ -81,7 +86,7 @@ async def test_queries_that_only_19_has_return_the_declared_columns(server18: Cl
     """Against the views as they are documented: no build of 19 can be installed yet."""
     unheard_of = [job for job in jobs(VERSION, {}) if job.collector.name in only_newer()]
     with planted(server18):
-        found = [line for job in unheard_of for line in await complaints(job, server18, DATABASE)]
+        found = await complaints(unheard_of, server18, DATABASE)
     assert len(unheard_of) == len(only_newer())
     assert not found, "\n".join(found)
 
@@ -117,7 +122,7 @@ async def test_statements_follow_the_version_of_the_extension_not_of_the_server(
     extension = Extension(tuple(map(int, version.split("."))), "odd schema")
     ours = [job for job in jobs((18,), {"pg_stat_statements": extension}) if job.collector.extension]
     assert "statements" in {job.collector.name for job in ours}
-    assert [line for job in ours for line in await complaints(job, server, "old")] == []
+    assert await complaints(ours, server, "old") == []
 
 
 def test_every_metric_is_on_the_newest_supported_version_or_says_until_or_since_when() -> None:

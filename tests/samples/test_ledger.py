@@ -9,6 +9,7 @@ from collector_files import collector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tiers import examples
 
 from exporter.planning.oid_names import Names
 from exporter.planning.plan import Job
@@ -159,7 +160,7 @@ class Statements(RuleBasedStateMachine):
 
 
 TestStatements = Statements.TestCase
-TestStatements.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStatements.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
 def counts(seconds: float, calls: int = 1) -> tuple[float, float]:

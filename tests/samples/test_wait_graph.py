@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from exporter.samples.strongly_connected import components
 from exporter.samples.wait_graph import (
@@ -297,7 +298,7 @@ def lock_tables(draw: st.DrawFn) -> list[Entry]:
     return held + [Entry(*each, float(seconds)) for seconds, each in enumerate(waiting)]
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(lock_tables())
 def test_roots_and_counts_are_those_found_by_looking_at_all_pairs(entries: list[Entry]) -> None:
     roots = found(*entries)
@@ -358,7 +359,7 @@ def test_many_who_wait_for_many_are_shown_a_few_each() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab"), st.sampled_from(sorted(STRENGTH)))))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_whoever_is_waited_for_has_an_entry_in_conflict(rows: list[tuple[int, str, str]]) -> None:
     entries = [Entry(owner, name, mode, None if i % 2 else float(i)) for i, (owner, name, mode) in enumerate(rows)]
     for waiter, blocking in waits(*entries).items():

@@ -9,6 +9,7 @@ import pytest
 from fake_session import ROLE, FakeServer, collector, job, scraping
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 from virtual_time import in_virtual_time
 
 from exporter.catalog.model import Collector
@@ -189,7 +190,7 @@ def played(table: Table, steps: Sequence[tuple[Any, ...]]) -> None:
     counts_hidden=st.booleans(),
     has_texts=st.booleans(),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 def test_the_page_is_that_of_reading_all_rows_whole(
     history: Sequence[tuple[float, Sequence[tuple[Any, ...]]]],
     has_generation: bool,
@@ -214,7 +215,7 @@ def test_the_page_is_that_of_reading_all_rows_whole(
 
 
 @given(history=st.lists(st.tuples(st.lists(change, max_size=8), st.lists(change, max_size=4)), max_size=12))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 def test_whatever_happens_between_the_two_statements_the_parts_add_up_and_nothing_falls(
     history: Sequence[tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]],
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from exporter.literals import NAME, without_literals
 from exporter.scrape.statement_texts import ASK_AGAIN_SECONDS, Texts
@@ -180,7 +181,7 @@ AROUND = st.sampled_from(
 
 
 @given(PLACES, QUOTED, ODD, BLANK, AROUND, st.sampled_from([str, str.lower]), st.integers(0, 60), st.integers(40, 200))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_a_secret_of_a_utility_statement_never_shows_however_it_is_written_or_cut_off(
     place: str, quoted: str, odd: str, blank: str, around: str, case: Callable[[str], str], cut: int, length: int
 ) -> None:
