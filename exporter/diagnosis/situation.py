@@ -135,7 +135,7 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         role={None: "", True: "standby", False: "primary"}[report.in_recovery] if report.up else "",
         up_seconds=now - started if started else None,
         age=age,
-        vitals=tuple(_vitals(readings)) if report.kind == "postgresql" else (),
+        vitals=tuple(_vitals(readings, tree)) if report.kind == "postgresql" else (),
         findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
         unjudged=missing.told,
@@ -224,7 +224,7 @@ def _name(root: Labels) -> str:
     return root["pid"] or f"prepared transaction {root.get('gid', '')}"
 
 
-def _vitals(now: Readings) -> Iterator[Vital]:
+def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     used, left = now.value("pg_connections_used"), now.value("pg_connections_available")
     ratio = used / (used + left) if used is not None and left is not None and used + left else None
     most_used = now.value("pg_connections_max") or (used or 0.0) + (left or 0.0)
@@ -232,7 +232,9 @@ def _vitals(now: Readings) -> Iterator[Vital]:
         "connections", f"{used:,.0f} of {most_used:,.0f}" if used is not None else "", ratio,
         limit("ConnectionsNearlyUsed", "ratio"), limit("ConnectionsAtLimit", "ratio"), "{:.0%} used".format,
     )  # fmt: skip
-    wait = now.value("pg_lock_longest_wait_seconds")
+    waits = [node.seconds for node in tree if node.depth and node.seconds is not None]  # of a look since the readings
+    read = now.value("pg_lock_longest_wait_seconds")
+    wait = max((*waits, *([] if read is None else [read])), default=None)
     most = limit("LockWait", "wait_seconds")
     yield _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
     oldest = now.value("pg_session_oldest_seconds", {"kind": "transaction"})

@@ -51,6 +51,18 @@ def test_what_comes_about_in_days_comes_last() -> None:
     assert [*found.findings] == [*found.urgent, *found.slow]
 
 
+@pytest.mark.parametrize(("looked", "said_of_it"), [(2.0, "3 s"), (9.0, "9 s")])
+def test_the_longest_wait_is_that_of_the_latest_look_where_the_readings_are_older(
+    looked: float, said_of_it: str
+) -> None:
+    """The strip said 3 s beside a tree whose waiters had waited for 9 s."""
+    family = Family(Metric(name="pg_lock_longest_wait_seconds", type="gauge", help="-"), [""], [3.0])
+    read = replace(job("locks", 30.0), samples=Samples((family,)))
+    found = said(replace(UP, jobs=(read,)), session(1), session(2, 1, query_seconds=looked))
+    [vital] = [each for each in found.vitals if each.name == "longest lock wait"]
+    assert (vital.text, vital.state) == (said_of_it, "good")
+
+
 @pytest.mark.parametrize(("kind", "alert"), [("postgresql", "PostgreSQLDown"), ("pgbouncer", "PgBouncerDown")])
 def test_a_server_that_is_down_has_the_alert_of_its_product(kind: Any, alert: str) -> None:
     [finding] = said(replace(UP, up=False, down_reason="refused", kind=kind)).findings
