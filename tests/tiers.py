@@ -33,6 +33,7 @@ EVERY_MAJOR = ("tests/collectors/test_contract.py",)
 """Tests that run on every major version even by default: the contract between collectors and servers."""
 
 SLOWEST = (
+    "tests/web/test_reloads.py",
     "tests/web/test_now.py",
     "tests/alerts/test_rules.py",
     "tests/collectors/test_replication.py",

@@ -73,13 +73,9 @@ class Health:
         """
         if run is None or run != self._run:
             self.settled, self._run = self.state, run
-        self.state = self.presumed()
-
-    def presumed(self) -> Down:
-        """Return what it is for whoever has waited in vain: hung when it answered before, else timed out."""
         was_there = self.is_up or self.reason == "hung"
         message = self.state.message if isinstance(self.state, Down) else _NO_ANSWER
-        return Down("hung" if was_there else "timeout", message)
+        self.state = Down("hung" if was_there else "timeout", message)
 
     def answered(self) -> None:
         """Note an answer, whatever it says."""

@@ -10,7 +10,7 @@ from exporter.kinds import Kind
 from exporter.logs import TargetLog
 from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import Schedule
-from exporter.scrape.health import Down, Health, State, Up
+from exporter.scrape.health import Down, Health, Up
 from exporter.scrape.server_cost import ServerCosts
 from exporter.scrape.turns import Turns
 
@@ -40,20 +40,21 @@ class Parts:
         if server := self.discovery.server:
             self.schedule.adopt(self.discovery.plan, server.database, server.databases)
 
-    def report(self, kind: Kind, state: State, *, with_jobs: bool) -> Report:
+    def report(self, kind: Kind, *, with_jobs: bool, settled: bool) -> Report:
         """Describe what the parts know; the target adds the state of each job, and what it knows itself.
 
         Args:
             kind: what the target leads to.
-            state: whether the server is up, and else why.
             with_jobs: whether the jobs are told of.
+            settled: whether a server whose answer is awaited is as it was before; else it is down until it answers.
 
         """
         server, plan = self.discovery.server, self.schedule.plan
+        state = self.health.settled if settled else self.health.state
         return Report(
             up=isinstance(state, Up),
             in_recovery=server.in_recovery if server and kind == "postgresql" else None,
-            down_reason=state.reason if isinstance(state, Down) else "",
+            down_reason=(state.reason if isinstance(state, Down) else "") if settled else self.health.reason,
             down_message=state.message if isinstance(state, Down) else "",
             jobs=(),
             skipped=plan.skipped if with_jobs else {},

@@ -25,8 +25,7 @@ class Ping:
     async def ask(self, timeout: float) -> bool:
         """Ask, or wait for the question under way; return whether there is an answer, or a reason for none, in time.
 
-        Without one nothing is presumed for others: a scrape that ends meanwhile has an answer of its own, and it may be
-        what the connection is busy with.
+        Until then nothing is presumed: a scrape that ends meanwhile has an answer of its own.
         """
         now = self._parts.clock()
         if self._task is None or (self._task.done() and now - self._at >= PING_SECONDS):
@@ -34,7 +33,10 @@ class Ping:
             self._task = asyncio.create_task(self._ask(), name="ping")
         task, answers = self._task, self._answers  # another question may be open afterwards
         await wait_within([task], timeout)  # not cancelled: its session would be stuck
-        return task.done() or self._parts.health.answers != answers
+        if task.done() or self._parts.health.answers != answers:
+            return True
+        self._parts.health.ask()
+        return False
 
     async def _ask(self) -> None:
         try:

@@ -20,7 +20,7 @@ from exporter.planning.statement_filter import StatementFilter
 from exporter.planning.table_filter import TableFilter
 from exporter.report import JobStatus, Report
 from exporter.schedule.schedule import LONGEST_SCRAPE_INTERVAL, Schedule
-from exporter.scrape.health import Health, State, Unknown
+from exporter.scrape.health import Health
 from exporter.scrape.parts import Parts
 from exporter.scrape.ping import Ping
 from exporter.scrape.run_job import JobRunner
@@ -164,7 +164,7 @@ class Target:
         """
         self._renew(timeout)
         await self._runs.until_done(self._clock() + (patience if timeout else 0.0))
-        return self._report(0.0, self._parts.health.settled)
+        return self._report(0.0, settled=True)
 
     def _renew(self, timeout: float | None) -> None:
         """Start a run where what is known is older than a scrape interval."""
@@ -176,11 +176,9 @@ class Target:
         """Ask only whether the server is up, within `timeout` seconds."""
         started = self._clock()
         is_known = await self._ping.ask(timeout)
-        health = self._parts.health
-        if not health.is_asked and not isinstance(health.state, Unknown):
-            health.log_transition()
-        state = health.settled if is_known else health.presumed()
-        return self._report(self._clock() - started, state, with_jobs=False)
+        if not (is_known and self._parts.health.is_asked):
+            self._parts.health.log_transition()
+        return self._report(self._clock() - started, with_jobs=False, settled=is_known)
 
     async def statements(self, timeout: float) -> StatementList:
         """List the statements that have series of their own, and read the texts that are not known yet."""
@@ -197,11 +195,9 @@ class Target:
         await self._parts.pool.close()
         self._runner.close()
 
-    def _report(self, seconds: float, state: State | None = None, *, with_jobs: bool = True) -> Report:
-        """Describe the target as it is known at this moment; unless told else, one that is asked is down till then."""
-        health = self._parts.health
-        now = health.presumed() if isinstance(health.state, Unknown) else health.state
-        found = self._parts.report(self.kind, state or now, with_jobs=with_jobs)
+    def _report(self, seconds: float, *, with_jobs: bool = True, settled: bool = False) -> Report:
+        """Describe the target as it is known at this moment."""
+        found = self._parts.report(self.kind, with_jobs=with_jobs, settled=settled)
         watch = (self.watch.status(),) if self.watch and self._watching else ()
         return replace(
             found,

@@ -136,13 +136,10 @@ def test_a_question_that_is_open_makes_no_other_page_say_down(caplog: pytest.Log
             assert (await target.known()).up
             assert not (await pinged).up
             assert not (await target.ping(1)).up
-            assert caplog.messages == [], "the question is still open"
-            await asyncio.sleep(20)
-            assert not (await target.ping(1)).up
 
     in_virtual_time(scenario())
     assert [record.message for record in caplog.records if "is down" in record.message] == [
-        "PostgreSQL is down: no answer for 3 s"
+        "PostgreSQL is down: no answer in time"
     ]
 
 
