@@ -224,6 +224,13 @@ def _name(root: Labels) -> str:
     return root["pid"] or f"prepared transaction {root.get('gid', '')}"
 
 
+def _longest_wait(now: Readings, tree: Sequence[Node]) -> float | None:
+    """Return the seconds of the longest wait for a lock, by the readings or by a look since then."""
+    read = now.value("pg_lock_longest_wait_seconds")
+    looked = [node.seconds for node in tree if node.depth and node.seconds is not None]
+    return max((*looked, *([] if read is None else [read])), default=None)
+
+
 def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     used, left = now.value("pg_connections_used"), now.value("pg_connections_available")
     ratio = used / (used + left) if used is not None and left is not None and used + left else None
@@ -232,9 +239,7 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
         "connections", f"{used:,.0f} of {most_used:,.0f}" if used is not None else "", ratio,
         limit("ConnectionsNearlyUsed", "ratio"), limit("ConnectionsAtLimit", "ratio"), "{:.0%} used".format,
     )  # fmt: skip
-    waits = [node.seconds for node in tree if node.depth and node.seconds is not None]  # of a look since the readings
-    read = now.value("pg_lock_longest_wait_seconds")
-    wait = max((*waits, *([] if read is None else [read])), default=None)
+    wait = _longest_wait(now, tree)
     most = limit("LockWait", "wait_seconds")
     yield _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
     oldest = now.value("pg_session_oldest_seconds", {"kind": "transaction"})

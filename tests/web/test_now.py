@@ -37,6 +37,7 @@ def page_with(exporter: Exporter, text: str) -> str:
 def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -> None:
     with running(server18) as exporter, queue(server18, "nightly") as pid:
         sentence = f"pid {pid} ({SUPERUSER}, nightly, idle in transaction"
+        wait_until(lambda: page_with(exporter, "PostgreSQL 18"))
         text = unescape(wait_until(lambda: page_with(exporter, f"<h3>{sentence}")))
         said = exporter.get("/api/v1/now").json()
     assert "blocks 1 session" in text
