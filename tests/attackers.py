@@ -1,4 +1,4 @@
-"""What attackers of an exporter do: endless questions, readers that do not read, names and files that hang."""
+"""What attackers of an exporter do: endless questions, readers that do not read, names that hang."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs `pgvigil serve` as its users do: a process of its own, asked over HTTP."""
+"""Runs `pgvigil serve` as its users do, a process of its own that is asked over HTTP, and other commands in ours."""
 
 import io
 import logging

@@ -32,18 +32,8 @@ async def test_a_dsn_file_on_a_mount_that_hangs_leaves_all_as_it_was(
     reloads = Reloads(fleet, settings, catalog, config)
     monkeypatch.setattr("exporter.connections.postgres.secret_in", hanging)
     config.write_text(f"targets: [{{name: a, dsn: host=127.0.0.1 port=1}}, {{name: b, dsn_file: {tmp_path}/dsn}}]")
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0.01)
-
-    counting = asyncio.create_task(count_turns())
     try:
         assert await reloads.reload() == "files of the DSNs: not read within 0.3 s"
-        assert turns >= 5, "the loop stood still"
         assert dict(fleet) == {"a": known}
         is_back.set()
         while await reloads.reload():
@@ -52,4 +42,3 @@ async def test_a_dsn_file_on_a_mount_that_hangs_leaves_all_as_it_was(
         assert fleet["a"] is known
     finally:
         is_back.set()
-        counting.cancel()
