@@ -1,6 +1,7 @@
 """Measures scrapes: time, CPU of the exporter, CPU and statement time of the server, memory, sessions."""
 
 import gzip
+import random
 import re
 import time
 from collections import Counter
@@ -66,14 +67,22 @@ class Round:
 def rounds(
     cluster: Cluster, targets: Sequence[Running], repeats: int, scrapes: int, interval: float
 ) -> list[tuple[Round, ...]]:
-    """Measure all exporters several times; each round begins with another one."""
+    """Measure all exporters several times; each round has an order of its own, so that none always follows another."""
     found: list[list[Round]] = [[] for _ in targets]
-    for repeat in range(repeats):
-        order = [(repeat + i) % len(targets) for i in range(len(targets))]
+    for order in orders(len(targets), repeats):
         measured = _round(cluster, [targets[at] for at in order], scrapes, interval)
         for at, each in zip(order, measured, strict=True):
             found[at].append(each)
     return [tuple(each) for each in found]
+
+
+def orders(number: int, repeats: int) -> list[list[int]]:
+    """Shuffle for each round; each two rounds are each other's mirror image, and a run is like the next."""
+    shuffle = random.Random(number)  # an order is no secret
+    found: list[list[int]] = []
+    for repeat in range(repeats):
+        found.append(found[-1][::-1] if repeat % 2 else shuffle.sample(range(number), number))
+    return found
 
 
 def _round(cluster: Cluster, targets: Sequence[Running], scrapes: int, interval: float) -> list[Round]:

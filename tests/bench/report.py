@@ -62,11 +62,18 @@ class Measure:
     digits: int = 1
     is_compared: bool = True
     is_per_series: bool = False
+    middle: Callable[[Sequence[float]], float] = statistics.median
+    """What one figure the values of all rounds become. Costs are means: what is read once in some rounds is in them."""
 
-    def median(self, result: Result) -> float | None:
-        """The median of the rounds; None where nothing was measured."""
+    def of(self, result: Result) -> float | None:
+        """The figure of all rounds; None where nothing was measured."""
         values = self.values(result)
-        return statistics.median(values) if values else None
+        return self.middle(values) if values else None
+
+    def ratio(self, result: Result, other: Result) -> float | None:
+        """The ratio of the figures of all rounds."""
+        ours, theirs = self.of(result), self.of(other)
+        return None if ours is None or not theirs else ours / theirs
 
     def ratios(self, result: Result, other: Result) -> list[float]:
         """One ratio a round."""
@@ -82,6 +89,11 @@ def _each(value: Callable[[Round], float]) -> Callable[[Result], Sequence[float]
     return lambda result: [value(each) for each in result.rounds]
 
 
+def _cost(name: str, value: Callable[[Round], float]) -> Measure:
+    """Return the measure of what a scrape costs, in seconds in a round."""
+    return Measure(name, "ms", _each(lambda r: value(r) * 1000), is_per_series=True, middle=statistics.fmean)
+
+
 def _oldest(*, but: frozenset[str] = frozenset()) -> Callable[[Result], Sequence[float]]:
     """The oldest result that was served, in any round."""
 
@@ -93,9 +105,9 @@ def _oldest(*, but: frozenset[str] = frozenset()) -> Callable[[Result], Sequence
 
 
 PAGE = Measure("page p50", "ms", _each(lambda r: statistics.median(r.seconds) * 1000), is_per_series=True)
-CPU = Measure("exporter CPU", "ms", _each(lambda r: r.exporter * 1000), is_per_series=True)
-SERVER = Measure("server time", "ms", _each(lambda r: r.statements * 1000), is_per_series=True)
-BACKENDS = Measure("backend CPU", "ms", _each(lambda r: r.backends * 1000), is_per_series=True)
+CPU = _cost("exporter CPU", lambda r: r.exporter)
+SERVER = _cost("server time", lambda r: r.statements)
+BACKENDS = _cost("backend CPU", lambda r: r.backends)
 RSS = Measure("RSS", "MiB", _each(lambda r: r.rss / _MEBIBYTE), 0, is_per_series=True)
 OLDEST = Measure("oldest result", "s", _oldest(), 0, is_compared=False)
 FIRST = Measure("start to first page", "ms", lambda result: [result.first_page * 1000], 0, is_compared=False)
@@ -146,14 +158,13 @@ GOALS = (
 )
 
 
-def report(outcomes: Sequence[Outcome], machine: str, how: str) -> str:
-    """The whole report."""
+def report(outcomes: Sequence[Outcome], machine: str, how: str, against: Sequence[str] = ()) -> str:
+    """The whole report; ratios to postgres_exporter, and to those named in `against`."""
     load = ", ".join(f"{each.case.name} {each.other_load:.2f}" for each in outcomes)
     parts = [
         f"{machine}. Load of others, in cores: {load}.",
         how,
-        f"### Ratios to {THEIRS}",
-        ratios(outcomes),
+        *(part for name in (THEIRS, *against) for part in (f"### Ratios to {name}", ratios(outcomes, name))),
         "### Goals",
         goals(outcomes),
         "### Of one scrape",
@@ -166,13 +177,13 @@ def report(outcomes: Sequence[Outcome], machine: str, how: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def ratios(outcomes: Sequence[Outcome]) -> str:
-    """Each exporter beside postgres_exporter: median of the rounds, with least and most."""
+def ratios(outcomes: Sequence[Outcome], against: str = THEIRS) -> str:
+    """Each exporter beside another one: the ratio of all rounds, with the least and the most of one."""
     compared = [each for each in MEASURES if each.is_compared]
     rows = [
-        (o.case.title, each.exporter, *(_spread(measure.ratios(each, theirs)) for measure in compared))
+        (o.case.title, each.exporter, *(_spread(measure, each, theirs) for measure in compared))
         for o in outcomes
-        if (theirs := o.of(THEIRS))
+        if (theirs := o.of(against))
         for each in o.results
         if each is not theirs
     ]
@@ -180,12 +191,12 @@ def ratios(outcomes: Sequence[Outcome]) -> str:
 
 
 def figures(outcomes: Sequence[Outcome]) -> str:
-    """Every measure of every exporter: medians of the rounds."""
+    """Every measure of every exporter."""
     rows = [
         (
             *(o.case.title, each.exporter, f"{_page(each).total:,} ({_page(each).own:,})"),
             f"{_page(each).size / 1000:,.0f}",
-            *(_number(measure.median(each), measure.digits) for measure in MEASURES),
+            *(_number(measure.of(each), measure.digits) for measure in MEASURES),
         )
         for o in outcomes
         for each in o.results
@@ -200,7 +211,7 @@ def figures_per_series(outcomes: Sequence[Outcome]) -> str:
     for o in outcomes:
         for each in o.results:
             thousands = (_page(each).total - _page(each).own) / 1000
-            values = [(measure.median(each) or 0.0) / thousands if thousands else None for measure in shared]
+            values = [(measure.of(each) or 0.0) / thousands if thousands else None for measure in shared]
             rows.append((o.case.title, each.exporter, *(_number(value, 2) for value in values)))
     return table(("case", "exporter", *(each.head for each in shared)), rows)
 
@@ -222,7 +233,7 @@ def _slopes(what: str, outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]
     thousands = (getattr(many.case.load, what) - getattr(few.case.load, what)) / 1000
     for result in many.results:
         if before := few.of(result.exporter):
-            rises = [(m.median(result) or 0) - (m.median(before) or 0) for m in (PAGE, CPU, SERVER, BACKENDS)]
+            rises = [(m.of(result) or 0) - (m.of(before) or 0) for m in (PAGE, CPU, SERVER, BACKENDS)]
             yield (what, result.exporter, *(_number(rise / thousands, 1) for rise in rises))
 
 
@@ -285,15 +296,14 @@ def _judged(goal: Goal, outcome: Outcome) -> tuple[str, ...] | None:
     if not result:
         return None
     if goal.measure.is_compared:
-        values: Sequence[float] = goal.measure.ratios(result, theirs) if theirs else []
+        found = goal.measure.ratio(result, theirs) if theirs else None
     else:
-        values = goal.measure.values(result)
-    if not values:
+        found = goal.measure.of(result)
+    if found is None:
         return None
-    median = statistics.median(values)
     what = f"{goal.measure.name}, ratio" if goal.measure.is_compared else goal.measure.head
-    met = "yes" if median <= goal.most else "**no**"
-    return (outcome.case.title, goal.exporter, what, f"{median:.3g}", f"{goal.most:.3g}", met)
+    met = "yes" if found <= goal.most else "**no**"
+    return (outcome.case.title, goal.exporter, what, f"{found:.3g}", f"{goal.most:.3g}", met)
 
 
 def _page(result: Result) -> Page:
@@ -304,10 +314,11 @@ def _section(head: str, table: str) -> tuple[str, ...]:
     return (head, table) if table else ()
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(measure: Measure, result: Result, other: Result) -> str:
+    values = measure.ratios(result, other)
     if not values:
         return ""
-    middle = f"**{statistics.median(values):.2f}**"
+    middle = f"**{measure.ratio(result, other):.2f}**"
     return f"{middle} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else middle
 
 

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[Outcome] = []
     for outcome in _outcomes(cases, options):
         found.append(outcome)
-        text = report(found, _machine(options), _how(options))
+        text = report(found, _machine(options), _how(options), options.against)
         if options.markdown:  # what is measured by now outlasts a later case that fails
             options.markdown.write_text(text)
     print(text)
@@ -74,8 +74,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         " on. Example: --peer 'pgsty=pg_exporter --url={dsn} --web.listen-address={address}'; variables are set with"
         " env: --peer 'other=env DATA_SOURCE_NAME={dsn} other --listen={address}'",
     )
+    add(
+        "--against", action="append", default=[], metavar="NAME", help="print ratios to this peer, too; may be repeated"
+    )
     add("--markdown", type=Path, metavar="FILE", help="write the tables to a file as well")
     options = parser.parse_args(arguments)
+    if unknown := set(options.against) - {each.title for each in options.peer}:
+        parser.error(f"--against {unknown.pop()}: names no --peer")
     for name, value in (_QUICK if options.quick else _FULL).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -134,12 +139,12 @@ def _machine(options: argparse.Namespace) -> str:
 def _how(options: argparse.Namespace) -> str:
     return (
         f"Rounds of each case: {options.repeats}; scrapes {options.interval:g} s apart, all exporters of a case in"
-        " turn, over one kept connection, with the headers of Prometheus 2.42 (gzip). Figures are medians of the"
-        " rounds, in brackets the least and the most. What an exporter does between scrapes is in its costs; what it"
-        " reads less often than a round takes may not be. Server time is what pg_stat_statements counts of its role,"
-        " planning included. Backend CPU is that of its sessions, logging in included; that of sessions that ended is"
-        " one sum, shared out by the time that they were open. Per 1 000 series: of those that do not speak of the"
-        " exporter itself, which stand in brackets."
+        " turn, in another order in each round, over one kept connection, with the headers of Prometheus 2.42 (gzip)."
+        " Costs are means of the rounds, other figures medians, in brackets the least and the most of a round. What an"
+        " exporter does between scrapes is in its costs; what it reads less often than all rounds take may not be."
+        " Server time is what pg_stat_statements counts of its role, planning included. Backend CPU is that of its"
+        " sessions, logging in included; that of sessions that ended is one sum, shared out by the time that they were"
+        " open. Per 1 000 series: of those that do not speak of the exporter itself, which stand in brackets."
     )
 
 

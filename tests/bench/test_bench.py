@@ -1,15 +1,29 @@
 """The benchmark's own arithmetic: pages, logs, rounds, goals and plans."""
 
 import gzip
+import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from bench import exporters
 from bench.cases import CASES, QUICK, SMALL
 from bench.exporters import EQUAL, EQUAL_STATEMENTS, SHIPPED, filled, peer
-from bench.measure import Page, Round, oldest, page, sessions
+from bench.measure import Page, Round, oldest, orders, page, sessions
 from bench.plans import Explained, explained
-from bench.report import CPU, GOALS, PAGE, Outcome, Result, figures_per_series, goals, growth, ratios
+from bench.report import (
+    CPU,
+    GOALS,
+    PAGE,
+    SERVER,
+    Outcome,
+    Result,
+    figures_per_series,
+    goals,
+    growth,
+    ratios,
+    report,
+)
 
 from exporter.catalog.load import BUILT_IN, load
 
@@ -64,10 +78,31 @@ THEIRS = result("postgres_exporter", 0.1, 0.1, 0.1)
 OURS = result(SHIPPED.title, 0.02, 0.06, 0.03, cpu=0.02)
 
 
-def test_a_ratio_is_the_median_of_the_rounds() -> None:
+def test_a_ratio_is_that_of_the_figures_of_all_rounds() -> None:
     text = ratios([Outcome(SMALL, (OURS, THEIRS), 0.0)])
     assert "| small database | pgvigil, as shipped | **0.30** (0.20 to 0.60) | **2.00** (2.00 to 2.00) |" in text
     assert len(text.splitlines()) == 3, "theirs is not compared with itself"
+
+
+def test_a_cost_is_the_mean_of_the_rounds_for_what_is_read_in_one_of_them_costs_as_well() -> None:
+    often, seldom = result("x", 0.1, 0.1, 0.1), result("x", 0.1, 0.1, 0.1)
+    rounds = (*seldom.rounds[:2], replace(seldom.rounds[2], statements=0.008))
+    assert SERVER.ratio(replace(seldom, rounds=rounds), often) == pytest.approx(2)
+
+
+def test_ratios_to_a_peer_are_printed_when_asked_for() -> None:
+    text = report([Outcome(SMALL, (OURS, THEIRS, result("before", 0.06, 0.06, 0.06)), 0.0)], "", "", ["before"])
+    of_before = text.partition("### Ratios to before")[2].partition("###")[0]
+    assert "| small database | pgvigil, as shipped | **0.50** (0.33 to 1.00) |" in of_before
+
+
+def test_each_round_has_an_order_of_its_own_and_none_is_more_often_before_another() -> None:
+    found = orders(4, 6)
+    assert len({tuple(order) for order in found}) == 6
+    assert all(sorted(order) == [0, 1, 2, 3] for order in found)
+    for a, b in itertools.combinations(range(4), 2):
+        assert sum(order.index(a) < order.index(b) for order in found) == 3
+    assert orders(4, 6) == found
 
 
 def test_goals_are_judged_where_there_is_something_to_judge() -> None:
@@ -171,5 +206,5 @@ def test_quick_runs_cases_that_exist() -> None:
 
 
 def test_the_first_measures_are_those_of_the_rounds() -> None:
-    assert PAGE.median(OURS) == 30
-    assert CPU.median(OURS) == 20
+    assert PAGE.of(OURS) == 30
+    assert CPU.of(OURS) == 20
