@@ -22,7 +22,7 @@ from exporter.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 4.0
+_LOOK_SECONDS = 2.0
 """Interval at which the files are looked at: each look wakes an exporter that rests."""
 
 _BEGIN_SECONDS = 5.0

@@ -38,7 +38,9 @@ class ServiceDiscovery:
         self._is_complete = is_complete
         """Tells whether all targets are known."""
         self._clock = clock
-        self._began = clock()
+        self._give_up_at = clock() + _LONGEST_UNKNOWN_SECONDS
+        """Until when a process that has just begun waits for the servers it has."""
+        self._has_listed = False
         self._since = WeakKeyDictionary[Target, float]()
         """When each was first to be listed."""
         self._clusters = WeakKeyDictionary[Target, str]()
@@ -60,8 +62,10 @@ class ServiceDiscovery:
         reports = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
         paired = zip(targets.items(), reports, strict=True)
         unknown = {name for (name, target), report in paired if not self._is_known(target, report)}
-        if not self._is_complete() or (unknown and self._clock() - self._began < _LONGEST_UNKNOWN_SECONDS):
+        is_awaited = not self._is_complete() or (unknown and self._clock() < self._give_up_at)
+        if is_awaited and not self._has_listed:
             return None
+        self._has_listed = True
         own = [] if "" in targets else [{"__metrics_path__": "/metrics"}]
         found = [*own, *(self._labels(name, target) for name, target in targets.items() if name not in unknown)]
         return [{"targets": [place], "labels": {"__scheme__": scheme, **labels}} for labels in found]

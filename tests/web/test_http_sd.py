@@ -6,7 +6,7 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +21,16 @@ from web.authorities import Authorities
 
 from exporter.demo.cluster import Cluster
 
-SECONDS = float(os.environ.get("SECONDS", "40"))
+SECONDS = float(os.environ.get("SECONDS", "45"))
 CHANGE_SECONDS = 5
-REFRESH_SECONDS = 5
-"""Interval at which Prometheus asks for the targets."""
+REFRESH_SECONDS = 15
+"""Interval at which Prometheus asks for the targets, as documented. It takes up to ten seconds more to act on them."""
+
+MOST_INTERVALS = 2
+"""Intervals after which no target is scraped that has gone."""
+
+CHANGES = 6
+"""Changes for which a target is there: long enough for Prometheus to see it."""
 
 STAY = ("shop", "blog", "news")
 
@@ -102,14 +108,25 @@ def test_what_stays_has_no_gap_and_what_goes_is_not_scraped_on(
             for name in STAY:
                 _is_whole([each for each in samples(prom, name) if each[0] >= began], ended - began)
             late = {name: samples(prom, name)[-1][0] - at for name, at in fleet.gone.items() if samples(prom, name)}
-    print(f"longest scraped on: {max(late.values()):.1f} s after it left; {len(fleet.gone)} left")
+            slowness = max(longest_gap(samples(prom, name)) for name in STAY)
+    print(
+        f"longest scraped on: {max(late.values()):.1f} s after it left; {len(fleet.gone)} left,"
+        f" {len(late)} had been scraped; longest between two scrapes {slowness:.2f} s"
+    )
     assert len(late) >= len(fleet.gone) / 2
-    assert max(late.values()) < SECONDS, "not before the end, however slow the machine is"
+    assert max(late.values()) <= MOST_INTERVALS * REFRESH_SECONDS * slowness
 
 
-def _others(number: int) -> Collection[str]:
-    """One stays for three changes, one is renamed at each."""
-    return f"passing{number // 3}", f"renamed{number}"
+def longest_gap(found: list[tuple[float, str]]) -> float:
+    """The longest time between two scrapes in seconds: 1 on a machine that has time, more on a busy one."""
+    times = [at for at, _ in found]
+    return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+def _others(number: int) -> tuple[str, ...]:
+    """With each change one comes, one goes, and one is renamed."""
+    there = range(number, number + CHANGES)
+    return *(f"passing{each}" for each in there), *(f"renamed{each}" for each in there)
 
 
 def _is_whole(found: list[tuple[float, str]], seconds: float) -> None:

@@ -317,6 +317,20 @@ def test_servers_that_are_down_or_silent_are_listed_once_that_is_known(configure
         assert "role" not in next(each["labels"] for each in configured.discovered() if "down" in str(each))
 
 
+def test_a_server_that_comes_and_says_nothing_holds_up_the_list_of_no_other(configured: Configured) -> None:
+    assert configured.names() == {"shop", "blog"}
+    with closing(silent_listener()) as silent:
+        configured.name("silent.yml", "silent", dsn=f"host=127.0.0.1 port={silent.getsockname()[1]} user=nobody")
+        configured.name("more.yml", "news")
+
+        def is_listed() -> bool:
+            answer = configured.exporter.get("/sd")
+            assert answer.status_code == 200, "which Prometheus takes for no news: it goes on with what has gone, too"
+            return '"news"' in answer.text
+
+        wait_until(is_listed)
+
+
 def silent_listener() -> socket.socket:
     """Let clients connect, and say nothing."""
     return socket.create_server(("127.0.0.1", 0))
