@@ -46,6 +46,9 @@ class Prepared:
     members: Mapping[str, _Member]
 
 
+MOST_TARGETS = 1000
+"""Upper bound on targets: several times what one process can watch."""
+
 _OF_ALL = ("password_file", "password_command", "password_source", "password_ttl", "connect_timeout")
 """Settings beside `targets` that connections heed."""
 
@@ -89,6 +92,11 @@ class Fleet(Mapping[str, Target]):
         Blocking: it reads the files that DSNs stand in, and libpq's service files. SettingsError as for the whole.
         """
         before, catalog = self._members, _with_same(self._catalog, catalog)
+        if len(settings.servers) > MOST_TARGETS:
+            raise SettingsError(
+                f"targets: {len(settings.servers)} are named, of which one exporter cannot watch more than"
+                f" {MOST_TARGETS}. Name fewer, or spread them over several exporters"
+            )
         members = {
             name: self._member(name, connection, settings, catalog, before.get(name))
             for name, connection in settings.servers

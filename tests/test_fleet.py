@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pytest
+
 from exporter.assembly import catalog_of
 from exporter.connection_settings import TargetSettings
-from exporter.fleet import Fleet
+from exporter.errors import SettingsError
+from exporter.fleet import MOST_TARGETS, Fleet
 from exporter.settings import Settings
 from exporter.web.scraper_routes import of_all
 
@@ -39,6 +42,16 @@ async def test_going_through_targets_does_not_end_where_one_has_gone() -> None:
     first = next(through)
     change = fleet.adopt(fleet.prepare(settings("a"), catalog))
     assert [first, *through] == [fleet["a"], *change.gone.values()]
+
+
+def test_more_than_one_process_can_watch_are_refused() -> None:
+    before = settings("a")
+    catalog = catalog_of(before)
+    fleet = Fleet(before, catalog)
+    many = settings(*(f"t{number}" for number in range(MOST_TARGETS + 1)))
+    with pytest.raises(SettingsError, match="targets: 1001 are named, of which one exporter cannot watch more than"):
+        fleet.prepare(many, catalog)
+    assert set(fleet) == {"a"}
 
 
 def test_a_target_whose_settings_are_the_same_stays() -> None:

@@ -98,6 +98,8 @@ class Target:
         """Labels that the operator gave it."""
         self.watch = Watch(parts.discovery, pool, options.watch, name, clock, log) if options.watch else None
         self._watching: asyncio.Task[None] | None = None
+        self.is_closed = False
+        """Whether it has gone: whoever was about to begin with it does not."""
         self._late: list[JobStatus] = []
 
     def adopt(self, catalog: Catalog, labels: Mapping[str, str]) -> None:
@@ -187,6 +189,7 @@ class Target:
 
     async def close(self) -> None:
         """End what runs and close all connections."""
+        self.is_closed = True
         running = [*self._runs.tasks, *([self._watching] if self._watching else [])]
         for task in running:
             task.cancel()

@@ -63,6 +63,8 @@ class Lifecycle:
         turns = Turns()
         for target in targets:
             await turns.next()
+            if target.is_closed:  # it went before its turn came
+                continue
             target.start()
             self._start("first login", target.ping(_FIRST_LOGIN_SECONDS))
 
