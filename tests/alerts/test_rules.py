@@ -423,7 +423,7 @@ def test_the_labels_of_an_expression_are_worked_out(expression: str, wrong: str 
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("- alert: A\n  fires: [{name: a, at: 1m, serie: {}}]", "fires.0.serie: Extra inputs"),
+        ("- alert: A\n  fires: [{name: a, at: 1m, serie: {}}]", "fires.0.serie: no such key"),
         ("- alert: A\n  fires: [{name: a, at: soon}]", "'soon' is no duration"),
         ("- alert: A\n  silent: [{name: a, at: 1m, says: [x]}]", "a silent case says nothing"),
         ("- alert: A\n  silent: [{name: a, at: 1m}, {name: a, at: 2m}]", "two cases have one name"),
