@@ -52,7 +52,7 @@ ENV PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 9187
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('localhost', int(os.environ['PGVIGIL_LISTEN'].rpartition(':')[2]), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-m", "exporter.commands.alive"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pgvigil"]
 CMD ["serve"]

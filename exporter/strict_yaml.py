@@ -19,12 +19,13 @@ _DEEPEST_LEVEL = 100
 """Upper bound on nesting: libyaml's loader recurses in C and crashes the process some ten thousand levels down."""
 
 _BOOL = "tag:yaml.org,2002:bool"
+_NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-def load(file: Path, error: type[PgvigilError], name: str) -> Any:
+def load(file: Path, error: type[PgvigilError], name: str, loader: "type[StrictLoader] | None" = None) -> Any:
     """Read and parse a file, which errors call by this name; raises `error`."""
-    return parse(read(file, error, name), error, name, WordsLoader)
+    return parse(read(file, error, name), error, name, loader or WordsLoader)
 
 
 def read(file: Path, error: type[PgvigilError], name: str) -> str:
@@ -73,6 +74,15 @@ class WordsLoader(StrictLoader):
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # so is PyYAML's
         first: [(tag, shape) for tag, shape in tags if tag != _BOOL or first in "tTfF"]
+        for first, tags in StrictLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class TextsLoader(StrictLoader):
+    """Leaves values as they are written, but for null: a user 007 is not 7. Whoever wants a number makes it one."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # so is PyYAML's
+        first: [(tag, shape) for tag, shape in tags if tag in (_NULL, _MERGE)]
         for first, tags in StrictLoader.yaml_implicit_resolvers.items()
     }
 

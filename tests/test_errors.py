@@ -39,6 +39,8 @@ def test_the_drawing_is_the_tree_of_classes() -> None:
         ("postgresql://u@h/d?password=s3cret&sslmode=require", "postgresql://u@h/d?password=***&sslmode=require"),
         ("host=h password=s3cret user=u", "host=h password=*** user=u"),
         ("host=h password = 's3 \\' cret' user=u", "host=h password = *** user=u"),
+        ("w.yml: $2b$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG: no", "w.yml: ***: no"),
+        ("costs $5 or $10", "costs $5 or $10"),
         ("http://127.0.0.1:9187/metrics and a@b", "http://127.0.0.1:9187/metrics and a@b"),
     ],
 )

@@ -21,6 +21,8 @@ from exporter.web.rate_limit import Bucket
 from exporter.web.users import Users
 
 if TYPE_CHECKING:
+    from OpenSSL import SSL
+
     from exporter.web.tls import ServerTls
     from exporter.web.web_config import RateLimit, WebConfig
 
@@ -69,8 +71,11 @@ class Guard:
         self._files = self._files_of(self._config())
         self._seen: object = fingerprint(self._files)  # before what counts is read
         config = self._config()
-        self.tls = _tls_of(config) if config and config.tls_server_config.is_enabled else None
+        self.tls = self._tls_of(config) if config and config.tls_server_config.is_enabled else None
         self.rules = self._rules(config, Rules())
+        is_anybody_known = self.rules.users or (self.tls and self.tls.verifies)
+        if self.rules.pages == "authenticated" and not is_anybody_known:
+            _log.warning("pages: authenticated: nobody has credentials, so nobody sees them. Name users or tokens")
         self._config_now = config
 
     async def watch(self) -> None:
@@ -110,7 +115,7 @@ class Guard:
         ]
 
     def _fail(self, why: str) -> str:
-        if not self.why:
+        if why != self.why:
             _log.warning("web configuration cannot be used; the earlier one stays", extra={"reason": why})
         self.why, self._seen = why, None
         return why
@@ -130,9 +135,7 @@ class Guard:
             named = self._settings.web_config_file
             raise SettingsError(f"{named}: has no {' and no '.join(sorted(lost))} any more. Restart for that")
         if config and self.tls:
-            from exporter.web.tls import context_of
-
-            context = context_of(config.tls_server_config)
+            context = self._context_of(config)
 
         def adopt() -> None:
             self.rules = rules
@@ -150,6 +153,19 @@ class Guard:
         from exporter.web.web_config import read_web_config
 
         return read_web_config(self._settings.web_config_file)
+
+    def _tls_of(self, config: "WebConfig") -> "ServerTls":
+        from exporter.web.tls import ServerTls
+
+        return ServerTls(config.tls_server_config, self._context_of(config))
+
+    def _context_of(self, config: "WebConfig") -> "SSL.Context":
+        from exporter.web.tls import context_of
+
+        try:
+            return context_of(config.tls_server_config)
+        except SettingsError as error:
+            raise SettingsError(f"{self._settings.web_config_file}: {error}") from None
 
     def _rules(self, config: "WebConfig | None", earlier: Rules) -> Rules:
         hashes = {user: word.get_secret_value() for user, word in config.basic_auth_users.items()} if config else {}
@@ -176,12 +192,6 @@ def _identities(config: "WebConfig | None", rules: Rules) -> set[str]:
     tls = config.tls_server_config if config else None
     has = {"users or tokens": bool(rules.users), "client certificates": bool(tls and tls.verifies and tls.requires)}
     return {name for name, is_there in has.items() if is_there}
-
-
-def _tls_of(config: "WebConfig") -> "ServerTls":
-    from exporter.web.tls import ServerTls, context_of
-
-    return ServerTls(config.tls_server_config, context_of(config.tls_server_config))
 
 
 def _bucket(limit: "RateLimit", earlier: Bucket | None) -> Bucket:

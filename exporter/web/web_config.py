@@ -87,7 +87,7 @@ def _version(name: object) -> object:
 
 def _seconds(text: object) -> object:
     """Read a duration as Go writes it, such as `1s` or `1m30s`."""
-    if text == 0:
+    if text in (0, "0"):
         return 0.0
     parts = _DURATION.findall(text) if isinstance(text, str) else []
     if not parts or "".join(map("".join, parts)) != text:
@@ -105,9 +105,9 @@ class _Part(BaseModel):
     @classmethod
     def _nothing_is_the_default(cls, data: Any) -> Any:
         """A key without a value, or with an empty one, is as one that is not there."""
-        return (
-            {key: value for key, value in data.items() if value not in (None, "")} if isinstance(data, dict) else data
-        )
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value not in (None, "") or key not in cls.model_fields}
 
 
 class TlsConfig(_Part):
@@ -201,8 +201,7 @@ class HttpConfig(_Part):
         if not isinstance(headers, dict):
             return headers
         texts = {name: "" if value is None else value for name, value in headers.items()}
-        plain = (str, int, float)
-        return {name: str(value).strip() if isinstance(value, plain) else value for name, value in texts.items()}
+        return {name: value.strip() if isinstance(value, str) else value for name, value in texts.items()}
 
     @field_validator("headers")
     @classmethod
@@ -235,11 +234,6 @@ class WebConfig(_Part):
     basic_auth_users: dict[str, SecretStr] = Field(default_factory=dict)
     """User -> password, hashed with bcrypt."""
 
-    @field_validator("basic_auth_users", mode="before")
-    @classmethod
-    def _names_are_texts(cls, users: Any) -> Any:
-        return {str(user): word for user, word in users.items()} if isinstance(users, dict) else users
-
     @field_validator("basic_auth_users")
     @classmethod
     def _are_hashed(cls, users: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -260,7 +254,7 @@ class WebConfig(_Part):
 
 def read_web_config(file: Path) -> WebConfig:
     """Read a file; its relative paths count from its folder. SettingsError names file, place and remedy."""
-    content = strict_yaml.load(file, SettingsError, str(file))
+    content = strict_yaml.load(file, SettingsError, str(file), strict_yaml.TextsLoader)
     if content is None:
         content = {}
     if not isinstance(content, dict):

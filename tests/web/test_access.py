@@ -164,6 +164,8 @@ async def test_credentials(header: str, status: int, tmp_path: Path) -> None:
         open_to_all = await asking.get("/healthz")
     assert (answer.status_code, open_to_all.status_code) == (status, 200)
     assert answer.headers.get("WWW-Authenticate") == ("Basic" if status == 401 else None)
+    if status == 401:
+        assert ("the credentials are wrong" if header else "credentials are needed") in answer.text
 
 
 async def test_an_unknown_user_costs_as_much_as_a_wrong_password_and_a_right_one_is_remembered() -> None:
@@ -268,7 +270,7 @@ def test_a_token_where_a_file_is_to_be_named_is_not_repeated(tmp_path: Path) -> 
 
 
 async def test_users_and_tokens_change_with_their_files_and_a_broken_file_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("exporter.web.guard._LOOK_SECONDS", 0.05)
     found = settings(tmp_path, {"basic_auth_users": {"alice": HASH}})
@@ -291,6 +293,10 @@ async def test_users_and_tokens_change_with_their_files_and_a_broken_file_change
     assert await status("alice") == 401
     (tmp_path / "web.yml").write_text("basic_auth_users: {carol: plain}")
     await until(lambda: _is(success(), 0.0))
+    (tmp_path / "web.yml").write_text("tls_server_config: {key_file: other.key}")
+    await until(lambda: _is(_reasons(caplog), 2))
+    said = [getattr(each, "reason", "") for each in caplog.records]
+    assert [any(words in each for each in said) for words in ("carol", "neither cert nor cert_file")] == [True, True]
     assert await status("bob") == 200
     for text in (
         "",
@@ -312,6 +318,11 @@ async def test_users_and_tokens_change_with_their_files_and_a_broken_file_change
     await becomes("carol", 200)
     assert await success() == 1
     watching.cancel()
+
+
+async def _reasons(caplog: pytest.LogCaptureFixture) -> int:
+    """How many reasons the log has."""
+    return len([each for each in caplog.records if getattr(each, "reason", "")])
 
 
 async def _is(found: Any, wanted: Any) -> bool:

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -266,6 +267,7 @@ def test_a_file_that_cannot_be_used_is_said_at_the_start(
     config = configured(authorities.folder, "broken.yml", tls_server_config=tls)
     done = run("serve", web_config_file=config, targets="[]", listen="127.0.0.1:0")
     assert done.returncode == 1
+    assert f"{authorities.folder / 'broken.yml'}: tls_server_config." in done.stderr
     assert said.format(folder=authorities.folder) in done.stderr
 
 
@@ -316,6 +318,29 @@ def test_a_connection_from_before_certificates_were_asked_for_has_none(authoriti
             wait_until(lambda: not asked(exporter, authorities), every=0.5)
             assert early.get("/collectors").status_code == 403
         assert asked(exporter, authorities, client, "/collectors") == 200
+
+
+@pytest.mark.parametrize("policy", ["", "NoClientCert", "RequireAndVerifyClientCert"])
+@pytest.mark.parametrize("is_variable", [True, False])
+def test_the_health_check_of_the_image_sees_it_live_and_dead(
+    policy: str, is_variable: bool, authorities: Authorities
+) -> None:
+    tls = {**authorities.config, "client_auth_type": policy}
+    if "Verify" in policy:
+        tls["client_ca_file"] = "ca.pem"
+    config = configured(authorities.folder, "health.yml", tls_server_config=tls)
+    with serving(targets="[]", **({"web_config_file": config} if policy else {})) as exporter:
+        address = exporter.url.removeprefix("http://")
+        variables = {"PGVIGIL_LISTEN": address, "PGVIGIL_WEB_CONFIG_FILE": config if is_variable else ""}
+
+        def asked_for_health() -> int:
+            command = [sys.executable, "-m", "exporter.commands.alive"]
+            return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
+
+        assert asked_for_health() == 0
+        exporter.process.kill()
+        exporter.process.wait()
+        assert asked_for_health() == 1
 
 
 def test_what_follows_the_end_of_a_connection_is_not_read(authorities: Authorities) -> None:

@@ -90,6 +90,18 @@ def test_what_the_toolkit_takes_for_nothing_or_a_text_is_taken_so(tmp_path: Path
     assert read_web_config(written(tmp_path, content)) == read_web_config(written(tmp_path, same))
 
 
+def test_users_are_called_as_they_are_written(tmp_path: Path) -> None:
+    names = ("007", "0x10", "1_000", "true", "off", "1.50", "2026-12-01", "~user")
+    config = read_web_config(written(tmp_path, "basic_auth_users:\n" + "".join(f"  {n}: {HASH}\n" for n in names)))
+    assert tuple(config.basic_auth_users) == names
+
+
+def test_numbers_and_truth_values_are_read_where_they_are_wanted(tmp_path: Path) -> None:
+    text = "rate_limit: {interval: 1s, burst: 7}\nhttp_server_config: {http2: false}\n"
+    config = read_web_config(written(tmp_path, text))
+    assert (config.rate_limit.burst, config.http_server_config.http2) == (7, False)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("1s", 1), ("200ms", 0.2), ("1h2m3.5s", 3723.5), (".5s", 0.5), ("10us", 1e-5), (0, 0)]
 )
@@ -103,7 +115,12 @@ def test_durations_are_those_of_go(tmp_path: Path, text: object, seconds: float)
     [
         ("a: [", "line 2"),
         ("- a", "expected a mapping"),
-        ({"tls_config": {}}, "tls_config: Extra inputs are not permitted; did you mean tls_server_config?"),
+        ({"basic_auth_usrs": None}, "basic_auth_usrs: no such key; did you mean basic_auth_users?"),
+        ({"tls_server_config": {"cert_fil": ""}}, "tls_server_config.cert_fil: no such key; did you mean cert_file?"),
+        ("root:$6$salt$abcdefghijklmnop:20228:0:99999:7:::", "root:***:20228:0:99999:7::: no such key"),
+        (f"{HASH}: x", "***: no such key"),
+        ({"basic_auth_users": {"alice": 12345}}, "alice: its password is not hashed with bcrypt"),
+        ({"tls_config": {}}, "tls_config: no such key; did you mean tls_server_config?"),
         ({"tls_server_config": {**TLS, "cert_fil": "x"}}, "tls_server_config.cert_fil"),
         ({"tls_server_config": {"cert_file": "c"}}, "neither key nor key_file is given"),
         ({"tls_server_config": {"key_file": "c"}}, "neither cert nor cert_file is given"),
@@ -129,7 +146,7 @@ def test_durations_are_those_of_go(tmp_path: Path, text: object, seconds: float)
         ({"basic_auth_users": {"a:b": HASH}}, "no user has a colon"),
         ({"basic_auth_users": {"alice": HASH.replace("$2y$", "$2x$")}}, "is not hashed with bcrypt"),
         ({"rate_limit": {"interval": "1 second"}}, "'1 second' is no duration"),
-        ({"rate_limit": {"interval": 5}}, "5 is no duration"),
+        ({"rate_limit": {"interval": 5}}, "'5' is no duration"),
         ({"rate_limit": {"burst": -1}}, "rate_limit.burst"),
     ],
 )
