@@ -121,6 +121,6 @@ def _placed(line: str, file: Path | None) -> str:
 
 
 def _variable(setting: str) -> str:
-    """Return the variable of a setting; nothing where the environment has none."""
+    """Return the variable of a setting; nothing where the environment has none, or an empty one."""
     variable = PREFIX + setting.upper()
-    return variable if variable in os.environ else ""
+    return variable if os.environ.get(variable) else ""

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
 from exporter.kinds import Kind
@@ -23,6 +32,16 @@ def arguments(value: object) -> object:
 
 def _json_list(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _named(value: object) -> object:
+    """Refuse an empty path, which would stand for the working folder."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty. Name a path, or leave it out")
+    return value
+
+
+NamedPath = Annotated[Path, BeforeValidator(_named)]
 
 
 def words(value: object) -> object:
@@ -82,6 +101,21 @@ TargetName = Annotated[
 ]
 
 
+_LONGEST_DSN = 10_000
+"""Characters of a DSN at most: hosts of it stand on pages."""
+
+_LONGEST_LABEL = 1000
+
+
+def _label_value(value: str) -> str:
+    if len(value) > _LONGEST_LABEL:
+        raise ValueError(f"is longer than {_LONGEST_LABEL} characters. Shorten it")
+    return value
+
+
+LabelValue = Annotated[str, AfterValidator(_label_value)]
+
+
 class Connection(BaseModel):
     """Connection to one server."""
 
@@ -90,8 +124,8 @@ class Connection(BaseModel):
         description="libpq URI or key=value string; what it leaves out comes from the `PG*` variables, `.pgpass` and"
         " service files.",
     )
-    dsn_file: Path | None = Field(None, description="A file that holds the DSN instead.")
-    password_file: Path | None = Field(
+    dsn_file: NamedPath | None = Field(None, description="A file that holds the DSN instead.")
+    password_file: NamedPath | None = Field(
         None,
         description="A file that holds the password; read again for every new connection. Beside `targets` it is"
         " that of each target that names none.",
@@ -134,6 +168,13 @@ class Connection(BaseModel):
         ' count in `queryid="other"` and in the totals.',
     )
 
+    @field_validator("dsn")
+    @classmethod
+    def _is_no_novel(cls, dsn: SecretStr) -> SecretStr:
+        if len(dsn) > _LONGEST_DSN:
+            raise ValueError(f"is longer than {_LONGEST_DSN} characters. Write a connection string")
+        return dsn
+
     @model_validator(mode="after")
     def _one_dsn(self) -> Self:
         if self.dsn_file and self.dsn.get_secret_value():
@@ -155,7 +196,7 @@ class TargetSettings(Connection):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: TargetName = Field(description="What `/probe?target=` and the label `target` call it.")
-    labels: dict[LabelName, str] = Field(
+    labels: dict[LabelName, LabelValue] = Field(
         {}, description="Labels that `/sd` gives Prometheus for it, such as `cluster` or `team`."
     )
 
@@ -188,13 +229,13 @@ class SourceSettings(Connection):
         " 'pgvigil[dns]'`) or `aws` (RDS and Aurora; `pgvigil[aws]`)."
     )
     name: str = Field("{member}", description="What a server is called: `{member}`, or `{cluster}-{member}`.")
-    labels: dict[LabelName, str] = Field({}, description="Labels that `/sd` gives each of them.")
+    labels: dict[LabelName, LabelValue] = Field({}, description="Labels that `/sd` gives each of them.")
     urls: tuple[Annotated[str, AfterValidator(_url)], ...] = Field(
         (),
         description="REST APIs of members of a Patroni cluster, such as `http://db1:8008`; one after another is asked."
         " Of Kubernetes, the address of its API where the exporter is in no pod.",
     )
-    ca_file: Path | None = Field(None, description="Certificate authorities for their https.")
+    ca_file: NamedPath | None = Field(None, description="Certificate authorities for their https.")
     selector: str = Field("", description="Labels of pods, such as `cnpg.io/cluster=shop,cnpg.io/podRole=instance`.")
     namespace: str = Field("", description="Namespace of the pods; by default that of the exporter's own pod.")
     port: int = Field(5432, ge=1, le=65535, description="Port of PostgreSQL in the pods.")

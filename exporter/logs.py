@@ -24,6 +24,18 @@ class OneLine(logging.Formatter):
         return printable(super().formatMessage(record) + (f" ({extra})" if extra else ""))
 
 
+_MOST_CHARACTERS = 3000
+"""Characters of a value that a line has: some are written by whoever is on the network."""
+
+
+def bounded(record: logging.LogRecord) -> bool:
+    """Shorten what a line is told to say beside its message; a filter that lets all lines pass."""
+    for name, value in vars(record).items():
+        if name not in _USUAL and isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+            setattr(record, name, f"{value[:_MOST_CHARACTERS]}… ({len(value)} characters)")
+    return True
+
+
 LINES = 1000
 """Upper bound on lines that wait until standard error takes them; further ones are dropped and counted."""
 
@@ -90,7 +102,8 @@ def configure(form: Literal["console", "json"], level: str) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {form: formatters[form]},
-            "handlers": {"stderr": {"()": Writer, "formatter": form}},
+            "filters": {"bounded": {"()": lambda: bounded}},
+            "handlers": {"stderr": {"()": Writer, "formatter": form, "filters": ["bounded"]}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
         }
     )

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.catalog.model import Catalog, Collector
-from exporter.connection_settings import Connection, Patterns, SourceSettings, TargetSettings, words
+from exporter.connection_settings import Connection, NamedPath, Patterns, SourceSettings, TargetSettings, words
 from exporter.errors import SettingsError
 from exporter.validation_errors import nearest
 
@@ -37,12 +36,14 @@ def _network(value: object) -> object:
 
 def _from_json(value: object) -> object:
     """Say where the JSON of a variable is wrong."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"expected JSON: {error}") from None
-    return value
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        raise ValueError('is no list. Write JSON, such as [{"name": "shop", "dsn": "host=db1 dbname=shop"}]')
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"expected JSON: {error}") from None
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
@@ -75,9 +76,14 @@ class CollectorSettings(BaseModel):
 
 
 class Settings(Connection, BaseSettings):
-    """All settings: each is a variable `PGVIGIL_<NAME>` or a key of the configuration file; the variable wins."""
+    """All settings: each is a variable `PGVIGIL_<NAME>` or a key of the configuration file; the variable wins.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
+    An empty variable is as one that is not there.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, allow_inf_nan=False
+    )
 
     targets: Annotated[tuple[TargetSettings, ...] | None, BeforeValidator(_from_json)] = Field(
         None,
@@ -97,12 +103,12 @@ class Settings(Connection, BaseSettings):
     listen: Annotated[str, AfterValidator(_addresses)] = Field(
         "0.0.0.0:9187", description="Address and port to serve on; several separated by commas."
     )
-    web_config_file: Path | None = Field(
+    web_config_file: NamedPath | None = Field(
         None,
         description="A web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,"
         " `basic_auth_users`, headers, a rate limit. It and its files are read again when they change.",
     )
-    bearer_token_file: Path | None = Field(
+    bearer_token_file: NamedPath | None = Field(
         None, description="A file of bearer tokens, one a line, for Prometheus (`authorization`); read again likewise."
     )
     pages: Pages | None = Field(
@@ -114,7 +120,7 @@ class Settings(Connection, BaseSettings):
     pages_from: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(words)] = Field(
         (), description="Networks that count as local for `pages`, such as `10.0.0.0/8`, separated by commas."
     )
-    collectors_dir: Path | None = Field(None, description="A folder of your own collector files.")
+    collectors_dir: NamedPath | None = Field(None, description="A folder of your own collector files.")
     collectors: dict[str, CollectorSettings] = Field(
         {}, description="Collector name -> timeout, cache, limit, enabled, databases."
     )
@@ -187,7 +193,7 @@ class Settings(Connection, BaseSettings):
         le=24,
         description="Hours of active sessions, statements, key gauges and incidents that are kept; 0 for none.",
     )
-    state_dir: Path | None = Field(
+    state_dir: NamedPath | None = Field(
         None,
         description="A folder for the history, so that a restart forgets nothing: one SQLite file of 50 MB at most for"
         " each target. A temporary folder by default, which ends with the process.",

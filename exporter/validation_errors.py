@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 _MESSAGES = {
     "bool_parsing": "Input should be true or false",
     "bool_type": "Input should be true or false",
+    "extra_forbidden": "no such key",
     "dict_type": "Input should be a mapping",
     "list_type": "Input should be a list",
     "model_type": "Input should be a mapping",
@@ -27,9 +28,14 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
         place = ".".join(str(part) for part in found["loc"])
         message = _MESSAGES.get(found["type"]) or found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden" and model:
-            message += nearest(str(found["loc"][-1]), _keys(model, found["loc"][:-1]))
+            message += nearest(_unprefixed(str(found["loc"][-1])), _keys(model, found["loc"][:-1]))
         lines.append(f"{place}: {message}" if place else message)
     return lines
+
+
+def _unprefixed(key: str) -> str:
+    """Return the key of a file for the variable of the environment that was written in its place."""
+    return key.lower().removeprefix("pgvigil_")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from patience import wait_until
 
-from exporter.logs import OneLine, Writer
+from exporter.logs import OneLine, Writer, bounded
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,13 @@ from exporter.logs import OneLine, Writer
 def test_a_line_says_what_it_is_about_and_stays_one(message: str, extra: dict[str, str], written: str) -> None:
     record = logging.makeLogRecord({"msg": message, **extra})
     assert OneLine("%(message)s").format(record) == written
+
+
+def test_what_others_wrote_is_shortened() -> None:
+    record = logging.makeLogRecord({"msg": "refused", "reason": "x" * 60_000, "client": "192.0.2.1"})
+    assert bounded(record)
+    written = OneLine("%(message)s").format(record)
+    assert written == f"refused (reason={'x' * 3000}… (60000 characters) client=192.0.2.1)"
 
 
 def test_lines_that_nobody_takes_are_dropped_and_counted() -> None:

@@ -114,6 +114,11 @@ def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_
             {"PGVIGIL_STATEMENTS_EXCLUDE_USER": "a"},
             "PGVIGIL_STATEMENTS_EXCLUDE_USER: no such setting; did you mean PGVIGIL_STATEMENTS_EXCLUDE_USERS?",
         ),
+        (
+            {"PGVIGIL_TARGETS": "postgresql://db1/shop"},
+            """PGVIGIL_TARGETS: is no list. Write JSON, such as [{"name": "shop", "dsn": "host=db1 dbname=shop"}]""",
+        ),
+        ({"PGVIGIL_DSN": "x" * 10_001}, "PGVIGIL_DSN: is longer than 10000 characters"),
         ({"PGVIGIL_LISTNE": "x"}, "PGVIGIL_LISTNE: no such setting; did you mean PGVIGIL_LISTEN?"),
         ({"PGVIGIL_FLUX": "x"}, "PGVIGIL_FLUX: no such setting"),
         ({"PGVIGIL_LISTEN": "9187"}, "PGVIGIL_LISTEN: '9187' is no address: write host:port"),
@@ -140,11 +145,11 @@ def test_a_target_may_exclude_other_statements(environ: pytest.MonkeyPatch, tmp_
         ({"PGVIGIL_MAX_CONNECTIONS_PER_TARGET": "2"}, "PGVIGIL_MAX_CONNECTIONS_PER_TARGET: Input should be greater"),
         (
             {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limt": 1}}'},
-            "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs",
+            "PGVIGIL_COLLECTORS: table_vacuum.limt: no such key",
         ),
         (
             {"PGVIGIL_COLLECTORS": '{"table_vacuum": {"limt": 1}}'},
-            "PGVIGIL_COLLECTORS: table_vacuum.limt: Extra inputs are not permitted; did you mean limit?",
+            "PGVIGIL_COLLECTORS: table_vacuum.limt: no such key; did you mean limit?",
         ),
         ({"PGVIGIL_COLLECTORS": "table_vacuum"}, "PGVIGIL_COLLECTORS: expected JSON: Expecting value: line 1 column 1"),
         (
@@ -163,10 +168,23 @@ def test_a_wrong_variable_is_named_with_the_remedy(
     assert str(caught.value).startswith(message)
 
 
+def test_an_empty_variable_is_as_one_that_is_not_there(environ: pytest.MonkeyPatch) -> None:
+    names = (name for name in Settings.model_fields if name != "dsn")
+    empty = {f"PGVIGIL_{name.upper()}": "" for name in (*names, "config")}
+    assert loaded(environ, {**empty, "PGVIGIL_DSN": "host=h"}) == loaded(environ, {"PGVIGIL_DSN": "host=h"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("listne: x\n", "listne: Extra inputs are not permitted"),
+        ("listne: x\n", "listne: no such key"),
+        ("PGVIGIL_STATE_DIR: x\n", "PGVIGIL_STATE_DIR: no such key; did you mean state_dir?"),
+        ("state_dir: ''\n", "state_dir: is empty. Name a path, or leave it out"),
+        ("targets: [{name: a, password_file: ' '}]\n", "targets.0.password_file: is empty. Name a path"),
+        (
+            f"targets: [{{name: a, labels: {{team: {'x' * 1001}}}}}]\n",
+            "targets.0.labels.team: is longer than 1000 characters. Shorten it",
+        ),
         ("listen: x\nlisten: y\n", "line 2: key 'listen' is written twice"),
         ("listen: [\n", "line 2: "),
         ("- listen\n", "expected a mapping of settings"),
@@ -175,11 +193,11 @@ def test_a_wrong_variable_is_named_with_the_remedy(
         ("targets: [{name: a/b}]\n", "targets.0.name: 'a/b' is no name of a server"),
         ("targets: [{name: a}]\ndsn: host=h\n", "targets and dsn: give one of them"),
         ("targets: []\ndsn: host=h\n", "targets and dsn: give one of them"),
-        ("targets: [{name: a, dns: x}]\n", "targets.0.dns: Extra inputs are not permitted"),
-        ("listne: x\n", "listne: Extra inputs are not permitted; did you mean listen?"),
+        ("targets: [{name: a, dns: x}]\n", "targets.0.dns: no such key"),
+        ("listne: x\n", "listne: no such key; did you mean listen?"),
         (
             "targets: [{name: a, dsn_fiel: x}]\n",
-            "targets.0.dsn_fiel: Extra inputs are not permitted; did you mean dsn_file?",
+            "targets.0.dsn_fiel: no such key; did you mean dsn_file?",
         ),
     ],
 )

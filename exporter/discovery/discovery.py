@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -207,7 +208,7 @@ class DiscoveryLoop:
         if why and before.targets is not None:  # those known stay, but for what is known anew
             anew = {each.name for each in targets or ()}
             targets = (*(targets or ()), *(each for each in before.targets if each.name not in anew))
-        if why and not before.why:
+        if why and _without_numbers(why) != _without_numbers(before.why):
             _log.warning("servers could not be looked for; those known stay", extra={"reason": why})
         elif before.why and not why:
             _log.info("servers are looked for again", extra={"source": source.title})
@@ -253,6 +254,11 @@ def _inherited(
     same = [each for each in gone if each.title == source.title]
     same += [each for each in gone if len(earlier) == len(sources) and earlier[place] == each]
     return before[same[0]].targets if same else None
+
+
+def _without_numbers(why: str) -> str:
+    """Return what is the same where the same goes wrong in the same way: seconds and ports may differ each time."""
+    return re.sub(r"\d+", "", why)
 
 
 def _about(member: Member, source: SourceSettings, why: str) -> str:

@@ -148,7 +148,11 @@ def _opened(
 
 
 def reason(error: Exception) -> str:
-    """Say why it did not."""
+    """Say why it did not, at no more length than it takes."""
     if isinstance(error, OSError):
-        return str(getattr(error, "reason", "") or error)
-    return f"is no answer of this kind of API ({type(error).__name__}: {error})"
+        return str(getattr(error, "reason", "") or error)[:_MOST_SAID]
+    return f"is no answer of this kind of API ({type(error).__name__}: {str(error)[:_MOST_SAID]})"
+
+
+_MOST_SAID = 300
+"""Characters of an error that are repeated: some of them are what the other side wrote."""

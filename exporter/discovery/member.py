@@ -42,8 +42,14 @@ def check(source: SourceSettings) -> None:
         raise SettingsError(f"discovery: {source.title}: {error}") from None
 
 
+_LONGEST_HOST = 255
+"""Characters of a host at most, as DNS has it."""
+
+
 def target_of(member: Member, source: SourceSettings) -> TargetSettings:
     """Make the target of a member: DSN, credentials and filters are those of its source."""
+    if len(member.host) > _LONGEST_HOST:
+        raise DiscoveryError(f"{source.title}: {member.name}: its host has more than {_LONGEST_HOST} characters")
     values = {name: getattr(source, name) for name in Connection.model_fields}
     said = {**explicit(source.dsn.get_secret_value()), "host": member.host, "port": str(member.port)}
     values["dsn"] = SecretStr(" ".join(f"{name}={_quoted(value)}" for name, value in said.items()))

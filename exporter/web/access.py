@@ -22,6 +22,9 @@ CERTIFIED = "is_certified"
 _LINES = 10
 """Lines a minute about requests that are refused, of each reason."""
 
+_MOST_OF_A_PATH = 200
+"""Characters of a path that a line repeats."""
+
 _log.addFilter(Seldom(_LINES))
 
 _OF_PROXIES = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
@@ -68,7 +71,7 @@ class Access:
             reason, app = refused
             self._guard.refused[reason] += 1
             host = scope["client"][0] if scope.get("client") else "unknown"
-            _log.warning(f"request refused: {reason}", extra={"client": host, "path": scope["path"]})
+            _log.warning(f"request refused: {reason}", extra={"client": host, "path": scope["path"][:_MOST_OF_A_PATH]})
         await app(scope, receive, _with_headers(send, rules) if rules.headers else send)
 
     async def _refused(self, scope: Scope, rules: Rules) -> tuple[Refusal, Response] | None:

@@ -31,6 +31,7 @@ from exporter.demo.cluster import Cluster
 from exporter.discovery.aws import aws
 from exporter.discovery.discovery import Ask, DiscoveryLoop
 from exporter.discovery.dns_srv import dns_srv
+from exporter.discovery.http_json import reason
 from exporter.discovery.kubernetes import have_pods_changed, kubernetes
 from exporter.discovery.member import Answer, Member, target_of
 from exporter.discovery.patroni import patroni
@@ -364,6 +365,30 @@ def test_a_member_becomes_a_target_with_what_its_source_says() -> None:
 def test_a_member_that_can_be_no_target_is_said(settings: dict[str, str], name: str, said: str) -> None:
     with pytest.raises(DiscoveryError, match=said):
         target_of(Member(name, "h", 1), source(**settings))
+
+
+def test_what_a_source_says_is_bounded() -> None:
+    with pytest.raises(DiscoveryError, match="db1: its host has more than 255 characters"):
+        target_of(Member("db1", "h" * 256, 1), source())
+    with pytest.raises(DiscoveryError, match=r"labels\.cluster: is longer than 1000 characters"):
+        target_of(Member("db1", "h", 1, {"cluster": "c" * 3_000_000}), source())
+    for error in (OSError("x" * 60_000), ValueError("x" * 60_000)):
+        assert len(reason(error)) < 400
+
+
+async def test_another_reason_is_another_line(caplog: pytest.LogCaptureFixture) -> None:
+    said = iter(["refused at port 1", "refused at port 2", "", "timed out", "no such host"])
+
+    def ask(_: SourceSettings) -> Answer:
+        if why := next(said):
+            raise DiscoveryError(why)
+        return Answer([])
+
+    loop = DiscoveryLoop([source()], ask={"patroni": ask}, watch={})
+    for _ in range(5):
+        await loop.ask()
+    reasons = [getattr(each, "reason", "") for each in caplog.records]
+    assert [each for each in reasons if each] == ["refused at port 1", "timed out", "no such host"]
 
 
 @pytest.mark.parametrize(
