@@ -72,7 +72,7 @@ def brief(now: Situation) -> Line:
     """Write one of several servers: the worst that is wrong with it."""
     less = (f". {_not_judged(now)}" if now.unjudged else "", DIM)
     if not now.findings:
-        state = "unknown" if now.unjudged or not now.is_up else "good"
+        state = "good" if now.is_up and now.is_judged else "unknown"
         said = "nothing is wrong that is known" if now.is_up else "was not asked yet"
         return [_word(state), *_names(now), (f"  {said}", ""), less]
     worst, more = now.findings[0], len(now.findings) - 1

@@ -13,6 +13,9 @@ from exporter.scrape.target import Target
 _LONGEST_UNKNOWN_SECONDS = 60.0
 """Seconds for which a target is not listed while its server has neither answered nor failed to."""
 
+_FIRST_PATIENCE_SECONDS = 5.0
+"""Seconds that the first list waits for servers that have not answered yet: without it Prometheus asks again later."""
+
 
 class TargetGroup(TypedDict):
     """One entry of the list."""
@@ -59,7 +62,8 @@ class ServiceDiscovery:
 
         """
         targets = dict(self._targets)
-        reports = await asyncio.gather(*(target.known(seconds) for target in targets.values()))
+        patience = {} if self._has_listed else {"patience": min(seconds, _FIRST_PATIENCE_SECONDS)}
+        reports = await asyncio.gather(*(target.known(seconds, **patience) for target in targets.values()))
         paired = zip(targets.items(), reports, strict=True)
         unknown = {name for (name, target), report in paired if not self._is_known(target, report)}
         is_awaited = not self._is_complete() or (unknown and self._clock() < self._give_up_at)

@@ -41,6 +41,7 @@ def test_the_page_names_who_holds_up_whom_with_what_ends_it(server18: Cluster) -
         text = unescape(wait_until(lambda: page_with(exporter, f"<h3>{sentence}")))
         said = exporter.get("/api/v1/now").json()
     assert "blocks 1 session" in text
+    assert re.search(r"<b>PostgreSQL 18[.\d]* is up</b>", text), "not in the green of a server that is well"
     assert f'data-copy="SELECT pg_terminate_backend({pid});"' in text
     assert "a literal" not in text
     assert re.search(rf'href="runbooks/\w+\?[^"]*\bpid={pid}\b', text)

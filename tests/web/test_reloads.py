@@ -317,6 +317,12 @@ def test_servers_that_are_down_or_silent_are_listed_once_that_is_known(configure
         assert "role" not in next(each["labels"] for each in configured.discovered() if "down" in str(each))
 
 
+def test_the_first_list_waits_for_servers_that_answer(configured: Configured) -> None:
+    answer = configured.exporter.get("/sd")
+    assert answer.status_code == 200, "Prometheus asks again a refresh interval later"
+    assert {each["labels"].get("instance") for each in answer.json()} == {None, "shop", "blog"}
+
+
 def test_a_server_that_comes_and_says_nothing_holds_up_the_list_of_no_other(configured: Configured) -> None:
     assert configured.names() == {"shop", "blog"}
     with closing(silent_listener()) as silent:
