@@ -60,10 +60,6 @@ def _block_end(sql: str, at: int) -> int:
 
 
 def literal(value: str) -> str:
-    """Quote a value for SQL."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def escaped_literal(value: str) -> str:
-    """Quote a value that may have backslashes, whatever standard_conforming_strings is set to."""
-    return "E" + literal(value.replace("\\", "\\\\"))
+    """Quote a value for SQL, whatever standard_conforming_strings is set to."""
+    is_escaped = "\\" in value
+    return ("E'" if is_escaped else "'") + value.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -99,7 +99,11 @@ def _sessions(now: Readings, labels: Labels) -> float:
 
 
 def _of_sessions(function: str, labels: Labels) -> str:
+    """Write what ends sessions, but for that of whoever runs it, for ours, and for processes that are no client's."""
     conditions = " AND ".join(f"{column} = {literal(value)}" for column, value in labels.items())
+    if not labels.get("application_name"):
+        conditions += f" AND application_name <> {literal(APPLICATION_NAME)}"
+    conditions += " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
     return f"SELECT {function}(pid) FROM pg_stat_activity WHERE {conditions};"  # noqa: S608  # an operator runs it
 
 

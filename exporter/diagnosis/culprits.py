@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from exporter.diagnosis.findings import Finding, Remedy, rule
 from exporter.diagnosis.readings import Labels
@@ -49,18 +50,39 @@ _OF_CLIENTS = re.compile(r"(active|idle|fastpath|disabled|unknown|deadlock cycle
 """Beginning of the states of sessions of clients."""
 
 
-def remedies_for(labels: Labels) -> list[Remedy]:
-    """Return what makes a session or a prepared transaction let go, the safest first."""
+_COMES_AGAIN = (
+    "Cancel it: that frees them now. It starts again by itself, from the beginning, since the table has to be frozen:"
+    " give it a quiet hour."
+)
+
+RELOAD = Remedy("Then have the server take it up.", "SELECT pg_reload_conf();")
+"""What comes after ALTER SYSTEM, which cannot be sent together with other statements."""
+
+
+def roll_back(gid: str, datname: str) -> Remedy:
+    """End a prepared transaction."""
+    where = f"in database {datname}" if datname else "in its own database"
+    return Remedy(f"Roll it back, {where}. This cannot be undone.", f"ROLLBACK PREPARED {literal(gid)};")
+
+
+def remedies_for(labels: Labels, statement: str = "") -> list[Remedy]:
+    """Return what makes a session or a prepared transaction let go, the safest first.
+
+    Args:
+        labels: name it.
+        statement: text of what it runs, where that is known.
+
+    """
     pid, state = labels.get("pid", ""), labels.get("state", "")
     if "SyncRep" in state:
         return []  # its commit is done here: cancelled, it counts as committed without the standby
     if state.startswith("startup"):
         return [Remedy("On the primary, end the transaction whose lock replay holds here: that frees them.")]
     if state.startswith("autovacuum"):
-        return [cancel(pid)]
+        comes_again = "(to prevent wraparound)" in statement
+        return [replace(cancel(pid), effect=_COMES_AGAIN) if comes_again else cancel(pid)]
     if pid and state and not _OF_CLIENTS.match(state):
         return []  # a process of the server
     if not pid:
-        gid = literal(labels.get("gid", ""))
-        return [Remedy("Roll it back, in its own database. This cannot be undone.", f"ROLLBACK PREPARED {gid};")]
+        return [roll_back(labels.get("gid", ""), labels.get("datname", ""))]
     return [terminate(pid)] if state.startswith("idle") else [cancel(pid), terminate(pid, is_next=True)]

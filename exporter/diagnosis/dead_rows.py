@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.diagnosis.culprits import found, relation, remedies_for, who
+from exporter.diagnosis.culprits import RELOAD, found, relation, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit
 from exporter.diagnosis.readings import Labels, Readings, Series
-from exporter.diagnosis.sessions import is_maintenance
+from exporter.diagnosis.sessions import lets_go
 
 _LATELY_SECONDS = 600.0
 """Age up to which a vacuum of a table counts as one of now, where it is not known since when somebody holds it back."""
@@ -41,9 +41,9 @@ def _off(now: Readings) -> Finding:
     """Say once that autovacuum is off for the whole server."""
     names = [name for name in ("track_counts",) if now.value(f"pg_settings_{name}") == 0] or ["autovacuum"]
     sentence = f"{names[0]} is off, so autovacuum comes to no table: dead rows stay, and statistics grow stale"
-    on = f"ALTER SYSTEM SET {names[0]} = on; SELECT pg_reload_conf();"
+    on = f"ALTER SYSTEM SET {names[0]} = on;"
     effect = "Switch it on. Where the command line of the server has it, only a restart without that helps."
-    return found("AutovacuumOff", sentence, {}, [Remedy(effect, on)])
+    return found("AutovacuumOff", sentence, {}, [Remedy(effect, on), RELOAD])
 
 
 def _held(now: Readings, holder: Series, tables: list[tuple[Series, str]]) -> Finding:
@@ -53,7 +53,7 @@ def _held(now: Readings, holder: Series, tables: list[tuple[Series, str]]) -> Fi
     had, seconds = holder.labels, now.value("pg_xmin_horizon_seconds", holder.labels)
     span = f"{duration(seconds)}" if seconds else f"{holder.value:,.0f} transactions"
     name = who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
-    ends = remedies_for(had) if had.get("pid") and not is_maintenance(had) else []
+    ends = lets_go(had)
     sentence = f"{name} keeps VACUUM from removing what died in the last {span}: {said}{others}"
     steps = [*ends, _vacuum(worst.labels, "Then remove" if ends else "Afterwards, remove")]
     return found("DeadTuples", sentence, worst.labels, steps)

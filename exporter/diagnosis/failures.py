@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from exporter.diagnosis.culprits import found
+from exporter.diagnosis.culprits import RELOAD, found
 from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
-from exporter.diagnosis.readings import Readings
+from exporter.diagnosis.readings import Labels, Readings
 
 _SYNCHRONOUS = ("sync", "quorum")
 
 _WAIT_FOR_NOBODY = Remedy(
     "Only if the standby does not come back soon, commit without one: what is written is then on this server only.",
-    "ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
+    "ALTER SYSTEM SET synchronous_standby_names = '';",
 )
 
 
@@ -30,7 +30,7 @@ def commits(now: Readings, _: float) -> Iterator[Finding]:
         of = f": {', '.join(standbys)}" if standbys else ", and none is connected"
         sentence = f"{they} to commit until a synchronous standby answers{of}; the longest for {duration(longest)}"
         start = Remedy("Bring back the standby: its log says why it does not answer. What waits goes on then.")
-        yield found("CommitsWaitForStandby", sentence, {}, [start, _WAIT_FOR_NOBODY], longest)
+        yield found("CommitsWaitForStandby", sentence, {}, [start, _WAIT_FOR_NOBODY, RELOAD], longest)
 
 
 def checksums(now: Readings, at: float) -> Iterator[Finding]:
@@ -61,6 +61,21 @@ def subscriptions(now: Readings, _: float) -> Iterator[Finding]:
             read = Remedy("Read the server's log: it says why the worker ends, and of a conflict which row.")
             sentence = f"{name} has no worker, so it receives nothing, and its publisher keeps WAL for it{errors}"
             yield found("SubscriptionFailing" if failed else "SubscriptionNotRunning", sentence, had, [read])
+        else:
+            yield from _copies(now, had, name)
+
+
+def _copies(now: Readings, had: Labels, name: str) -> Iterator[Finding]:
+    """Find tables of a subscription whose copy fails again and again."""
+    waiting = sum(
+        each.value for each in now.series("pg_subscription_relations", **had) if each.labels.get("state") != "ready"
+    )
+    failed = now.value("pg_subscription_sync_errors_total", had) or 0.0
+    if waiting and failed > limit("SubscriptionTablesNotReady", "errors"):
+        tables = f"{count(waiting, 'table')} of {name} {'is' if waiting == 1 else 'are'} not copied yet"
+        sentence = f"{tables}, and copies have failed {count(failed, 'time')} so far"
+        read = Remedy("Read the server's log: it says which row of which table is in the way.")
+        yield found("SubscriptionTablesNotReady", sentence, had, [read])
 
 
 def multixacts(now: Readings, _: float) -> Iterator[Finding]:

@@ -69,7 +69,8 @@ def _is_meant(root: Node, waiter: Node) -> bool:
 
 def _of_root(root: Node, below: Sequence[Node]) -> Finding:
     name = root.names[0]
-    about = ", ".join(filter(None, (root.who, root.state)))
+    kind = "" if root.backend_type == "client backend" else root.backend_type
+    about = ", ".join(filter(None, (root.who or kind, root.state)))
     called = f"pid {name}" if name.isdecimal() else name
     alert = "LockQueue" if root.behind > limit("LockQueue", "sessions") else "LockWait"
     sentence = f"{called}{f' ({about})' if about else ''} blocks {count(root.behind, 'session')}"

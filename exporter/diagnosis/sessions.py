@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.diagnosis.culprits import found, remedies_for, terminate, who
+from exporter.diagnosis.culprits import found, remedies_for, roll_back, terminate, who
 from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
 from exporter.diagnosis.readings import Labels, Readings, Series
 
@@ -33,15 +33,16 @@ def locks(now: Readings, _: float) -> Iterator[Finding]:
             continue
         where = f" on {had['relation']}" if had.get("relation") else ""
         said = now.series("pg_lock_blocker_statement_info", **had)
+        statement = said[0].labels.get("query", "") if said else ""
         since = now.value("pg_lock_blocker_transaction_seconds", had)
         open_for = f" has had its transaction open for {duration(since)} and" if since else ""
         yield found(
             alert,
             f"{who(had)}{open_for} blocks {count(blocked, 'session')}{where}, the longest for {duration(wait)}",
             had,
-            remedies_for(had),
+            remedies_for(had, statement),
             wait,
-            said[0].labels.get("query", "") if said else "",
+            statement,
         )
 
 
@@ -62,6 +63,16 @@ def is_meant(now: Readings, had: Labels, alert: str = "LockWait") -> bool:
     waits = had.get("locktype") == "virtualxid" or had.get("mode") == "ShareUpdateExclusiveLock"
     data_wait = now.value("pg_lock_blocker_longest_data_wait_seconds", had) or 0.0
     return (waits or _elects(had)) and data_wait <= limit("LockWait", "data_wait_seconds")
+
+
+def is_quiet(now: Readings, wait: float) -> bool:
+    """Return whether the longest wait is one of which nothing is said: it is allowed, or all of them are meant."""
+    roots = [each.labels for each in now.series("pg_lock_blocker_longest_wait_seconds")]
+    blocked = (now.value("pg_lock_blocker_blocked_sessions", had) or 0.0 for had in roots)
+    meant = [
+        is_meant(now, had, _lock_alert(had, n)) and not _elects(had) for had, n in zip(roots, blocked, strict=True)
+    ]
+    return _is_allowed(now, wait) or (bool(meant) and all(meant))
 
 
 def _elects(had: Labels) -> bool:
@@ -103,9 +114,36 @@ def _lock_alert(had: Labels, blocked: float) -> str:
     return "BlockedByPreparedTransaction" if state == "prepared transaction" else "LockWait"
 
 
+def lock_table(now: Readings, _: float) -> Iterator[Finding]:
+    """Find a lock table that fills up: when it is full, statements and logins fail."""
+    entries = [each for each in now.series("pg_lock_entries") if each.labels.get("mode") != "SIReadLock"]
+    held, most = sum(each.value for each in entries), now.value("pg_lock_entries_max")
+    if most and held > limit("LockTableNearlyFull", "ratio") * most:
+        top = max(entries, key=lambda each: each.value)
+        kind = f"{top.labels.get('mode', '')} ({top.labels.get('locktype', '')})"
+        where = f" in database {top.labels['datname']}" if top.labels.get("datname") else ""
+        sentence = (
+            f"{held:,.0f} locks are held, and the lock table has room for {most:,.0f} at least; {top.value:,.0f} are"
+            f" {kind}{where}. When it is full, statements and logins fail: out of shared memory"
+        )
+        look = Remedy(
+            "Find who holds them; ending its transaction frees them.",
+            "SELECT pid, count(*) FROM pg_locks GROUP BY pid ORDER BY count(*) DESC LIMIT 5;",
+        )
+        yield found("LockTableNearlyFull", sentence, top.labels, [look])
+
+
 def transactions(now: Readings, _: float) -> Iterator[Finding]:
     """Find transactions that are forgotten or long."""
     named = set()
+    for each in now.series("pg_xmin_horizon_seconds", holder="prepared_transaction"):
+        if each.value > limit("PreparedTransactionOrphaned", "seconds"):
+            gid, datname = each.labels["name"], each.labels.get("datname", "")
+            sentence = (
+                f"prepared transaction {gid} in {datname} was prepared {duration(each.value)} ago, and nobody ends it"
+            )
+            had = {**each.labels, "gid": gid}
+            yield found("PreparedTransactionOrphaned", sentence, had, [roll_back(gid, datname)], each.value)
     for each in now.series("pg_session_oldest_seconds", kind="idle in transaction"):
         if each.value > limit("IdleInTransaction", "seconds") and not is_maintenance(each.labels):
             named.add(each.labels["pid"])
@@ -118,6 +156,17 @@ def transactions(now: Readings, _: float) -> Iterator[Finding]:
         if is_long and not is_maintenance(each.labels) and not _rebuilds(now, each):
             sentence = f"{who(each.labels)} has had its transaction open for {duration(each.value)}"
             yield found("LongTransaction", sentence, each.labels, remedies_for(each.labels), each.value)
+
+
+def lets_go(holder: Labels) -> list[Remedy]:
+    """Return what makes a holder of the xmin horizon let go; nothing for dumps and backups, standbys and slots."""
+    if holder["holder"] == "prepared_transaction":
+        return [roll_back(holder["name"], holder.get("datname", ""))]
+    return (
+        remedies_for(holder)
+        if holder.get("pid") and holder["holder"] == "backend" and not is_maintenance(holder)
+        else []
+    )
 
 
 def is_maintenance(labels: Labels) -> bool:

@@ -9,9 +9,10 @@ from exporter.diagnosis.findings import Finding, Remedy, duration, limit, rank, 
 from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
-from exporter.diagnosis.sessions import is_meant
+from exporter.diagnosis.sessions import is_meant, is_quiet
 from exporter.diagnosis.subjects import SUBJECTS
 from exporter.diagnosis.unjudged import NOTHING, unjudged
+from exporter.diagnosis.upkeep import may_lag
 from exporter.diagnosis.work import Work, work
 from exporter.documented import documented
 from exporter.errors import MEANINGS
@@ -241,26 +242,16 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     )  # fmt: skip
     wait = _longest_wait(now, tree)
     most = limit("LockWait", "wait_seconds")
-    yield _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
+    waits = _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
+    is_meant_to = wait is not None and wait > most and is_quiet(now, wait)
+    yield replace(waits, state="good", limit="meant: VACUUM, a build, or replay") if is_meant_to else waits
     oldest = now.value("pg_session_oldest_seconds", {"kind": "transaction"})
     open_at = limit("LongTransaction", "seconds")
     if oldest is None and used is not None:
         oldest = 0.0
     text = duration(oldest) if oldest else "none open" if oldest is not None else ""
     yield _vital("longest transaction", text, oldest, open_at, float("inf"), duration)
-    lag = now.value("pg_replication_lag_seconds")
-    if lag is not None:
-        lag -= now.value("pg_recovery_min_apply_delay_seconds") or 0.0
-        stale = limit("ReplicaStale", "seconds")
-        yield _vital("replication lag", duration(lag), lag, limit("ReplicaLagging", "seconds"), stale, duration)
-    held = now.series("pg_replication_slots_retained_bytes")
-    if held:
-        near = limit("ReplicationSlotNearLimit", "ratio")
-        safe = now.value("pg_replication_slots_safe_wal_size_bytes", held[0].labels)
-        share = held[0].value / (held[0].value + max(safe, 0.0)) if safe is not None and held[0].value else 0.0
-        whole = f" of {size(held[0].value + safe)}" if safe is not None and safe > 0 else ""
-        text = f"{size(held[0].value)}{whole} ({held[0].labels['slot_name']})"
-        yield _vital("WAL held by a slot", text, share, near, 1.0, "{:.0%} of its limit".format)
+    yield from _replication_vitals(now)
     age, freeze = now.value("pg_database_xid_age"), now.value("pg_wraparound_freeze_max_age")
     if age is not None and freeze:
         overdue = limit("XidFreezeOverdue", "factor") * freeze
@@ -270,6 +261,24 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     if sequence is not None:
         near = limit("SequenceNearlyUsed", "ratio")
         yield _vital("fullest sequence", f"{sequence:.0%}", sequence, near, 1.0, "{:.0%}".format)
+
+
+def _replication_vitals(now: Readings) -> Iterator[Vital]:
+    lag = now.value("pg_replication_lag_seconds")
+    if lag is not None:
+        lag -= now.value("pg_recovery_min_apply_delay_seconds") or 0.0
+        stale = limit("ReplicaStale", "seconds")
+        lags = _vital("replication lag", duration(lag), lag, limit("ReplicaLagging", "seconds"), stale, duration)
+        is_allowed = lags.state != "good" and may_lag(now)
+        yield replace(lags, state="good", limit="allowed: queries here, or an archive") if is_allowed else lags
+    held = now.series("pg_replication_slots_retained_bytes")
+    if held:
+        near = limit("ReplicationSlotNearLimit", "ratio")
+        safe = now.value("pg_replication_slots_safe_wal_size_bytes", held[0].labels)
+        share = held[0].value / (held[0].value + max(safe, 0.0)) if safe is not None and held[0].value else 0.0
+        whole = f" of {size(held[0].value + safe)}" if safe is not None and safe > 0 else ""
+        text = f"{size(held[0].value)}{whole} ({held[0].labels['slot_name']})"
+        yield _vital("WAL held by a slot", text, share, near, 1.0, "{:.0%} of its limit".format)
 
 
 def _millions(number: float) -> str:

@@ -7,7 +7,7 @@ from exporter.diagnosis.dead_rows import vacuum
 from exporter.diagnosis.failures import checksums, commits, multixacts, subscriptions
 from exporter.diagnosis.findings import Finding
 from exporter.diagnosis.readings import Readings
-from exporter.diagnosis.sessions import locks, rootless, statements, transactions
+from exporter.diagnosis.sessions import lock_table, locks, rootless, statements, transactions
 from exporter.diagnosis.upkeep import archiving, ends, indexes, replication, statistics, wraparound
 
 Subject = Callable[[Readings, float], Iterable[Finding]]
@@ -17,6 +17,7 @@ SUBJECTS: Sequence[Subject] = (
     logins,
     locks,
     rootless,
+    lock_table,
     connections,
     transactions,
     statements,

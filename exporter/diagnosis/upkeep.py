@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.diagnosis.culprits import found, relation, remedies_for, who
+from exporter.diagnosis.culprits import RELOAD, found, relation, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
 from exporter.diagnosis.readings import Labels, Readings, Series
-from exporter.diagnosis.sessions import is_maintenance
+from exporter.diagnosis.sessions import lets_go
 from exporter.sql import literal
 
 DAY = 86_400.0
@@ -47,27 +47,48 @@ def _horizon(now: Readings) -> Iterator[Finding]:
             name = who(had) if is_session else f"{had['holder'].replace('_', ' ')} {had['name']}"
             span = f"{holder.value / 1e6:,.0f} million transactions"
             sentence = f"{name} keeps VACUUM from removing what died in the last {span}"
-            yield found(
-                "XminHorizonHeld", sentence, had, remedies_for(had) if is_session and not is_maintenance(had) else []
-            )
+            yield found("XminHorizonHeld", sentence, had, lets_go(had))
 
 
 def replication(now: Readings, at: float) -> Iterator[Finding]:
     """Find slots that lose their WAL, and a standby that is behind."""
+    losing = set()
     for slot in now.series("pg_replication_slots_wal_status"):
         if slot.value and slot.labels["wal_status"] in _LOSING:
+            losing.add(slot.labels["slot_name"])
             yield from _LOSING[slot.labels["wal_status"]](now, slot.labels)
     for slot in now.series("pg_replication_slots_retained_bytes"):
+        if slot.labels["slot_name"] in losing:
+            continue
         left = now.value("pg_replication_slots_safe_wal_size_bytes", slot.labels)
         if left and left > 0 and slot.value / (slot.value + left) > limit("ReplicationSlotNearLimit", "ratio"):
             yield _held_back(now, slot, left, at, "ReplicationSlotNearLimit")
         elif slot.value > limit("ReplicationSlotInactive", "bytes") and _is_left(now, slot.labels):
             yield _held_back(now, slot, left, at, "ReplicationSlotInactive")
+    yield from _lag(now)
+
+
+def _lag(now: Readings) -> Iterator[Finding]:
     lag = now.value("pg_replication_lag_seconds")
     delay = now.value("pg_recovery_min_apply_delay_seconds") or 0.0
-    if lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not _may_lag(now):
-        alert = "ReplicaStale" if lag - delay > limit("ReplicaStale", "seconds") else "ReplicaLagging"
-        yield found(alert, f"this standby shows data that is {duration(lag)} old", {}, (), lag)
+    is_behind = lag is not None and lag - delay > limit("ReplicaLagging", "seconds") and not may_lag(now)
+    is_paused = now.value("pg_recovery_paused") == 1
+    if is_behind or is_paused:
+        alert = "ReplicaStale" if (lag or 0.0) - delay > limit("ReplicaStale", "seconds") else "ReplicaLagging"
+        old = f"this standby shows data that is {duration(lag)} old" if lag and is_behind else ""
+        paused = "replay is paused, and what the primary writes is not seen here" if is_paused else ""
+        yield found(
+            alert if is_behind else "ReplayPaused",
+            ": ".join(filter(None, (old, paused))),
+            {},
+            [_RESUME] if is_paused else [],
+            lag if is_behind else None,
+        )
+
+
+_RESUME = Remedy(
+    "Let replay go on, unless somebody compares or copies something here.", "SELECT pg_wal_replay_resume();"
+)
 
 
 def _lost(now: Readings, had: Labels) -> Iterator[Finding]:
@@ -85,12 +106,15 @@ def _unreserved(now: Readings, had: Labels) -> Iterator[Finding]:
     held = now.value("pg_replication_slots_retained_bytes", {"slot_name": name})
     needs = f"some of the {size(held)} of WAL that it needs" if held else "some of the WAL that it needs"
     sentence = f"replication slot {name}{_about_slot(now, had)} is lost at the next checkpoint: {needs} is not kept"
-    yield found("ReplicationSlotUnreserved", sentence, had, [_KEEP])
+    yield found("ReplicationSlotUnreserved", sentence, had, _KEEP)
 
 
-_KEEP = Remedy(
-    "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
-    "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
+_KEEP = (
+    Remedy(
+        "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
+        "ALTER SYSTEM SET max_slot_wal_keep_size = -1;",
+    ),
+    RELOAD,
 )
 
 
@@ -122,7 +146,7 @@ def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert
     who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
     start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
     return found(
-        alert, sentence, slot.labels, [] if is_read else [start, *([_KEEP] if left is not None else []), _drop(name)]
+        alert, sentence, slot.labels, [] if is_read else [start, *(_KEEP if left is not None else ()), _drop(name)]
     )
 
 
@@ -135,7 +159,7 @@ def _about_slot(now: Readings, had: Labels) -> str:
     return f" ({about})" if about else ""
 
 
-def _may_lag(now: Readings) -> bool:
+def may_lag(now: Readings) -> bool:
     """Return whether a standby is behind as it should be: it lives from an archive, or lets reports finish."""
     wait = now.value("pg_recovery_max_standby_delay_seconds")
     waits = now.value("pg_recovery_waits_for_query") == 1
@@ -158,11 +182,16 @@ def ends(now: Readings, at: float) -> Iterator[Finding]:
             left = now.value("pg_sequence_remaining_values", had)
             rest = f"; {left:,.0f} {'is' if left == 1 else 'are'} left" if left is not None else ""
             used = "all" if left == 0 else f"{min(round(sequence.value * 100), 99)}%"
+            column = f", for {had['relname']}.{had['attname']} ({had['data_type']})," if had.get("attname") else ""
             sentence = (
-                f"sequence {had['schemaname']}.{had['sequencename']} in {had['datname']} has given out"
+                f"sequence {had['schemaname']}.{had['sequencename']} in {had['datname']}{column} has given out"
                 f" {used} of its numbers{rest}"
             )
-            yield found("SequenceNearlyUsed", sentence, had)
+            if left == 0:
+                fails = f"{sentence}: each INSERT that takes one fails"
+                yield replace(found("SequenceNearlyUsed", fails, had, [_MORE_NUMBERS]), severity="critical")
+            else:
+                yield found("SequenceNearlyUsed", sentence, had, [_MORE_NUMBERS])
     for alert, metric, what, forgotten in _EXPIRING:
         for each in now.series(metric):
             seconds, name = each.value - at, what.format(**each.labels)
@@ -171,6 +200,8 @@ def ends(now: Readings, at: float) -> Iterator[Finding]:
             elif seconds < 0 and (not forgotten or -seconds < limit(alert, forgotten) * DAY):
                 yield found(alert, f"{name} expired {duration(-seconds)} ago", each.labels)
 
+
+_MORE_NUMBERS = Remedy("Make the column bigint, or use numbers below 0 meanwhile: its runbook has both.")
 
 _EXPIRING = (
     ("ServerCertificateExpires", "pg_server_certificate_not_after_timestamp_seconds", "the certificate", ""),

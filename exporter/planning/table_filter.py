@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.sql import escaped_literal, quoted, without_end
+from exporter.sql import literal, quoted, without_end
 
 _PART = re.compile(r"(?P<any>\*+)|(?P<one>\?)|\[(?P<none>!?)(?P<of>.[^]]*)\]|(?P<plain>.)", re.DOTALL)
 
@@ -48,7 +48,7 @@ def _matches(patterns: tuple[str, ...]) -> str:
         "(n.nspname || '.' || c.relname)": [pattern for pattern in patterns if "." in pattern],
         "c.relname": [pattern for pattern in patterns if "." not in pattern],
     }
-    found = [f"{name} ~ {escaped_literal(_regular_expression(each))}" for name, each in of_names.items() if each]
+    found = [f"{name} ~ {literal(_regular_expression(each))}" for name, each in of_names.items() if each]
     return f"({' OR '.join(found)})"
 
 

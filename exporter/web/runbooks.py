@@ -7,7 +7,7 @@ from functools import cache
 from markdown_it import MarkdownIt
 
 from exporter.alert_rules import shipped
-from exporter.sql import escaped_literal, literal, quoted
+from exporter.sql import literal, quoted
 
 _VARIABLE = re.compile(r"""(?<![:\w]):(?:'(?P<value>\w+)'|"(?P<name>\w+)"|(?P<number>[a-z_]+)\b)""")
 """A variable of psql in the SQL of a runbook: `:'value'`, `:"identifier"`, or a number."""
@@ -53,7 +53,6 @@ def filled(sql: str, values: Mapping[str, str]) -> str:
             return found[0]
         if found["name"]:
             return quoted(value)
-        quote = escaped_literal if "\\" in value else literal
-        return value if found["number"] else quote(value)
+        return value if found["number"] else literal(value)
 
     return _VARIABLE.sub(value_of, sql)

@@ -75,7 +75,10 @@ def test_commits_that_no_standby_confirms(page: str, sentence: str) -> None:
     assert [each.sentence for each in found(commits, page)] == ([sentence] if sentence else [])
     for each in found(commits, page):
         assert (each.alert, each.severity) == ("PostgreSQLCommitsWaitForStandby", "critical")
-        assert each.remedies[1].sql == "ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();"
+        assert [remedy.sql for remedy in each.remedies[1:]] == [
+            "ALTER SYSTEM SET synchronous_standby_names = '';",
+            "SELECT pg_reload_conf();",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,27 @@ def test_a_subscription_that_applies_nothing(
     )
     said = [(each.alert, each.sentence) for each in found(subscriptions, page)]
     assert said == ([(f"PostgreSQL{alert}", sentence)] if alert else [])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "errors", "sentence"),
+    [
+        (1, 2, ""),
+        (0, 9, ""),
+        (1, 4, "1 table of subscription feed in shop is not copied yet, and copies have failed 4 times so far"),
+        (3, 4, "3 tables of subscription feed in shop are not copied yet, and copies have failed 4 times so far"),
+    ],
+)
+def test_a_copy_that_fails_again_and_again(waiting: int, errors: int, sentence: str) -> None:
+    page = (
+        line("pg_subscription_enabled", 1, SHOP)
+        + line("pg_subscription_apply_workers", 1, SHOP)
+        + line("pg_subscription_relations", 5, {**SHOP, "state": "ready"})
+        + line("pg_subscription_relations", waiting, {**SHOP, "state": "data_copy"})
+        + line("pg_subscription_sync_errors_total", errors, SHOP)
+    )
+    said = [(each.alert, each.sentence) for each in found(subscriptions, page)]
+    assert said == ([("PostgreSQLSubscriptionTablesNotReady", sentence)] if sentence else [])
 
 
 def test_multixact_members_end() -> None:

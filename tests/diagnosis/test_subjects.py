@@ -30,6 +30,9 @@ NOW = 1e9
 ORDERS = {"datname": "shop", "schemaname": "public", "relname": "orders"}
 
 
+OTHERS = " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+
 def found(page: str, at: float = 0.0) -> list[Finding]:
     """What all subjects find on a page."""
     return [finding for subject in SUBJECTS for finding in subject(Readings.of_page(page), at)]
@@ -230,7 +233,10 @@ def test_a_server_in_trouble_shows_the_root_of_its_locks_and_the_table_without_v
         "pid 1001 (web, checkout, idle in transaction) has had its transaction open for 18 s"
     )
     assert any("prepared transaction forgotten (postgres, prepared transaction)" in each for each in sentences)
-    assert any(each.startswith("sequence public.carts_id_seq in shop has given out 98%") for each in sentences)
+    assert any(
+        each.startswith("sequence public.carts_id_seq in shop, for carts.id (integer), has given out 98%")
+        for each in sentences
+    )
     assert any("table public.audit in shop has 20,000 dead rows" in each for each in sentences)
 
 
@@ -381,8 +387,9 @@ def test_autovacuum_that_is_off_for_the_server_is_said_once_and_no_table_is_blam
     off, tables = found(page + line("pg_settings_track_counts", 1), 1e6)
     assert (off.alert, off.remedies[0].sql) == (
         "PostgreSQLAutovacuumOff",
-        "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf();",
+        "ALTER SYSTEM SET autovacuum = on;",
     )
+    assert off.remedies[1].sql == "SELECT pg_reload_conf();", "ALTER SYSTEM cannot be sent with it"
     assert tables.alert == "PostgreSQLDeadTuples"
     [counts, *_] = found(page + line("pg_settings_track_counts", 0), 1e6)
     assert counts.sentence.startswith("track_counts is off")
@@ -403,9 +410,11 @@ def test_nobody_is_named_for_connections_that_many_share_and_never_the_exporter(
     )
     [finding] = found(by_user)
     assert finding.sentence.endswith("; user web has 12 of them")
-    assert [each.sql for each in finding.remedies] == [
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND usename = 'web';"
-    ]
+    [step] = finding.remedies
+    assert step.sql == (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE state = 'idle' AND usename = 'web' AND application_name <> 'pgvigil'{OTHERS};"
+    )
 
 
 @pytest.mark.parametrize("of", ["roles", "database"])
@@ -457,35 +466,47 @@ def test_a_slot_is_said_at_its_worst_moment() -> None:
     ("ratio", "left", "said"),
     [
         (0.999999, 7, "99% of its numbers; 7 are left"),
-        (1, 0, "all of its numbers; 0 are left"),
+        (1, 0, "all of its numbers; 0 are left: each INSERT that takes one fails"),
         (0.99, 1, "99% of its numbers; 1 is left"),
     ],
 )
 def test_a_sequence_with_numbers_left_has_not_given_out_all(ratio: float, left: int, said: str) -> None:
     sequence = {"datname": "shop", "schemaname": "public", "sequencename": "ids"}
     page = line("pg_sequence_used_ratio", ratio, sequence) + line("pg_sequence_remaining_values", left, sequence)
-    assert found(page)[0].sentence.endswith(said)
+    [finding] = found(page)
+    assert finding.sentence.endswith(said)
+    assert finding.severity == ("critical" if not left else "warning")
+
+
+def test_a_sequence_is_named_with_the_column_that_it_fills() -> None:
+    had = {"datname": "shop", "schemaname": "public", "sequencename": "ids"}
+    of_column = {**had, "relname": "t", "attname": "id", "data_type": "smallint"}
+    page = line("pg_sequence_used_ratio", 0.9, of_column) + line("pg_sequence_remaining_values", 3276, of_column)
+    [finding] = found(page)
+    assert finding.sentence == (
+        "sequence public.ids in shop, for t.id (smallint), has given out 90% of its numbers; 3,276 are left"
+    )
 
 
 @pytest.mark.parametrize(
     ("idle", "active", "remedies"),
     [
-        (30, 5, ["SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};"]),
+        (30, 5, ["SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who}{others};"]),
         (
             0,
             27,
             [
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};",
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who};",
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who}{others};",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who}{others};",
             ],
         ),
         (
             4,
             27,
             [
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who};",
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who};",
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who};",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND {who}{others};",
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND {who}{others};",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {who}{others};",
             ],
         ),
     ],
@@ -503,7 +524,7 @@ def test_what_frees_connections_depends_on_what_they_do(idle: int, active: int, 
     )
     finding = next(each for each in found(page) if "connections are in use" in each.sentence)
     where = "usename = 'web' AND application_name = 'dashboard'"
-    assert [remedy.sql for remedy in finding.remedies] == [each.format(who=where) for each in remedies]
+    assert [remedy.sql for remedy in finding.remedies] == [each.format(who=where, others=OTHERS) for each in remedies]
     assert finding.statement == "SELECT sum(total) FROM orders"
 
 
@@ -538,11 +559,96 @@ def test_a_slot_is_dropped_only_where_its_reader_is_not_to_come_back() -> None:
     assert finding.sentence.startswith("replication slot cdc (logical, pgoutput, database shop) holds back 8.4 GiB")
     assert [(remedy.effect[:16], remedy.sql) for remedy in finding.remedies] == [
         ("Start its reader", ""),
-        ("Keep all WAL unt", "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();"),
+        ("Keep all WAL unt", "ALTER SYSTEM SET max_slot_wal_keep_size = -1;"),
+        ("Then have the se", "SELECT pg_reload_conf();"),
         ("Only if nobody n", "SELECT pg_drop_replication_slot('cdc');"),
     ]
     [read] = found(page + line("pg_replication_slots_active", 1, slot))
     assert read.remedies == ()
+
+
+def test_a_slot_that_is_being_lost_is_told_of_once() -> None:
+    slot = {"slot_name": "cdc", "slot_type": "physical"}
+    page = (
+        line("pg_replication_slots_wal_status", 1, {"slot_name": "cdc", "wal_status": "unreserved"})
+        + line("pg_replication_slots_retained_bytes", 9e9, slot)
+        + line("pg_replication_slots_safe_wal_size_bytes", -1, slot)
+        + line("pg_replication_slots_active", 0, slot)
+    )
+    assert [each.alert for each in found(page)] == ["PostgreSQLReplicationSlotUnreserved"]
+
+
+def test_a_lock_table_that_fills_up_is_said_with_how_to_find_who_fills_it() -> None:
+    advisory = {"datname": "shop", "locktype": "advisory", "mode": "ExclusiveLock"}
+    page = line("pg_lock_entries", 4000, advisory) + line("pg_lock_entries", 9000, {**advisory, "mode": "SIReadLock"})
+    assert found(page + line("pg_lock_entries_max", 6784)) == []
+    [finding] = found(page.replace("4000", "8000") + line("pg_lock_entries_max", 6784))
+    assert finding.alert == "PostgreSQLLockTableNearlyFull"
+    assert finding.sentence == (
+        "8,000 locks are held, and the lock table has room for 6,784 at least; 8,000 are ExclusiveLock (advisory) in"
+        " database shop. When it is full, statements and logins fail: out of shared memory"
+    )
+    assert "FROM pg_locks GROUP BY pid" in finding.remedies[0].sql
+
+
+PREPARED = {"holder": "prepared_transaction", "name": "or'phan", "datname": "shop"}
+
+
+def test_a_prepared_transaction_that_nobody_ends_is_named_with_its_database() -> None:
+    assert found(line("pg_xmin_horizon_seconds", 3599, PREPARED)) == []
+    [finding] = found(line("pg_xmin_horizon_seconds", 90_000, PREPARED))
+    assert finding.alert == "PostgreSQLPreparedTransactionOrphaned"
+    assert finding.sentence == "prepared transaction or'phan in shop was prepared 25 h ago, and nobody ends it"
+    assert [(each.effect, each.sql) for each in finding.remedies] == [
+        ("Roll it back, in database shop. This cannot be undone.", "ROLLBACK PREPARED 'or''phan';")
+    ]
+
+
+def test_a_prepared_transaction_that_keeps_dead_rows_is_ended_before_they_are_removed() -> None:
+    page = (
+        line("pg_xmin_horizon_age", 500, PREPARED)
+        + line("pg_xmin_horizon_seconds", 900, PREPARED)
+        + line("pg_table_last_vacuum_timestamp_seconds", NOW - 30, ORDERS)
+        + line("pg_table_dead_tuples", 90_000, ORDERS)
+        + line("pg_table_vacuum_threshold_tuples", 449, ORDERS)
+    )
+    [finding] = found(page, NOW)
+    assert [each.sql for each in finding.remedies] == [
+        "ROLLBACK PREPARED 'or''phan';",
+        'VACUUM "public"."orders";',
+    ]
+
+
+def test_a_vacuum_that_has_to_freeze_comes_again_when_it_is_cancelled() -> None:
+    worker = {**ROOT, "state": "autovacuum", "usename": "", "application_name": ""}
+    text = "autovacuum: VACUUM public.big (to prevent wraparound)"
+    page = queue(2, 42, **worker).replace("SELECT * FROM users WHERE id = ?", text)
+    [finding] = found(page)
+    assert finding.remedies[0].effect.startswith("Cancel it: that frees them now. It starts again by itself")
+    [plain] = found(queue(2, 42, **worker))
+    assert plain.remedies[0].effect == "Cancel its statement: its transaction fails and lets go."
+    assert plain.remedies[0].sql == finding.remedies[0].sql == "SELECT pg_cancel_backend(9148);"
+
+
+PAUSED = line("pg_replication_is_replica", 1) + line("pg_recovery_paused", 1)
+
+
+@pytest.mark.parametrize(
+    ("lag", "alert", "sentence"),
+    [
+        (2, "ReplayPaused", "replay is paused, and what the primary writes is not seen here"),
+        (
+            48,
+            "ReplicaLagging",
+            "this standby shows data that is 48 s old: replay is paused, and what the primary writes is not seen here",
+        ),
+    ],
+)
+def test_replay_that_is_paused_is_said_with_what_ends_that(lag: int, alert: str, sentence: str) -> None:
+    streams = line("pg_wal_receiver_configured", 1) + line("pg_recovery_max_standby_delay_seconds", 30)
+    [finding] = found(PAUSED + streams + line("pg_replication_lag_seconds", lag))
+    assert (finding.alert, finding.sentence) == (f"PostgreSQL{alert}", sentence)
+    assert finding.remedies[0].sql == "SELECT pg_wal_replay_resume();"
 
 
 @pytest.mark.parametrize(
