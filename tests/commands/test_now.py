@@ -133,9 +133,9 @@ def test_only_of_a_server_that_answers_it_is_said_that_nothing_is_wrong() -> Non
 def test_what_is_not_judged_is_told() -> None:
     young = replace(WELL, unjudged=("statements (not read yet)",))
     assert "  Nothing that is known so far.\n  Not judged: statements (not read yet)." in text(*whole(young, URL))
-    assert text(brief(young)) == (
-        "  unknown   shop  10.0.0.5:5432  nothing is wrong that is known. Not judged: statements (not read yet)"
-    )
+    rest = "shop  10.0.0.5:5432  nothing is wrong that is known. Not judged: statements (not read yet)"
+    assert text(brief(young)) == f"  good      {rest}", "as the exit code says: this server can never tell it"
+    assert text(brief(replace(young, is_judged=False))) == f"  unknown   {rest}"
 
 
 def test_of_several_servers_the_worst_of_each_is_told() -> None:

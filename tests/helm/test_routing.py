@@ -120,15 +120,14 @@ def _timeless(body: Mapping[str, Any]) -> Any:
 def test_pagerduty_is_told_the_same_without_template_files(each_tool: Callable[..., Path], tmp_path: Path) -> None:
     """A message whose template is missing is not sent at all, so each text has to bring its own.
 
-    The exporter's address is no label of an alert, as it is where each exporter watches one server.
+    Where `instance` is a name, as here, neither has a link to the exporter's incidents: nothing says where it is.
     """
     ours = routing(group_wait="0s")
     for route in ours["route"]["routes"]:
         route.pop("group_wait", None)
     theirs = {**ours, "receivers": []}
     del theirs["templates"]
-    values = {"alertmanagerConfig": VALUES["alertmanagerConfig"] | {"incidentsUrl": "http://shop/incidents"}}
-    for receiver in one("AlertmanagerConfig", values)["spec"]["receivers"]:
+    for receiver in one("AlertmanagerConfig", VALUES)["spec"]["receivers"]:
         found = [_integration(each, "/key") for each in receiver.get("pagerdutyConfigs", ())]
         theirs["receivers"].append({"name": receiver["name"], **({"pagerduty_configs": found} if found else {})})
     program = each_tool(*ALERTMANAGER)
@@ -136,3 +135,4 @@ def test_pagerduty_is_told_the_same_without_template_files(each_tool: Callable[.
     assert (said.receiver, wanted.receiver) == ("page", "page")
     assert _timeless(said.body) == _timeless(wanted.body)
     assert "pid=4711" in said.text
+    assert "What the sessions did" not in said.text
