@@ -25,12 +25,17 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
     """Format each error of pydantic as `place: what is wrong`; with its model, suggest a key for a misspelt one."""
     lines = []
     for found in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in found["loc"])
+        place = ".".join(_shown(part) for part in found["loc"])
         message = _MESSAGES.get(found["type"]) or found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden" and model:
             message += nearest(_unprefixed(str(found["loc"][-1])), _keys(model, found["loc"][:-1]))
         lines.append(f"{place}: {message}" if place else message)
     return lines
+
+
+def _shown(part: str | int) -> str:
+    """Return a part of a place; a key that looks like no name may be a secret that slipped into its place."""
+    return str(part) if re.fullmatch(r"[\w.:-]{1,40}", str(part)) else "(a key that is not repeated here)"
 
 
 def _unprefixed(key: str) -> str:

@@ -15,15 +15,20 @@ _SECONDS = 4.0
 
 def main() -> int:
     """Ask for `/healthz`, as PGVIGIL_LISTEN and PGVIGIL_WEB_CONFIG_FILE say; return 0 where something answers."""
-    port = int(os.environ["PGVIGIL_LISTEN"].partition(",")[0].rpartition(":")[2])
-    return int(not any(map(_answers, _ways(port))))
+    host, _, port = (os.environ.get("PGVIGIL_LISTEN") or "0.0.0.0:9187").partition(",")[0].strip().rpartition(":")
+    return int(not any(_answers(way) for name in _names(host.strip("[]")) for way in _ways(name, int(port))))
 
 
-def _ways(port: int) -> Iterator[http.client.HTTPConnection]:
-    plain = http.client.HTTPConnection("localhost", port, timeout=_SECONDS)
+def _names(host: str) -> list[str]:
+    """Return where this machine answers for an address; those of all its addresses are on loopback."""
+    return {"": ["127.0.0.1", "::1"], "0.0.0.0": ["127.0.0.1"], "::": ["::1", "127.0.0.1"]}.get(host, [host])  # noqa: S104
+
+
+def _ways(host: str, port: int) -> Iterator[http.client.HTTPConnection]:
+    plain = http.client.HTTPConnection(host, port, timeout=_SECONDS)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    encrypted = http.client.HTTPSConnection("localhost", port, timeout=_SECONDS, context=context)
+    encrypted = http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
     yield from (encrypted, plain) if os.environ.get("PGVIGIL_WEB_CONFIG_FILE") else (plain, encrypted)
 
 

@@ -14,6 +14,7 @@ from exporter.connections.credentials import COMMAND_SECONDS, FromCommand
 from exporter.connections.session import Connector
 from exporter.discovery.discovery import with_discovered
 from exporter.errors import ConnectError, ConnectReason, PgvigilError
+from exporter.printable import printable
 from exporter.scrape.target import Options, Target
 from exporter.settings import Settings
 from exporter.sql import quoted
@@ -134,7 +135,7 @@ def written(checkup: Checkup) -> str:
     """Format a checkup for a terminal."""
     name = f"{checkup.target}: " if checkup.target else ""
     if checkup.error:
-        return f"{name}cannot be checked: {checkup.error}"
+        return f"{name}cannot be checked: {printable(checkup.error)}"
     blocks = [
         [f"{name}{checkup.server}"],
         [line for finding in checkup.findings for line in _finding(finding)],
@@ -147,8 +148,8 @@ def written(checkup: Checkup) -> str:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    yield f"  {finding.level:<9}{finding.what}"
-    yield from textwrap.wrap(finding.advice, 110, initial_indent=" " * 11, subsequent_indent=" " * 11)
+    yield f"  {finding.level:<9}{printable(finding.what)}"
+    yield from textwrap.wrap(printable(finding.advice), 110, initial_indent=" " * 11, subsequent_indent=" " * 11)
 
 
 def _note(note: str) -> list[str]:
@@ -156,7 +157,7 @@ def _note(note: str) -> list[str]:
 
 
 def _line(mark: str, collector: str, text: str) -> str:
-    return f"  {mark:<9}{collector:<24} {text}"
+    return f"  {mark:<9}{collector:<24} {printable(text)}"
 
 
 def _trials(trials: Iterable[Trial]) -> Iterator[str]:

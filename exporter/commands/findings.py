@@ -10,6 +10,7 @@ from typing import Literal
 from exporter.catalog.by_version import NEWEST, OLDEST
 from exporter.commands.answers import MONITOR, RESERVED, Answers, ConsoleAnswers, Offer
 from exporter.planning.database_filter import PROVIDERS
+from exporter.printable import printable
 from exporter.sql import literal, quoted
 
 Level = Literal["ok", "missing", "warning"]
@@ -86,9 +87,14 @@ def sql_to_mend(found: Iterable[Finding]) -> str:
         blocks.setdefault(finding.database, []).extend(finding.sql)
     lines: list[str] = []
     for database, statements in sorted(blocks.items()):
-        lines += [f"-- in database {quoted(database)}:"] if database and statements else []
-        lines += reversed(dict.fromkeys(reversed(statements)))
+        lines += [f"-- in database {printable(quoted(database))}:"] if database and statements else []
+        lines += [_on_one_line(each) for each in reversed(dict.fromkeys(reversed(statements)))]
     return "\n".join(lines)
+
+
+def _on_one_line(sql: str) -> str:
+    """Leave SQL as a comment where a name in it has line breaks or controls, which would not be what is read here."""
+    return sql if sql.isprintable() else f"-- has a name that cannot be shown as it is: {printable(sql)}"
 
 
 def _version(answers: Answers) -> Iterator[Finding]:

@@ -131,6 +131,8 @@ def _refuse_bad_name(role: str) -> None:
         raise SettingsError(
             f"{role!r} is no name for a role: write 1 to {_LONGEST_NAME_BYTES} printable bytes without a backslash"
         )
+    if role in ("public", "none"):
+        raise SettingsError(f"{role!r} is no name for a role: PostgreSQL takes it for all roles, or for none")
     if role.startswith("pg_"):
         raise SettingsError(f"{role!r} is no name for a role: PostgreSQL keeps those that begin with pg_")
 

@@ -53,7 +53,7 @@ def _held(now: Readings, holder: Series, tables: list[tuple[Series, str]]) -> Fi
     had, seconds = holder.labels, now.value("pg_xmin_horizon_seconds", holder.labels)
     span = f"{duration(seconds)}" if seconds else f"{holder.value:,.0f} transactions"
     name = who(had) if had.get("pid") else f"{had['holder'].replace('_', ' ')} {had['name']}"
-    ends = lets_go(had)
+    ends = lets_go(now, had)
     sentence = f"{name} keeps VACUUM from removing what died in the last {span}: {said}{others}"
     steps = [*ends, _vacuum(worst.labels, "Then remove" if ends else "Afterwards, remove")]
     return found("DeadTuples", sentence, worst.labels, steps)

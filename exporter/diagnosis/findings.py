@@ -1,5 +1,6 @@
 """A finding: one sentence that names the culprit, and what helps. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -49,9 +50,14 @@ def limit(name: str, threshold: str) -> float:
     return rule(name).thresholds[threshold]
 
 
-def rank(finding: Finding) -> tuple[bool, int, float]:
-    """Order findings: what cannot wait first, the worst of it before the rest, and of those the oldest."""
-    return finding.can_wait, SEVERITIES.index(finding.severity), -(finding.seconds or 0.0)
+_FOR_GOOD = re.compile(r"PostgreSQL(ReplicationSlot|Xid|Multixact|Sequence)")
+"""Alerts of what cannot be had back once it is lost."""
+
+
+def rank(finding: Finding) -> tuple[bool, int, bool, float]:
+    """Order findings: what cannot wait first, then the worst, what is lost for good, and the oldest."""
+    is_for_good = bool(_FOR_GOOD.match(finding.alert))
+    return finding.can_wait, SEVERITIES.index(finding.severity), not is_for_good, -(finding.seconds or 0.0)
 
 
 def duration(seconds: float) -> str:

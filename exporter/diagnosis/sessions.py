@@ -127,8 +127,9 @@ def lock_table(now: Readings, _: float) -> Iterator[Finding]:
             f" {kind}{where}. When it is full, statements and logins fail: out of shared memory"
         )
         look = Remedy(
-            "Find who holds them; ending its transaction frees them.",
-            "SELECT pid, count(*) FROM pg_locks GROUP BY pid ORDER BY count(*) DESC LIMIT 5;",
+            "Find who holds them; ending its transaction frees them. One without a pid is in pg_prepared_xacts.",
+            "SELECT pid, virtualtransaction, count(*) FROM pg_locks"
+            " WHERE NOT fastpath AND mode <> 'SIReadLock' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 5;",
         )
         yield found("LockTableNearlyFull", sentence, top.labels, [look])
 
@@ -155,11 +156,16 @@ def transactions(now: Readings, _: float) -> Iterator[Finding]:
         is_long = each.value > limit("LongTransaction", "seconds") and each.labels["pid"] not in named
         if is_long and not is_maintenance(each.labels) and not _rebuilds(now, each):
             sentence = f"{who(each.labels)} has had its transaction open for {duration(each.value)}"
-            yield found("LongTransaction", sentence, each.labels, remedies_for(each.labels), each.value)
+            yield found("LongTransaction", sentence, each.labels, lets_go(now, each.labels), each.value)
 
 
-def lets_go(holder: Labels) -> list[Remedy]:
-    """Return what makes a holder of the xmin horizon let go; nothing for dumps and backups, standbys and slots."""
+def lets_go(now: Readings, holder: Labels) -> list[Remedy]:
+    """Return what makes a holder of the xmin horizon let go; nothing for dumps and backups, standbys and slots.
+
+    While commits wait for a standby, an active session may be one of them: cancelled, it counts as committed.
+    """
+    if holder.get("state") == "active" and now.value("pg_session_waits", {"wait_event": "SyncRep"}):
+        return []
     if holder["holder"] == "prepared_transaction":
         return [roll_back(holder["name"], holder.get("datname", ""))]
     return (

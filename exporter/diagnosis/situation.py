@@ -245,7 +245,7 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     waits = _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
     is_meant_to = wait is not None and wait > most and is_quiet(now, wait)
     yield replace(waits, state="good", limit="meant: VACUUM, a build, or replay") if is_meant_to else waits
-    oldest = now.value("pg_session_oldest_seconds", {"kind": "transaction"})
+    oldest = _longest_transaction(now)
     open_at = limit("LongTransaction", "seconds")
     if oldest is None and used is not None:
         oldest = 0.0
@@ -253,14 +253,24 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
     yield _vital("longest transaction", text, oldest, open_at, float("inf"), duration)
     yield from _replication_vitals(now)
     age, freeze = now.value("pg_database_xid_age"), now.value("pg_wraparound_freeze_max_age")
-    if age is not None and freeze:
+    if age is not None and freeze and not now.value("pg_replication_is_replica"):  # a standby freezes nothing
         overdue = limit("XidFreezeOverdue", "factor") * freeze
         failsafe = now.value("pg_wraparound_failsafe_age") or limit("XidFailsafeReached", "age_on_13")
         yield _vital("transaction id age", _millions(age), age, overdue, failsafe, _millions)
     sequence = now.value("pg_sequence_used_ratio")
     if sequence is not None:
-        near = limit("SequenceNearlyUsed", "ratio")
-        yield _vital("fullest sequence", f"{sequence:.0%}", sequence, near, 1.0, "{:.0%}".format)
+        near, shown = limit("SequenceNearlyUsed", "ratio"), min(round(sequence * 100), 99 if sequence < 1 else 100)
+        yield _vital("fullest sequence", f"{shown}%", sequence, near, 1.0, "{:.0%}".format)
+
+
+def _longest_transaction(now: Readings) -> float | None:
+    """Return the seconds of the oldest transaction that any of the readings knows, prepared ones included."""
+    known = [
+        now.value("pg_session_oldest_seconds", {"kind": "transaction"}),
+        *(each.value for each in now.series("pg_lock_blocker_transaction_seconds")),
+        *(each.value for each in now.series("pg_xmin_horizon_seconds", holder="prepared_transaction")),
+    ]
+    return max((each for each in known if each is not None), default=None)
 
 
 def _replication_vitals(now: Readings) -> Iterator[Vital]:

@@ -47,7 +47,7 @@ def _horizon(now: Readings) -> Iterator[Finding]:
             name = who(had) if is_session else f"{had['holder'].replace('_', ' ')} {had['name']}"
             span = f"{holder.value / 1e6:,.0f} million transactions"
             sentence = f"{name} keeps VACUUM from removing what died in the last {span}"
-            yield found("XminHorizonHeld", sentence, had, lets_go(had))
+            yield found("XminHorizonHeld", sentence, had, lets_go(now, had))
 
 
 def replication(now: Readings, at: float) -> Iterator[Finding]:
@@ -81,13 +81,17 @@ def _lag(now: Readings) -> Iterator[Finding]:
             alert if is_behind else "ReplayPaused",
             ": ".join(filter(None, (old, paused))),
             {},
-            [_RESUME] if is_paused else [],
+            _RESUME if is_paused else (),
             lag if is_behind else None,
         )
 
 
-_RESUME = Remedy(
-    "Let replay go on, unless somebody compares or copies something here.", "SELECT pg_wal_replay_resume();"
+_RESUME = (
+    Remedy(
+        "Read this server's log: it says why replay paused. Where a setting is lower than on the primary, or a recovery"
+        " target is reached, going on ends this server or makes it a primary."
+    ),
+    Remedy("Where somebody paused it, let it go on.", "SELECT pg_wal_replay_resume();"),
 )
 
 
@@ -201,7 +205,9 @@ def ends(now: Readings, at: float) -> Iterator[Finding]:
                 yield found(alert, f"{name} expired {duration(-seconds)} ago", each.labels)
 
 
-_MORE_NUMBERS = Remedy("Make the column bigint, or use numbers below 0 meanwhile: its runbook has both.")
+_MORE_NUMBERS = Remedy(
+    "Raise its MAXVALUE or, where the type of the column ends first, make that bigint: its runbook has how."
+)
 
 _EXPIRING = (
     ("ServerCertificateExpires", "pg_server_certificate_not_after_timestamp_seconds", "the certificate", ""),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from exporter.diagnosis.culprits import found
 from exporter.diagnosis.findings import Finding, Remedy, count, duration, limit
 from exporter.diagnosis.readings import Readings
+from exporter.sql import literal
 
 _PLANNABLE = re.compile(r"(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH)\b(?!.*(?:[;?]|--|/\*))", re.IGNORECASE | re.DOTALL)
 """Texts that EXPLAIN takes as they are: one statement without a comment, whose constants are parameters."""
@@ -116,15 +117,14 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
             f" In database {each.datname}."
         )
         yield Remedy(effect, f"EXPLAIN (GENERIC_PLAN) {each.query};")
-    running = sum(
-        session.value
-        for session in now.series("pg_statement_running_sessions", queryid=each.queryid, datname=each.datname)
-    )
+    key = {"queryid": each.queryid, "datname": each.datname, "usename": each.usename}
+    running = sum(session.value for session in now.series("pg_statement_running_sessions", **key))
     if version >= _QUERY_ID_SINCE and running:
         yield Remedy(
             f"Cancel it where it runs for long, in {count(running, 'session')}: clients get errors.",
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"  # noqa: S608  # an operator runs it
-            f" WHERE state = 'active' AND query_id = {int(each.queryid)}"
+            f" WHERE state = 'active' AND query_id = {int(each.queryid)} AND usename = {literal(each.usename)}"
+            f" AND datname = {literal(each.datname)}"
             f" AND query_start < now() - interval '{_LONG_SECONDS} seconds';",
         )
 

@@ -1,7 +1,7 @@
 """One minute of a target: who was active and what for, which statements ran, and how near the limits were."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from exporter.watch.active_sessions import Activity
@@ -77,6 +77,20 @@ class Span:
     """Normalised texts of the statements, as far as they are known."""
     gauges: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Latest values of each minute, by metric and beginning of the minute."""
+    part: float = 0.0
+    """Minutes that the statements count beyond those: part of the one under way."""
+
+    @property
+    def minutes(self) -> float:
+        """Return the minutes of the statements."""
+        return len(self.waits) + self.part
+
+    def with_part(self, work: Mapping[Statement, Use], seconds: float, texts: Mapping[Statement, str]) -> "Span":
+        """Add the statements of the minute under way."""
+        both = {each: self.statements.get(each, Use()) + use for each, use in work.items()}
+        return replace(
+            self, statements={**self.statements, **both}, texts={**texts, **self.texts}, part=seconds / SECONDS
+        )
 
 
 def largest(sessions: Mapping[Activity, float]) -> dict[Activity, float]:
@@ -90,10 +104,10 @@ def largest(sessions: Mapping[Activity, float]) -> dict[Activity, float]:
 
 
 def used(now: Mapping[K, Use], before: Mapping[K, Use]) -> dict[K, Use]:
-    """Return the work of each statement since the reading before; one that was not read before is left out.
+    """Return the work of each statement since the reading before.
 
-    The counters of a statement that enters the ledger hold its work since the last reset, not that of this minute.
+    One that was not there then has begun since: the counters of a member of the ledger begin when it joins.
     """
-    worked = [(each, use.since(before[each])) for each, use in now.items() if each in before]
+    worked = [(each, use.since(before.get(each, Use()))) for each, use in now.items()]
     by_time = sorted((pair for pair in worked if pair[1].calls), key=lambda pair: -pair[1].seconds)
     return dict(by_time[:MOST_STATEMENTS])

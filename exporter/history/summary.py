@@ -97,14 +97,14 @@ def top_statements(span: Span, before: Span, measure: Callable[[TopStatement], f
     found = list[TopStatement]()
     for each, use in span.statements.items():
         if each[0]:  # what is added up of many, ours included, has no database
-            change = _ratio(use, len(span.waits), before.statements.get(each), len(before.waits))
+            change = _ratio(use, span.minutes, before.statements.get(each), before.minutes)
             is_new = bool(before.waits) and each not in before.statements
             text = span.texts.get(each, "")
             found.append(TopStatement(*each, text, use.calls, use.seconds, use.blocks, change, is_new))
     return tuple(sorted((each for each in found if measure(each)), key=measure, reverse=True)[:_MOST_TOP])
 
 
-def _ratio(use: Use, minutes: int, earlier: Use | None, minutes_before: int) -> float | None:
+def _ratio(use: Use, minutes: float, earlier: Use | None, minutes_before: float) -> float | None:
     """Compare the execution time in a minute with that of before."""
     if earlier is None or not earlier.seconds:
         return None

@@ -162,6 +162,12 @@ class TargetHistory:
         known = self._target.watch.texts.texts if self._target.watch else {}
         return {each.statement: known[each.statement[2]] for each in sessions if each.statement[2] in known}
 
+    async def under_way(self) -> tuple[dict[Statement, Use], float, Mapping[Statement, str]]:
+        """Return the work of the minute under way, its seconds, and the texts of its statements."""
+        begun, now = self._begun, reading_of(await self._target.known(), self._clock())
+        work, seconds = begun.until(now) if begun and now else ({}, 0.0)
+        return work, seconds, {each: text for each, text in self._target.texts.listed().items() if each in work}
+
     def latest_work(self, report: Report) -> tuple[dict[Statement, Use], float]:
         """Add up what the statements did lately, and say in how many seconds: 0 while that is not known.
 

@@ -77,7 +77,7 @@ class Past:
     chosen: Span = _NOTHING
     """The minute that was chosen; all of them where none was."""
     latest: Span = _NOTHING
-    """The minutes of the top statements."""
+    """The minutes of the top statements, the one under way included."""
     before: Span = _NOTHING
     """The hour before those."""
 
@@ -103,7 +103,10 @@ async def past(history: TargetHistory | None, count: int, span: int, minute: int
         )
     except StateError as error:
         return Past(first, f"The history cannot be read: {error}")
-    return Past(first, "" if found[0].waits else "Not known yet: a minute has to pass.", *found)
+    whole, of_choice, latest, before = found
+    with_now = latest.with_part(*await history.under_way())
+    note = "" if whole.waits else "Not known yet: a minute has to pass."
+    return Past(first, note, whole, of_choice, with_now, before)
 
 
 async def activity(history: TargetHistory | None, choice: Choice) -> Activity:

@@ -31,7 +31,7 @@ from exporter.web.answers import (
 )
 from exporter.web.asked import Targets
 from exporter.web.runbooks import markdown, runbooks
-from exporter.web.scraper_routes import seconds_of
+from exporter.web.scraper_routes import MOST_REPEATED, seconds_of
 
 PREFIX = "/api/v1"
 
@@ -126,7 +126,9 @@ class _Api:
     async def runbook(self, name: str) -> Response:
         """Show the runbook of an alert."""
         if name not in runbooks():
-            raise HTTPException(404, f"no alert is named {name!r}; all runbooks are listed at {PREFIX}/runbooks")
+            raise HTTPException(
+                404, f"no alert is named {name[:MOST_REPEATED]!r}; all runbooks are listed at {PREFIX}/runbooks"
+            )
         return await in_thread(lambda: Runbook(name, alert_rules()[name].severity, markdown(name)))
 
     def _chosen(self, target: str) -> Targets:
@@ -134,7 +136,7 @@ class _Api:
         if not target:
             return dict(self._targets)
         if target not in self._targets:
-            raise HTTPException(404, f"no target is named {target!r}; {self._named}")
+            raise HTTPException(404, f"no target is named {target[:MOST_REPEATED]!r}; {self._named}")
         return {target: self._targets[target]}
 
     @property

@@ -81,7 +81,7 @@ class ScraperRoutes:
 
     async def service_discovery(self, request: Request) -> Response:
         """List the targets as `http_sd_configs` of Prometheus has it."""
-        place = request.headers.get("Host") or f"{request.url.hostname}:{request.url.port}"
+        place = request.headers.get("Host", "")[:_LONGEST_PLACE] or f"{request.url.hostname}:{request.url.port}"
         groups = await self._discovery.groups(place, request.url.scheme, seconds_of(request, self._settings))
         if groups is None:
             return PlainTextResponse("some servers have not answered yet; ask again\n", 503)
@@ -188,8 +188,15 @@ def seconds_of(request: Request, settings: Settings) -> float:
     return max(limit - settings.scrape_timeout_offset, limit / 2)
 
 
+MOST_REPEATED = 100
+"""Characters of a wrong name that an answer repeats."""
+
+_LONGEST_PLACE = 300
+"""Characters of host and port that a list repeats."""
+
+
 def unknown(target: str, targets: Mapping[str, Target]) -> Response:
     """Say that no target has this name, and which names there are."""
     only = "none by name: there is one target, at /metrics" if targets else "none"
     configured = ", ".join(filter(None, targets)) or only
-    return PlainTextResponse(f"no target is named {target!r}; configured: {configured}\n", 404)
+    return PlainTextResponse(f"no target is named {target[:MOST_REPEATED]!r}; configured: {configured}\n", 404)

@@ -26,7 +26,7 @@ from exporter.web.answers import TargetStatements
 from exporter.web.api import JSON_HEADERS, PREFIX, ApiHeaders, in_thread, router_of
 from exporter.web.incident_chart import incident_chart
 from exporter.web.runbooks import runbook, runbooks
-from exporter.web.scraper_routes import Endpoint, ScraperRoutes, of_all, seconds_of, unknown
+from exporter.web.scraper_routes import MOST_REPEATED, Endpoint, ScraperRoutes, of_all, seconds_of, unknown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STATIC = Path(__file__).parent / "static"
@@ -147,7 +147,7 @@ class _UserRoutes:
         """Show the runbook of an alert."""
         name = request.path_params["name"]
         if name not in runbooks():
-            return PlainTextResponse(f"no alert is named {name!r}\n", 404)
+            return PlainTextResponse(f"no alert is named {name[:MOST_REPEATED]!r}\n", 404)
         return self._html("runbook.html", root="../", name=name, text=Markup(runbook(name, request.query_params)))  # noqa: S704  # ours
 
     async def collectors(self, request: Request) -> Response:

@@ -588,7 +588,7 @@ def test_a_lock_table_that_fills_up_is_said_with_how_to_find_who_fills_it() -> N
         "8,000 locks are held, and the lock table has room for 6,784 at least; 8,000 are ExclusiveLock (advisory) in"
         " database shop. When it is full, statements and logins fail: out of shared memory"
     )
-    assert "FROM pg_locks GROUP BY pid" in finding.remedies[0].sql
+    assert "FROM pg_locks WHERE NOT fastpath" in finding.remedies[0].sql
 
 
 PREPARED = {"holder": "prepared_transaction", "name": "or'phan", "datname": "shop"}
@@ -617,6 +617,17 @@ def test_a_prepared_transaction_that_keeps_dead_rows_is_ended_before_they_are_re
         "ROLLBACK PREPARED 'or''phan';",
         'VACUUM "public"."orders";',
     ]
+
+
+def test_nobody_is_cancelled_who_may_wait_for_a_standby_to_commit() -> None:
+    session = {**ROOT, "holder": "backend", "name": "client backend", "state": "active"}
+    page = line("pg_xmin_horizon_seconds", 9000, session)
+    [alone] = found(page)
+    assert alone.remedies[0].sql == "SELECT pg_cancel_backend(9148);"
+    waits = {"state": "active", "wait_event_type": "IPC", "wait_event": "SyncRep"}
+    hanging = line("pg_session_waits", 1, waits) + line("pg_session_waits_longest_seconds", 9000, waits)
+    of_session = next(each for each in found(page + hanging) if each.alert == "PostgreSQLLongTransaction")
+    assert of_session.remedies == ()
 
 
 def test_a_vacuum_that_has_to_freeze_comes_again_when_it_is_cancelled() -> None:
@@ -648,7 +659,9 @@ def test_replay_that_is_paused_is_said_with_what_ends_that(lag: int, alert: str,
     streams = line("pg_wal_receiver_configured", 1) + line("pg_recovery_max_standby_delay_seconds", 30)
     [finding] = found(PAUSED + streams + line("pg_replication_lag_seconds", lag))
     assert (finding.alert, finding.sentence) == (f"PostgreSQL{alert}", sentence)
-    assert finding.remedies[0].sql == "SELECT pg_wal_replay_resume();"
+    why, resume = finding.remedies
+    assert (why.sql, resume.sql) == ("", "SELECT pg_wal_replay_resume();")
+    assert "going on ends this server or makes it a primary" in why.effect
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_statement_with_most_of_the_time_is_named_with_who_runs_it_and_how_it_
         f"EXPLAIN (GENERIC_PLAN) {DASHBOARD};",
         (
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query_id = -42"
-            " AND query_start < now() - interval '5 seconds';"
+            " AND usename = 'web' AND datname = 'shop' AND query_start < now() - interval '5 seconds';"
         ),
     ]
     assert finding.remedies[1].effect == "Cancel it where it runs for long, in 8 sessions: clients get errors."

@@ -274,7 +274,7 @@ def test_the_smallest_activities_are_added_up_and_the_sum_stays() -> None:
 def test_the_work_of_a_minute_is_the_growth_of_the_counters() -> None:
     before = {"a": Use(10, 1.0, 5), "reset": Use(100, 50.0, 9), "idle": Use(3, 3.0, 3)}
     now = {"a": Use(14, 1.5, 5), "reset": Use(2, 0.25, 1), "idle": Use(3, 3.0, 3), "new": Use(1000, 99.0, 9)}
-    assert used(now, before) == {"a": Use(4, 0.5, 0), "reset": Use(2, 0.25, 1)}
+    assert used(now, before) == {"new": Use(1000, 99.0, 9), "a": Use(4, 0.5, 0), "reset": Use(2, 0.25, 1)}
 
 
 def test_the_folder_of_a_process_that_was_killed_is_removed_and_that_of_a_living_one_is_not(

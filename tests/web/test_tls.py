@@ -338,6 +338,10 @@ def test_the_health_check_of_the_image_sees_it_live_and_dead(
             return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
         assert asked_for_health() == 0
+        port = address.rpartition(":")[2]
+        for other in (f"0.0.0.0:{port}", f":{port}", f"[::]:{port}", f"{address},127.0.0.2:1"):
+            variables["PGVIGIL_LISTEN"] = other
+            assert asked_for_health() == 0, other
         exporter.process.kill()
         exporter.process.wait()
         assert asked_for_health() == 1
