@@ -217,3 +217,13 @@ def test_a_reload_that_several_settings_need_comes_once_and_after_them() -> None
 )
 def test_a_list_of_libraries_is_read_as_postgresql_reads_it(value: str, names: list[str]) -> None:
     assert libraries(value) == names
+
+
+def test_a_name_with_a_line_break_is_no_sql_in_the_block_to_run() -> None:
+    name = "a\nDROP TABLE victim;--"
+    hostile = Finding("missing", "no USAGE", (f'GRANT USAGE ON SCHEMA "{name}" TO "pgvigil";',), database=name)
+    plain = Finding("missing", "no USAGE", ('GRANT USAGE ON SCHEMA "s" TO "pgvigil";',), database=name)
+    block = sql_to_mend([hostile, plain])
+    assert [line for line in block.splitlines() if not line.startswith("-- ")] == [plain.sql[0]]
+    assert block.isascii()
+    assert "\\nDROP TABLE victim" in block

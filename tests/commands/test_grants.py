@@ -68,7 +68,7 @@ def test_without_the_library_it_says_how_to_load_it_and_creates_nothing(cluster:
     assert page(server.dsn(user="pgvigil")).value("pgvigil_collector_success", collector="statements") == 1
 
 
-@pytest.mark.parametrize("role", ["", "pg_mine", "two\nlines", "back\\slash", "x" * 64])
+@pytest.mark.parametrize("role", ["", "public", "none", "pg_mine", "two\nlines", "back\\slash", "x" * 64])
 def test_a_name_that_postgresql_would_not_keep_is_refused(role: str) -> None:
     with pytest.raises(SettingsError, match="no name for a role"):
         grants(role, 5)
