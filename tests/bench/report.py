@@ -106,6 +106,8 @@ def _oldest(*, but: frozenset[str] = frozenset()) -> Callable[[Result], Sequence
 
 PAGE = Measure("page p50", "ms", _each(lambda r: statistics.median(r.seconds) * 1000), is_per_series=True)
 CPU = _cost("exporter CPU", lambda r: r.exporter)
+PAGE_MEAN = Measure("page mean", "ms", _each(lambda r: statistics.fmean(r.seconds) * 1000), middle=statistics.fmean)
+"""Where half of the scrapes read more than the others, their median is one of the one kind or the other by chance."""
 SERVER = _cost("server time", lambda r: r.statements)
 BACKENDS = _cost("backend CPU", lambda r: r.backends)
 RSS = Measure("RSS", "MiB", _each(lambda r: r.rss / _MEBIBYTE), 0, is_per_series=True)
@@ -124,6 +126,7 @@ MEASURES = (
     IDLE,
     FIRST,
     Measure("connections", "", _each(lambda r: r.connections), 0, is_compared=False),
+    PAGE_MEAN,
     OLDEST,
 )
 """Columns of the tables, in this order."""

@@ -15,6 +15,7 @@ from bench.report import (
     CPU,
     GOALS,
     PAGE,
+    PAGE_MEAN,
     SERVER,
     Outcome,
     Result,
@@ -88,6 +89,12 @@ def test_a_cost_is_the_mean_of_the_rounds_for_what_is_read_in_one_of_them_costs_
     often, seldom = result("x", 0.1, 0.1, 0.1), result("x", 0.1, 0.1, 0.1)
     rounds = (*seldom.rounds[:2], replace(seldom.rounds[2], statements=0.008))
     assert SERVER.ratio(replace(seldom, rounds=rounds), often) == pytest.approx(2)
+
+
+def test_a_page_that_takes_long_every_second_time_has_a_mean_that_says_so() -> None:
+    rounds = [replace(each, seconds=(0.02, 0.02, 0.02, 0.1, 0.1)) for each in OURS.rounds]
+    assert PAGE_MEAN.of(replace(OURS, rounds=tuple(rounds))) == pytest.approx(52)
+    assert PAGE.of(replace(OURS, rounds=tuple(rounds))) == 20
 
 
 def test_ratios_to_a_peer_are_printed_when_asked_for() -> None:
