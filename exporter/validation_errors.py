@@ -35,7 +35,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
 
 def _shown(part: str | int) -> str:
     """Return a part of a place; a key that looks like no name may be a secret that slipped into its place."""
-    return str(part) if re.fullmatch(r"[\w.:-]{1,40}", str(part)) else "(a key that is not repeated here)"
+    return str(part) if re.fullmatch(r"\[key\]|[\w .:-]{1,40}", str(part)) else "(a key that is not repeated here)"
 
 
 def _unprefixed(key: str) -> str:
