@@ -4,7 +4,7 @@ import re
 
 _IN_A_URI = re.compile(r"(:/+[^\s:/@]*:)\S*(?=@)")
 _IN_A_PAIR = re.compile(r"(\b(?:ssl)?password\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)")
-_HASH = re.compile(r"\$[0-9a-z]{1,8}\$[./A-Za-z0-9$=,]{8,}")
+_HASH = re.compile(r"\$[0-9a-z]{1,8}\$[./+A-Za-z0-9$=,]{8,}")
 """A password as bcrypt and crypt hash it."""
 
 

@@ -40,6 +40,7 @@ def test_the_drawing_is_the_tree_of_classes() -> None:
         ("host=h password=s3cret user=u", "host=h password=*** user=u"),
         ("host=h password = 's3 \\' cret' user=u", "host=h password = *** user=u"),
         ("w.yml: $2b$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG: no", "w.yml: ***: no"),
+        ("$argon2id$v=19$m=65536,t=3$c29tZXNhbHQ$a+b+dWRWJTmaaJObG", "***"),
         ("costs $5 or $10", "costs $5 or $10"),
         ("http://127.0.0.1:9187/metrics and a@b", "http://127.0.0.1:9187/metrics and a@b"),
     ],

@@ -279,7 +279,7 @@ def _replication_vitals(now: Readings) -> Iterator[Vital]:
         lag -= now.value("pg_recovery_min_apply_delay_seconds") or 0.0
         stale = limit("ReplicaStale", "seconds")
         lags = _vital("replication lag", duration(lag), lag, limit("ReplicaLagging", "seconds"), stale, duration)
-        is_allowed = lags.state != "good" and may_lag(now)
+        is_allowed = lags.state != "good" and may_lag(now) and now.value("pg_recovery_paused") != 1
         yield replace(lags, state="good", limit="allowed: queries here, or an archive") if is_allowed else lags
     held = now.series("pg_replication_slots_retained_bytes")
     if held:

@@ -148,7 +148,7 @@ def _opened(
 
 
 def reason(error: Exception) -> str:
-    """Say why it did not, at no more length than it takes."""
+    """Say why it did not; what the other side wrote is cut."""
     if isinstance(error, OSError):
         return str(getattr(error, "reason", "") or error)[:_MOST_SAID]
     return f"is no answer of this kind of API ({type(error).__name__}: {str(error)[:_MOST_SAID]})"

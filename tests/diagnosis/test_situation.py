@@ -63,6 +63,43 @@ def test_the_longest_wait_is_that_of_the_latest_look_where_the_readings_are_olde
     assert (vital.text, vital.state) == (said_of_it, "good")
 
 
+LAGS = {"pg_replication_is_replica": 1.0, "pg_replication_lag_seconds": 91.0, "pg_wal_receiver_configured": 1.0}
+
+BUILD = 'pid="1",locktype="virtualxid",mode="ShareLock",state="active"'
+
+
+@pytest.mark.parametrize(
+    ("values", "vital", "state"),
+    [
+        (LAGS | {"pg_recovery_max_standby_delay_seconds": 30.0}, "replication lag", "warning"),
+        (LAGS | {"pg_recovery_waits_for_query": 1.0}, "replication lag", "good"),
+        (LAGS | {"pg_wal_receiver_configured": 0.0}, "replication lag", "good"),
+        (LAGS | {"pg_wal_receiver_configured": 0.0, "pg_recovery_paused": 1.0}, "replication lag", "warning"),
+        ({"pg_lock_longest_wait_seconds": 15.0}, "longest lock wait", "critical"),
+        (
+            {"pg_lock_longest_wait_seconds": 15.0, f"pg_lock_blocker_longest_wait_seconds {BUILD}": 15.0},
+            "longest lock wait",
+            "good",
+        ),
+        ({"pg_connections_used": 3.0}, "longest transaction", "good"),
+        (
+            {"pg_connections_used": 3.0, 'pg_xmin_horizon_seconds holder="prepared_transaction",name="g"': 7200.0},
+            "longest transaction",
+            "warning",
+        ),
+    ],
+)
+def test_the_strip_is_judged_as_the_findings_are(values: dict[str, float], vital: str, state: str) -> None:
+    families = []
+    for series, value in values.items():
+        name, _, labels = series.partition(" ")
+        families.append(Family(Metric(name=name, type="gauge", help="-"), [labels], [value]))
+    found = said(replace(UP, jobs=(replace(job("any", 1.0), samples=Samples(tuple(families))),)))
+    assert [each.state for each in found.vitals if each.name == vital] == [state]
+    is_said = any(each.alert.startswith(("PostgreSQLReplica", "PostgreSQLReplay")) for each in found.findings)
+    assert is_said == (vital == "replication lag" and state == "warning")
+
+
 @pytest.mark.parametrize(("kind", "alert"), [("postgresql", "PostgreSQLDown"), ("pgbouncer", "PgBouncerDown")])
 def test_a_server_that_is_down_has_the_alert_of_its_product(kind: Any, alert: str) -> None:
     [finding] = said(replace(UP, up=False, down_reason="refused", kind=kind)).findings
