@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -129,6 +130,7 @@ async def _exporter(settings: Settings, listener: socket.socket) -> AsyncIterato
     try:
         yield
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the end may cut off a page: nobody's fault
         server.should_exit = True
         await serving
 

@@ -64,6 +64,9 @@ def test_the_files_of_wal_are_counted_and_measured(server: Cluster) -> None:
 async def test_a_checkpoint_by_command_is_counted_and_ends_what_recovery_has_to_replay(
     server: Cluster, major: int
 ) -> None:
+    asked = scraped(server).value("pg_checkpointer_requested_total")
+    server.execute("CHECKPOINT")  # the next by time is five minutes away
+    page_when(server, lambda p: p.value("pg_checkpointer_requested_total") > asked, "postgres")
     began_at = time.time()
     server.execute("SELECT pg_stat_reset_shared('bgwriter')")  # to 14, numbers arrive late: those before it are there
     before = page_when(server, lambda p: p.value("pg_bgwriter_stats_reset_timestamp_seconds") >= began_at, "postgres")

@@ -119,6 +119,7 @@ def test_every_subject_is_in_trouble_within_half_a_minute_and_ctrl_c_leaves_noth
             demo.process.send_signal(signal.SIGINT)
         rest = demo.rest()
         assert demo.process.returncode == 0, rest
+        assert "connections" in rest
         _, alive = psutil.wait_procs(everybody, timeout=5)
         assert not alive
         assert not list(temporary.iterdir())
@@ -141,10 +142,9 @@ def test_a_taken_address_is_replaced_with_a_notice_and_the_time_ends_the_demo(te
         port = taken.getsockname()[1]
         with running(temporary, "--listen", f"127.0.0.1:{port}", "--seconds", "4") as demo:
             assert f":{port}/" not in demo.url
-            assert demo.page().value("pg_up") == 1
             rest = demo.rest()
             assert demo.process.returncode == 0
-            assert "connections" in rest
+            assert "Traceback" not in rest
             with pytest.raises(URLError):
                 demo.page()
     assert not list(temporary.iterdir())
