@@ -13,6 +13,8 @@ from patience import until, wait_until
 
 from exporter.demo.cluster import HOST, Cluster
 
+COLLECTORS = ("database_activity", "database_sizes", "database_transactions", "prepared_transactions")
+
 SESSIONS = 1 + 5
 """Sessions in the module's database at most: a client, and those of the exporter."""
 

@@ -8,6 +8,8 @@ from pages import Page, catalog, named
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("functions",)
+
 CALLS = "pg_function_calls_total"
 TOTAL = "pg_function_seconds_total"
 SELF = "pg_function_self_seconds_total"

@@ -15,6 +15,8 @@ from patience import until, wait_until
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("index_advice", "index_bloat", "indexes", "progress", "schemas", "table_vacuum")
+
 
 def bytes_of(server: Cluster, index: str) -> int:
     return 8192 * int(server.value("SELECT relpages FROM pg_class WHERE relname = $1", index, database=DATABASE))

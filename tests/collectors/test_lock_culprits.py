@@ -13,6 +13,26 @@ from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = (
+    "autovacuum",
+    "connections",
+    "lock_blockers",
+    "lock_queues",
+    "lock_waits",
+    "locks",
+    "recovery",
+    "replication",
+    "role_connections",
+    "session_ages",
+    "session_waits",
+    "sessions",
+    "settings_pending",
+    "ssl",
+    "statements",
+    "wal_receiver",
+    "xmin_horizon",
+)
+
 SESSIONS = "pg_lock_blocker_blocked_sessions"
 
 

@@ -15,6 +15,19 @@ from pages import MONITOR, catalog, named, page, scraped, target
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = (
+    "connections",
+    "database_transactions",
+    "lock_blockers",
+    "lock_queues",
+    "lock_waits",
+    "locks",
+    "role_connections",
+    "session_ages",
+    "session_waits",
+    "sessions",
+)
+
 
 @pytest.fixture
 def table(server: Cluster) -> Iterator[str]:

@@ -13,6 +13,8 @@ from patience import until
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("progress",)
+
 SLOW = """
     CREATE FUNCTION slow(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_sleep(CASE WHEN i > 3000 THEN 100 ELSE 0 END); RETURN i; END $$;

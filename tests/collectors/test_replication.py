@@ -17,6 +17,17 @@ from exporter.catalog.load import BUILT_IN, load
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import HOST, Cluster
 
+COLLECTORS = (
+    "recovery",
+    "recovery_conflicts",
+    "replication",
+    "replication_slot_states",
+    "replication_slot_stats",
+    "replication_slots",
+    "wal",
+    "wal_receiver",
+)
+
 OURS = {
     "recovery",
     "recovery_conflicts",

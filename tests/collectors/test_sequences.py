@@ -6,6 +6,8 @@ from pages import MONITOR
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("schemas", "sequences")
+
 INTEGER, BIGINT = 2**31 - 1, 2**63 - 1
 
 CASES: list[tuple[str, str, int, str, float]] = [

@@ -8,6 +8,8 @@ from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("server",)
+
 
 def test_a_server_tells_its_version_and_identity(server: Cluster, major: int) -> None:
     found = page(server.dsn(user=MONITOR)).labels("pg_server_info")

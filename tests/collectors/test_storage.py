@@ -10,6 +10,8 @@ from exporter.catalog.model import Catalog
 from exporter.demo.build import hand_over
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("buffer_cache", "buffer_cache_databases", "buffer_cache_relations", "shared_memory", "tablespaces")
+
 
 def test_a_tablespace_tells_its_size_and_place(database: Cluster) -> None:
     place = database.folder / "space"

@@ -12,6 +12,15 @@ from patience import wait_until
 
 from exporter.demo.cluster import HOST, Cluster
 
+COLLECTORS = (
+    "replication",
+    "replication_slots",
+    "subscription_conflicts",
+    "subscription_relations",
+    "subscriptions",
+    "wal",
+)
+
 
 @pytest.fixture(scope="module")
 def subscriber(server: Cluster) -> Iterator[Cluster]:

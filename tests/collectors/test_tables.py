@@ -15,6 +15,21 @@ from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 from exporter.scrape.target import Target
 
+COLLECTORS = (
+    "foreign_keys_mistyped",
+    "foreign_keys_without_index",
+    "index_advice",
+    "indexes",
+    "partitioned_tables",
+    "schemas",
+    "sequences",
+    "table_access",
+    "table_bloat",
+    "table_sizes",
+    "table_vacuum",
+    "tables_without_primary_key",
+)
+
 BLOCK = 8192
 
 

@@ -11,6 +11,8 @@ from pages import MONITOR, Page, adds_up, catalog, named, page, scraped, target,
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = ("running_statements", "statements", "statements_info")
+
 CALLS = "pg_statements_calls_total"
 SECONDS = "pg_statements_exec_seconds_total"
 QUERY_ID = "SELECT query_id::text FROM pg_stat_activity WHERE pid = $1"

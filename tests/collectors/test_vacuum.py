@@ -13,6 +13,16 @@ from patience import until, wait_until
 from exporter.catalog.model import Catalog
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = (
+    "autovacuum",
+    "lock_waits",
+    "partitioned_tables",
+    "table_access",
+    "table_freeze",
+    "table_vacuum",
+    "vacuum_progress",
+)
+
 
 def page_with(server: Cluster, database: str = DATABASE, **wanted: tuple[str, float]) -> Page:
     """The first page on which each table has the value of the metric."""

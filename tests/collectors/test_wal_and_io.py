@@ -12,6 +12,19 @@ from standby import clone_standby
 
 from exporter.demo.cluster import Cluster
 
+COLLECTORS = (
+    "archiver",
+    "archiver_backlog",
+    "bgwriter",
+    "checkpointer",
+    "io",
+    "recovery_prefetch",
+    "slru",
+    "wal",
+    "wal_directory",
+    "wal_writes",
+)
+
 
 def scraped(server: Cluster) -> Page:
     return page(server.dsn(user=MONITOR))

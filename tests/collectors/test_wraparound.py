@@ -20,6 +20,18 @@ from standby import clone_standby
 from exporter.catalog.load import BUILT_IN, load
 from exporter.demo.cluster import HOST, SUPERUSER, Cluster
 
+COLLECTORS = (
+    "database_transactions",
+    "multixact_members",
+    "replication_slots",
+    "role_connections",
+    "table_freeze",
+    "wal",
+    "wraparound",
+    "xid",
+    "xmin_horizon",
+)
+
 
 async def use_up(xids: int, connection: Any) -> None:
     """Assign transaction ids, each in a transaction of its own."""

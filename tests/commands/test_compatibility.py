@@ -50,6 +50,7 @@ OF_ITSELF = ("go_", "process_", "promhttp_", "pg_exporter_", "pg_scrape_collecto
 ON_A_STANDBY_ONLY = {"pg_replication_lag", "pg_replication_lag_seconds", "pg_replication_last_replay_seconds"}
 
 OTHER_VALUES = {
+    "pg_buffercache_summary_buffers_pinned": "moves as it likes between two scrapes",
     "pg_buffercache_summary_usagecount_avg": "moves as it likes between two scrapes",
     "pg_database_connection_limit": "has no series without a limit",
     "pg_long_running_transactions": "theirs counts its own, of collectors that run side by side",

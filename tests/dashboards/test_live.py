@@ -15,7 +15,7 @@ from prom import PROMETHEUS, PROMTOOL
 SECONDS = 60.0
 MINUTES = 20
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for all situations
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for all situations
 
 
 @pytest.fixture(scope="module")

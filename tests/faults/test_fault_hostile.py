@@ -9,7 +9,7 @@ import hostile_server
 import psutil
 import pytest
 from attackers import WITHOUT_LIMIT
-from pages import MONITOR, Page, read
+from pages import MONITOR, Page, read_whole
 from patience import wait_until
 from serving import Exporter, serving
 
@@ -50,7 +50,7 @@ def beside(dsn: str, healthy: Cluster, tmp_path: Path) -> Iterator[Exporter]:
 
 def healthy_page(exporter: Exporter) -> Page:
     """The page of the healthy server."""
-    return read(exporter.get("/probe?target=healthy", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text)
+    return read_whole(exporter.get("/probe?target=healthy", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text)
 
 
 def whole_page(exporter: Exporter) -> Page:
@@ -74,7 +74,9 @@ def test_a_hostile_server_costs_itself(
             began = time.monotonic()
             whole_page(exporter)
             if number % 5 == 0:
-                hostile = read(exporter.get("/probe?target=hostile", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text)
+                hostile = read_whole(
+                    exporter.get("/probe?target=hostile", {"X-Prometheus-Scrape-Timeout-Seconds": "3"}).text
+                )
             most = max(most, process.memory_info().rss)
             time.sleep(max(1 - (time.monotonic() - began), 0))
     assert hostile
@@ -92,7 +94,7 @@ def test_an_honest_query_without_an_end_costs_what_a_page_may_hold(server18: Clu
         before = process.memory_info().rss
         pages = []
         for _ in range(3):
-            pages.append(read(exporter.get().text))
+            pages.append(read_whole(exporter.get().text))
             began = time.monotonic()
             exporter.get("/healthz")
             assert time.monotonic() - began < 1

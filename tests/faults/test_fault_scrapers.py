@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from attackers import GET, connected
 from faults.harness import BUDGET, failing, witnessed
-from pages import MONITOR, Page, read
+from pages import MONITOR, Page, read_whole
 from patience import SECONDS, Stopwatch, until, wait_until
 from serving import Exporter, serving
 
@@ -75,7 +75,7 @@ def quick(exporter: Exporter) -> Page:
     took = watch.seconds
     assert answer.status_code == 200
     assert took < SCRAPE_TIMEOUT, f"the page took {took:.1f} s"
-    found = read(answer.text)
+    found = read_whole(answer.text)
     assert found.value("pg_up") == 1
     assert failing(found) == set()
     return found
@@ -98,17 +98,17 @@ async def test_64_scrapers_at_once_are_all_answered_and_share_runs(cluster: Call
 async def runs_of_192_scrapes(server: Cluster, running: Exporter) -> int:
     """Have 64 scrapers ask at once, three times over, and count what the server was asked."""
     async with httpx.AsyncClient(timeout=SECONDS, limits=httpx.Limits(max_connections=None)) as http:
-        first = read((await http.get(running.url + "/metrics")).text).value("pgvigil_scrapes_total")
+        first = read_whole((await http.get(running.url + "/metrics")).text).value("pgvigil_scrapes_total")
         before = server.value(CALLS)
         async with witnessed(server) as witness:
             started = time.monotonic()
             for _ in range(3):
                 answers = await asyncio.gather(*(http.get(running.url + "/metrics") for _ in range(64)))
                 assert [answer.status_code for answer in answers] == [200] * 64
-                pages = [read(answer.text) for answer in (answers[0], answers[-1])]
+                pages = [read_whole(answer.text) for answer in (answers[0], answers[-1])]
                 assert all(page.value("pg_up") == 1 and failing(page) == set() for page in pages)
             took = time.monotonic() - started
-        last = read((await http.get(running.url + "/metrics")).text).value("pgvigil_scrapes_total")
+        last = read_whole((await http.get(running.url + "/metrics")).text).value("pgvigil_scrapes_total")
     runs: int = server.value(CALLS) - before
     print(f"\n192 scrapes by 64 at once: {runs} runs, {took:.1f} s, {witness.backends} backends")
     assert last - first == 3 * 64 + 1

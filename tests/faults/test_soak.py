@@ -19,7 +19,7 @@ import psutil
 import pytest
 from clients import client
 from faults.harness import exporting, failing, timed, until_whole, witnessed
-from pages import MONITOR, read
+from pages import MONITOR, read_whole
 from patience import Stopwatch
 from serving import Exporter, serving
 
@@ -137,7 +137,7 @@ async def scraped(exporter: Exporter, seconds: float) -> Soak:
             watch = Stopwatch(exporter.process.pid)
             answer = await http.get(f"{exporter.url}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "2"})
             made.latencies.append(watch.seconds)
-            found = read(answer.text)
+            found = read_whole(answer.text)
             made.states["whole" if not failing(found) else "up" if found.value("pg_up") else "down"] += 1
             assert answer.status_code == 200
 

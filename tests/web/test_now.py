@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 
@@ -26,6 +26,13 @@ from exporter.web.runbooks import filled, runbook, runbooks
 from exporter.web.user_pages import _visible
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server18: Cluster) -> Iterator[Exporter]:
+    """One for tests that change nothing."""
+    with running(server18) as exporter:
+        yield exporter
 
 
 def page_with(exporter: Exporter, text: str) -> str:
@@ -110,17 +117,16 @@ def test_marks_of_direction_are_written_out() -> None:
     assert said == "evil\\u202e&lt;name&gt;\\u2066 <b>7</b> <i>kept</i>"
 
 
-def test_only_what_we_ship_may_run(server18: Cluster) -> None:
-    with running(server18) as exporter:
-        for path in ("/", "/collectors", "/incidents", "/statements", "/runbooks/PostgreSQLDown"):
-            page = exporter.get(path, headers={"Accept": "text/html"})
-            assert page.status_code == 200
-            policy = page.headers["content-security-policy"]
-            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
-            assert "unsafe" not in policy
-            assert re.findall(r"<style|style=|<script(?! defer src=)|\son\w+=|http-equiv", page.text) == []
-            for link in re.findall(r'(?:src|href)="([^"]*static/[^"]+)"', page.text):
-                assert exporter.get("/" + link.removeprefix("../")).status_code == 200
+@pytest.mark.parametrize("path", ["/", "/collectors", "/incidents", "/statements", "/runbooks/PostgreSQLDown"])
+def test_only_what_we_ship_may_run(undisturbed: Exporter, path: str) -> None:
+    page = undisturbed.get(path, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert re.findall(r"<style|style=|<script(?! defer src=)|\son\w+=|http-equiv", page.text) == []
+    for link in re.findall(r'(?:src|href)="([^"]*static/[^"]+)"', page.text):
+        assert undisturbed.get("/" + link.removeprefix("../")).status_code == 200
 
 
 def test_it_answers_at_once_while_the_server_stands_still(cluster: Callable[..., Cluster]) -> None:
@@ -170,7 +176,6 @@ def test_a_runbook_has_the_values_of_the_case_filled_in() -> None:
 
 
 @pytest.mark.parametrize("name", ["Nothing", "..%2F..%2Frules%2Flocks", "PostgreSQLDown.md"])
-def test_a_runbook_that_is_none_is_not_found(server18: Cluster, name: str) -> None:
-    with running(server18) as exporter:
-        answer = exporter.get(f"/runbooks/{name}")
+def test_a_runbook_that_is_none_is_not_found(undisturbed: Exporter, name: str) -> None:
+    answer = undisturbed.get(f"/runbooks/{name}")
     assert answer.status_code == 404

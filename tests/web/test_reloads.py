@@ -19,7 +19,7 @@ import yaml
 from clients import client
 from pages import MONITOR, Page, read
 from patience import until, wait_until
-from serving import Exporter, environment, run, serving
+from serving import Exporter, Surroundings, environment, run, serving, serving_in
 
 from exporter.demo.cluster import Cluster, free_port
 
@@ -39,6 +39,7 @@ class Configured:
         self.folder, self.server = folder, server
         self.config, self.targets = folder / "pgvigil.yml", folder / "targets"
         self.targets.mkdir()
+        self.log = folder / "log"
         self.own = folder / "collectors"
         self.own.mkdir()
         self.exporter: Exporter
@@ -133,6 +134,19 @@ async def test_connections_of_what_has_gone_are_closed(configured: Configured) -
 NOTICE = "The configuration is not used as it is now"
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory, server18: Cluster) -> Iterator[Configured]:
+    """One that is given what it cannot use, again and again, and writes its log into a file."""
+    made = Configured(tmp_path_factory.mktemp("refusing"), server18)
+    made.write()
+    made.name("shops.yml", "shop", "blog")
+    with (
+        made.log.open("w") as log,
+        serving_in(Surroundings(stderr=log.fileno()), "--config", str(made.config)) as made.exporter,
+    ):
+        yield made
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("file", "text", "said"),
@@ -152,31 +166,33 @@ NOTICE = "The configuration is not used as it is now"
         ("collectors/own.yaml", "name: own", "own.yaml"),
     ],
 )
-def test_what_cannot_be_used_changes_nothing(configured: Configured, file: str, text: str, said: str) -> None:
-    before = configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0
-    if (configured.folder / file).is_dir():
-        (configured.folder / file).rename(configured.folder / "away")
+def test_what_cannot_be_used_changes_nothing(refusing: Configured, file: str, text: str, said: str) -> None:
+    refusing.name("shops.yml", "shop", "blog")
+    wait_until(lambda: refusing.names() == {"shop", "blog"})
+    before = refusing.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0
+    said_before = len(refusing.log.read_text())
+    if (refusing.folder / file).is_dir():
+        (refusing.folder / file).rename(refusing.folder / "away")
     else:
-        (configured.folder / file).write_text(text)
-    wait_until(lambda: configured.metrics().value("pgvigil_config_success") == 0)
-    assert configured.names() == {"shop", "blog"}
-    assert NOTICE in configured.exporter.get("/").text
-    assert configured.page("shop").value("pg_up") == 1
-    if (configured.folder / "away").exists():
-        (configured.folder / "away").rename(configured.folder / file)
+        (refusing.folder / file).write_text(text)
+    wait_until(lambda: refusing.metrics().value("pgvigil_config_success") == 0)
+    assert refusing.names() == {"shop", "blog"}
+    assert NOTICE in refusing.exporter.get("/").text
+    assert refusing.page("shop").value("pg_up") == 1
+    if (refusing.folder / "away").exists():
+        (refusing.folder / "away").rename(refusing.folder / file)
     else:
-        (configured.folder / file).unlink()
-    configured.write()
-    configured.name("shops.yml", "shop")
-    wait_until(lambda: configured.names() == {"shop"})
-    assert configured.metrics().value("pgvigil_config_success") == 1
-    assert NOTICE not in configured.exporter.get("/").text
-    assert (configured.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0) > before
-    configured.exporter.process.terminate()
-    lines = configured.exporter.process.communicate()[1].splitlines()
+        (refusing.folder / file).unlink()
+    refusing.write()
+    refusing.name("shops.yml", "shop")
+    wait_until(lambda: refusing.names() == {"shop"})
+    assert refusing.metrics().value("pgvigil_config_success") == 1
+    assert NOTICE not in refusing.exporter.get("/").text
+    assert (refusing.metrics().value("pgvigil_config_last_success_timestamp_seconds") or 0) > before
+    lines = refusing.log.read_text()[said_before:].splitlines()
     refused = [line for line in lines if "configuration cannot be used" in line]
     assert len(refused) == 1
-    assert said.format(folder=configured.folder) in refused[0]
+    assert said.format(folder=refusing.folder) in refused[0]
 
 
 def test_collectors_come_change_and_go(configured: Configured) -> None:
@@ -272,7 +288,7 @@ def test_only_who_may_see_pages_asks(configured: Configured) -> None:
     assert post(configured.exporter, Origin="http://attacker.example").status_code == 403
     assert post(configured.exporter, Origin=configured.exporter.url).status_code == 200
     assert post(configured.exporter, Host="attacker.example").status_code == 403
-    assert configured.exporter.get("/-/reload").status_code == 404, "a link changes nothing"
+    assert configured.exporter.get("/-/reload").status_code == 405, "a link changes nothing"
 
 
 def test_a_pattern_that_no_file_matches_is_missing(tmp_path: Path) -> None:

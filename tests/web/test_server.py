@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from pages import MONITOR, read
+from pages import MONITOR, read, read_whole
 from patience import SECONDS, Stopwatch, wait_until
 from prometheus_client.openmetrics import parser as openmetrics
 from serving import Exporter, environment, run, serving
@@ -38,7 +38,7 @@ def exporter(servers: Callable[[int], Cluster]) -> Iterator[Exporter]:
 def test_the_text_page_is_whole_and_lawful(exporter: Exporter, tool: Callable[[str, str], Path]) -> None:
     answer = exporter.get()
     assert answer.headers["Content-Type"] == negotiate("").content_type
-    found = read(answer.text)
+    found = read_whole(answer.text)
     assert found.value("pg_up") == 1
     assert found.value("pgvigil_build_info") == 1
     assert found.value("process_resident_memory_bytes") > 1e6
