@@ -68,6 +68,8 @@ def _called(labels: Labels) -> str:
     if datname := labels.get("datname"):
         return f"database {datname}"
     application, user = labels.get("application_name", ""), labels["usename"]
+    if "application_name" in labels and not application:
+        return f"user {user} without application_name"
     return f"application {application} of {user}" if application else f"user {user}"
 
 

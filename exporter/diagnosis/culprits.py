@@ -23,9 +23,13 @@ def found(
     )  # fmt: skip
 
 
+PREPARED = "prepared transaction "
+"""Stands before the gid where a prepared transaction is named."""
+
+
 def who(labels: Labels) -> str:
     """Name a session or a prepared transaction: `pid 9148 (reporting, notebook, idle in transaction)`."""
-    name = f"pid {labels['pid']}" if labels.get("pid") else f"prepared transaction {labels.get('gid', '')}"
+    name = f"pid {labels['pid']}" if labels.get("pid") else f"{PREPARED}{labels.get('gid', '')}"
     about = [labels.get(label, "") for label in ("usename", "application_name", "state")]
     return f"{name} ({', '.join(filter(None, about))})" if any(about) else name
 
@@ -54,6 +58,16 @@ _COMES_AGAIN = (
     "Cancel it: that frees them now. It starts again by itself, from the beginning, since the table has to be frozen:"
     " give it a quiet hour."
 )
+"""Said of each autovacuum that others wait for: one that prevents no wraparound has given way by then."""
+
+RESUME = (
+    Remedy(
+        "Read this server's log: it says why replay paused. Where a setting is lower than on the primary, or a recovery"
+        " target is reached, going on ends this server or makes it a primary."
+    ),
+    Remedy("Where somebody paused it, let it go on.", "SELECT pg_wal_replay_resume();"),
+)
+"""What lets replay go on that is paused."""
 
 RELOAD = Remedy("Then have the server take it up.", "SELECT pg_reload_conf();")
 """What comes after ALTER SYSTEM, which cannot be sent together with other statements."""
@@ -65,22 +79,33 @@ def roll_back(gid: str, datname: str) -> Remedy:
     return Remedy(f"Roll it back, {where}. This cannot be undone.", f"ROLLBACK PREPARED {literal(gid)};")
 
 
-def remedies_for(labels: Labels, statement: str = "") -> list[Remedy]:
-    """Return what makes a session or a prepared transaction let go, the safest first.
+def _of_replay(state: str) -> list[Remedy]:
+    """Return what lets replay go on, by what else it waits for, so that it gives up its locks."""
+    if "RecoveryPause" in state:
+        return [*RESUME]
+    if "RecoveryApplyDelay" in state:
+        return [Remedy("Replay is late on purpose (recovery_min_apply_delay): it frees them when their time has come.")]
+    if "RecoveryConflict" in state:
+        return [
+            Remedy(
+                "Replay waits for a query here, and holds its locks meanwhile. Find the oldest snapshot, and end its"
+                " session: pg_terminate_backend(pid).",
+                "SELECT pid, usename, application_name, state, age(backend_xmin) FROM pg_stat_activity"
+                " WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age DESC LIMIT 5;",
+            )
+        ]
+    return [Remedy("On the primary, end the transaction whose lock replay holds here: that frees them.")]
 
-    Args:
-        labels: name it.
-        statement: text of what it runs, where that is known.
 
-    """
+def remedies_for(labels: Labels) -> list[Remedy]:
+    """Return what makes a session or a prepared transaction let go, the safest first."""
     pid, state = labels.get("pid", ""), labels.get("state", "")
     if "SyncRep" in state:
         return []  # its commit is done here: cancelled, it counts as committed without the standby
     if state.startswith("startup"):
-        return [Remedy("On the primary, end the transaction whose lock replay holds here: that frees them.")]
+        return _of_replay(state)
     if state.startswith("autovacuum"):
-        comes_again = "(to prevent wraparound)" in statement
-        return [replace(cancel(pid), effect=_COMES_AGAIN) if comes_again else cancel(pid)]
+        return [replace(cancel(pid), effect=_COMES_AGAIN)]
     if pid and state and not _OF_CLIENTS.match(state):
         return []  # a process of the server
     if not pid:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from exporter.diagnosis.culprits import cancel, remedies_for, terminate
+from exporter.diagnosis.culprits import PREPARED, cancel, remedies_for, roll_back, terminate
 from exporter.diagnosis.findings import Finding, Remedy, count, limit, rule
 from exporter.diagnosis.lock_tree import Node, alike, lock_tree
 from exporter.watch.incidents import KINDS, Incident, Session
@@ -89,4 +89,6 @@ def _remedies(root: Node, pid: str) -> Iterator[Remedy]:
             yield cancel(pid)
         yield terminate(pid, is_next=not is_idle)
     elif root.backend_type == "autovacuum worker":
-        yield from remedies_for({"pid": pid, "state": "autovacuum"}, root.statement)
+        yield from remedies_for({"pid": pid, "state": "autovacuum"})
+    elif pid.startswith(PREPARED):
+        yield roll_back(pid.removeprefix(PREPARED), "")

@@ -31,19 +31,27 @@ def locks(now: Readings, _: float) -> Iterator[Finding]:
         if is_meant(now, had, alert):
             yield from _election(had, wait, blocked)
             continue
-        where = f" on {had['relation']}" if had.get("relation") else ""
         said = now.series("pg_lock_blocker_statement_info", **had)
         statement = said[0].labels.get("query", "") if said else ""
         since = now.value("pg_lock_blocker_transaction_seconds", had)
         open_for = f" has had its transaction open for {duration(since)} and" if since else ""
         yield found(
             alert,
-            f"{who(had)}{open_for} blocks {count(blocked, 'session')}{where}, the longest for {duration(wait)}",
+            f"{who(had)}{open_for} blocks {count(blocked, 'session')}{_waits(now, had, blocked, duration(wait))}",
             had,
-            remedies_for(had, statement),
+            remedies_for(had),
             wait,
             statement,
         )
+
+
+def _waits(now: Readings, had: Labels, blocked: float, wait: str) -> str:
+    """Say for how long they wait, and for which relation: all of them, where there is no queue for another."""
+    relation = had.get("relation", "")
+    queued = {each.labels.get("relation", "") for each in now.series("pg_lock_queue_waiters")}
+    if relation and blocked > 1 and queued - {relation, ""}:
+        return f", the longest for {wait} on {relation}"
+    return f"{f' on {relation}' if relation else ''}, the longest for {wait}"
 
 
 def rootless(now: Readings, _: float) -> Iterator[Finding]:

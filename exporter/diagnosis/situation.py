@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.alert_rules import SEVERITIES, alert_rules
+from exporter.diagnosis.culprits import PREPARED
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, rank, size
 from exporter.diagnosis.lock_tree import Node, lock_tree
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.recorded import roots
-from exporter.diagnosis.sessions import is_meant, is_quiet
+from exporter.diagnosis.sessions import is_meant, is_quiet, locks, rootless
 from exporter.diagnosis.subjects import SUBJECTS
 from exporter.diagnosis.unjudged import NOTHING, unjudged
 from exporter.diagnosis.upkeep import may_lag
@@ -33,6 +34,8 @@ class Seen:
     """The newest first."""
     waiting: Sequence[Session] = ()
     """Sessions of the last seconds, while one waits long for a lock."""
+    waiters: int | None = None
+    """Sessions that wait for a lock, by a look after which nothing can have waited long; None without one."""
     work: Work | None = None
     """Work of statements; None while too little of it is known to judge them."""
     records: bool = True
@@ -136,7 +139,7 @@ def situation(target: str, address: str, report: Report, seen: Seen, now: float)
         role={None: "", True: "standby", False: "primary"}[report.in_recovery] if report.up else "",
         up_seconds=now - started if started else None,
         age=age,
-        vitals=tuple(_vitals(readings, tree)) if report.kind == "postgresql" else (),
+        vitals=tuple(_vitals(readings, seen, tree)) if report.kind == "postgresql" else (),
         findings=tuple(sorted(_timely(_findings(report, readings, seen, tree, now), age), key=rank)),
         locks=tree,
         unjudged=missing.told,
@@ -157,7 +160,9 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         yield from _denied(report)
     if seen.work and report.up:
         yield from work(seen.work, readings)
-    for finding in (found for subject in SUBJECTS for found in subject(readings, now)):
+    looked = [*roots(tree)]
+    known_better = {rootless} if looked else {locks} if seen.waiters == 0 else set()
+    for finding in (found for subject in SUBJECTS if subject not in known_better for found in subject(readings, now)):
         steps = finding.remedies
         if report.login and report.login.message and finding.alert in _OF_LOGINS:
             steps = _of_the_error(report.login.message)
@@ -167,7 +172,7 @@ def _findings(report: Report, readings: Readings, seen: Seen, tree: Sequence[Nod
         for root in readings.series("pg_lock_blocker_longest_wait_seconds")
         if _is_told(readings, root)
     }
-    yield from (finding for finding in roots(tree) if finding.labels["pid"] not in known)
+    yield from (finding for finding in looked if finding.labels["pid"] not in known)
 
 
 def _denied(report: Report) -> Iterator[Finding]:
@@ -222,17 +227,19 @@ def _is_told(readings: Readings, root: Series) -> bool:
 
 
 def _name(root: Labels) -> str:
-    return root["pid"] or f"prepared transaction {root.get('gid', '')}"
+    return root["pid"] or f"{PREPARED}{root.get('gid', '')}"
 
 
-def _longest_wait(now: Readings, tree: Sequence[Node]) -> float | None:
+def _longest_wait(now: Readings, seen: Seen, tree: Sequence[Node]) -> float | None:
     """Return the seconds of the longest wait for a lock, by the readings or by a look since then."""
     read = now.value("pg_lock_longest_wait_seconds")
+    if seen.waiters == 0 and now.series("pg_lock_blocker_longest_wait_seconds"):  # else they may be hidden
+        read = 0.0
     looked = [node.seconds for node in tree if node.depth and node.seconds is not None]
     return max((*looked, *([] if read is None else [read])), default=None)
 
 
-def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
+def _vitals(now: Readings, seen: Seen, tree: Sequence[Node]) -> Iterator[Vital]:
     used, left = now.value("pg_connections_used"), now.value("pg_connections_available")
     ratio = used / (used + left) if used is not None and left is not None and used + left else None
     most_used = now.value("pg_connections_max") or (used or 0.0) + (left or 0.0)
@@ -240,7 +247,7 @@ def _vitals(now: Readings, tree: Sequence[Node]) -> Iterator[Vital]:
         "connections", f"{used:,.0f} of {most_used:,.0f}" if used is not None else "", ratio,
         limit("ConnectionsNearlyUsed", "ratio"), limit("ConnectionsAtLimit", "ratio"), "{:.0%} used".format,
     )  # fmt: skip
-    wait = _longest_wait(now, tree)
+    wait = _longest_wait(now, seen, tree)
     most = limit("LockWait", "wait_seconds")
     waits = _vital("longest lock wait", duration(wait) if wait is not None else "", wait, most, most, duration)
     is_meant_to = wait is not None and wait > most and is_quiet(now, wait)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.diagnosis.culprits import RELOAD, found, relation, who
+from exporter.diagnosis.culprits import RELOAD, RESUME, found, relation, who
 from exporter.diagnosis.findings import Finding, Remedy, duration, limit, size
 from exporter.diagnosis.readings import Labels, Readings, Series
 from exporter.diagnosis.sessions import lets_go
@@ -81,18 +81,9 @@ def _lag(now: Readings) -> Iterator[Finding]:
             alert if is_behind else "ReplayPaused",
             ": ".join(filter(None, (old, paused))),
             {},
-            _RESUME if is_paused else (),
+            RESUME if is_paused else (),
             lag if is_behind else None,
         )
-
-
-_RESUME = (
-    Remedy(
-        "Read this server's log: it says why replay paused. Where a setting is lower than on the primary, or a recovery"
-        " target is reached, going on ends this server or makes it a primary."
-    ),
-    Remedy("Where somebody paused it, let it go on.", "SELECT pg_wal_replay_resume();"),
-)
 
 
 def _lost(now: Readings, had: Labels) -> Iterator[Finding]:
@@ -206,7 +197,8 @@ def ends(now: Readings, at: float) -> Iterator[Finding]:
 
 
 _MORE_NUMBERS = Remedy(
-    "Raise its MAXVALUE or, where the type of the column ends first, make that bigint: its runbook has how."
+    "Raise its MAXVALUE (lower the MINVALUE of one that counts down) or, where the type of the column ends first, make"
+    " that bigint: its runbook has how."
 )
 
 _EXPIRING = (

@@ -12,6 +12,22 @@ from exporter.sql import literal
 _PLANNABLE = re.compile(r"(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH)\b(?!.*(?:[;?]|--|/\*))", re.IGNORECASE | re.DOTALL)
 """Texts that EXPLAIN takes as they are: one statement without a comment, whose constants are parameters."""
 
+_BEFORE_A_VALUE = (
+    "ALL|AND|ANY|ASYMMETRIC|BETWEEN|BY|CASE|DISTINCT|ELSE|ESCAPE|FIRST|FOR|FROM|HAVING|ILIKE|IN|IS|LIKE|LIMIT|NEXT|NOT|"
+    "OFFSET|ON|OR|RETURNING|SELECT|SET|SYMMETRIC|THEN|TO|USING|VALUES|WHEN|WHERE|ZONE"
+)
+"""Words of SQL that a parameter may follow."""
+
+_NEEDS_CONSTANTS = re.compile(
+    rf"""(?:["\)]|\b(?!(?:{_BEFORE_A_VALUE})\b)[a-z_]\w*)\s+\$\d  # interval '1 day'
+    |\bextract\s*\(\s*\$\d
+    |\bGROUP\s+BY\b(?![\w\s.,"]*(?:$|\)|\b(?:HAVING|WINDOW|ORDER|LIMIT|OFFSET|FETCH)\b))
+    |\bDISTINCT\b.*\bORDER\s+BY\b(?![\w\s.,"]*(?:$|\)|\b(?:LIMIT|OFFSET|FETCH)\b))
+    |\$\d+\s+IS\b""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+"""What no parameter can stand for: constants behind their type, those of expressions that have to agree, a lone one."""
+
 _BY_PATTERN = re.compile(r"(?:LIKE|SIMILAR TO|~\*?)\s+\$\d", re.IGNORECASE)
 """Predicates whose generic plan says little: an index serves only patterns with a fixed beginning."""
 
@@ -111,7 +127,7 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
             f"Run EXPLAIN of it with real values, in database {each.datname}: for a pattern, the plan depends on them."
             " A Seq Scan on a large table lacks an index, or its estimates are off."
         )
-    elif version >= _GENERIC_PLAN_SINCE and is_whole and _PLANNABLE.match(each.query):
+    elif version >= _GENERIC_PLAN_SINCE and is_whole and _is_plannable(each.query):
         effect = (
             "Look at its plan; this runs nothing. A Seq Scan on a large table lacks an index, or its estimates are off."
             f" In database {each.datname}."
@@ -127,6 +143,10 @@ def _remedies(each: StatementWork, now: Readings) -> Iterator[Remedy]:
             f" AND datname = {literal(each.datname)}"
             f" AND query_start < now() - interval '{_LONG_SECONDS} seconds';",
         )
+
+
+def _is_plannable(query: str) -> bool:
+    return bool(_PLANNABLE.match(query)) and not _NEEDS_CONSTANTS.search(query)
 
 
 def _major(now: Readings) -> int:

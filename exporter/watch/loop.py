@@ -63,6 +63,9 @@ _SEEN_SECONDS = 5.0
 _FRESH_SECONDS = 15.0
 """Age in seconds up to which sessions are shown as those that wait now: a pid may be another's later."""
 
+_JUST_NOW_SECONDS = 3.0
+"""Age in seconds up to which a look says whether anybody waits now."""
+
 _PATIENT_SECONDS = 15.0
 """Seconds for the first looks of a process, within which it finds again what an earlier one recorded."""
 
@@ -96,6 +99,19 @@ class _Shown:
 
     rows: Sequence[Mapping[str, Any]] = ()
     blocked_by: Mapping[int, Sequence[int | str]] = field(default_factory=dict)
+
+
+async def _shown(session: Session, lock_entries: str | None) -> _Shown:
+    """Read the sessions, and who waits for whom: by one read of the lock table, where somebody waits."""
+    blocked_by: dict[int, list[int | str]] = {}
+    if lock_entries:
+        table = columns((await session.fetch(signed(lock_entries, "incidents"), _TIMEOUT, patience=_PATIENCE)).rows)
+        names = dict(zip(table["owner"], map(_blocker, table["pid"], table["gid"]), strict=True)) if table else {}
+        found = blockers(table) if table else {}
+        blocked_by = {owner: [names[blocker] for blocker in waits] for owner, waits in found.items()}
+    pids = {pid for waits in blocked_by.values() for pid in waits if isinstance(pid, int)}
+    rows = await session.fetch(SESSIONS, _TIMEOUT, sorted(pids), patience=_PATIENCE)
+    return _Shown(rows.rows, blocked_by)
 
 
 def _blocker(pid: int | None, gid: str | None) -> int | str:
@@ -139,6 +155,8 @@ class Watch:
         """OIDs that had no name when the directory was read last."""
         self._seen: tuple[float, Sequence[Waiting]] = (float("-inf"), ())
         """Clock time of the latest sessions that were read while one waited long for a lock, and these."""
+        self._lock_waiters = 0
+        """Sessions that waited for a lock at the latest look."""
         self._took = 0.0
         """Seconds until the last answer; looks rest three times as long, so that scrapes have most of a slow way."""
 
@@ -196,6 +214,7 @@ class Watch:
                 self._took = self._clock() - started
                 look = self._sampler.add(rows, self._clock(), max(self.interval, self._pause), self._names)
                 self._note_cost(look.seconds)
+                self._lock_waiters = look.lock_waiters
                 self._quiet_looks = 0 if look.busy else self._quiet_looks + 1
                 if self._is_since(_QUERY_IDS_SINCE):
                     await self.texts.learn(session, self._sampler.running, self._listed, self._clock(), _PATIENCE)
@@ -203,7 +222,7 @@ class Watch:
                 shown = _Shown()
                 is_seen = "lock_wait" not in wrong or self._clock() - self._seen[0] < _SEEN_SECONDS
                 if not is_seen or any(self.recorder.wants(kind) for kind in wrong):
-                    shown = await self._sessions(session, anybody_waits=look.lock_waiters > 0)
+                    shown = await _shown(session, self._discovery.lock_entries if look.lock_waiters else None)
                     await self._learn_names(session, shown.rows)
         except DatabaseError as error:
             self._fail(error)
@@ -211,18 +230,6 @@ class Watch:
         self._message = ""
         self._record(wrong, shown, late)
         self.recorder.well("down", *({"lock_wait", "connections", "late"} - wrong.keys()))  # type: ignore[arg-type]
-
-    async def _sessions(self, session: Session, *, anybody_waits: bool) -> "_Shown":
-        """Read the sessions, and who waits for whom: by one read of the lock table, and only while one waits."""
-        blocked_by: dict[int, list[int | str]] = {}
-        if anybody_waits and (sql := self._discovery.lock_entries):
-            table = columns((await session.fetch(signed(sql, "incidents"), _TIMEOUT, patience=_PATIENCE)).rows)
-            names = dict(zip(table["owner"], map(_blocker, table["pid"], table["gid"]), strict=True)) if table else {}
-            found = blockers(table) if table else {}
-            blocked_by = {owner: [names[blocker] for blocker in waits] for owner, waits in found.items()}
-        pids = {pid for waits in blocked_by.values() for pid in waits if isinstance(pid, int)}
-        rows = await session.fetch(SESSIONS, _TIMEOUT, sorted(pids), patience=_PATIENCE)
-        return _Shown(rows.rows, blocked_by)
 
     async def _learn_names(self, session: Session, shown: Sequence[Mapping[str, Any]]) -> None:
         """Read the names of roles and databases that are new; while their catalog is locked they stay OIDs."""
@@ -273,6 +280,12 @@ class Watch:
         """The sessions as seen within the last seconds, while one waits long for a lock; else none."""
         at, sessions = self._seen
         return sessions if self._clock() - at <= _FRESH_SECONDS else ()
+
+    @property
+    def waiters(self) -> int | None:
+        """Number of sessions that waited for a lock at a look of the last seconds; None without one."""
+        is_fresh = self._looked_at is not None and self._clock() - self._looked_at <= _JUST_NOW_SECONDS
+        return self._lock_waiters if is_fresh else None
 
     def restore(self, incident: Mapping[str, Any], clock_time: float) -> None:
         """Take up an incident of an earlier process; this one has to see a lock wait as long before it is wrong."""

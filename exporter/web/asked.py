@@ -64,7 +64,10 @@ async def known(targets: Targets, seconds: float) -> dict[str, Report]:
 
 
 def _seen(target: Target, *, records: bool) -> Seen:
-    return Seen(target.incidents, target.watch.waiting if target.watch else (), records=records)
+    watch = target.watch
+    return Seen(
+        target.incidents, watch.waiting if watch else (), waiters=watch.waiters if watch else None, records=records
+    )
 
 
 def _texts(target: Target) -> Callable[[Statement], str]:

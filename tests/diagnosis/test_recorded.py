@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from exporter.diagnosis.recorded import earlier, recorded
+from exporter.diagnosis.lock_tree import lock_tree
+from exporter.diagnosis.recorded import earlier, recorded, roots
 from exporter.watch.incidents import Incident, Snapshot
 
 
@@ -23,6 +24,15 @@ def test_the_title_names_the_root_of_the_worst_moment() -> None:
     assert told.title == "pid 11 (web, nightly, idle in transaction) blocks 1 session"
     assert told.culprit == "web, nightly"
     assert recorded(incident(1, "nightly", kind="connections")).culprit == ""
+
+
+def test_a_prepared_transaction_at_the_root_has_what_ends_it() -> None:
+    found = incident(1, "nightly")
+    gid = "gi'd"
+    waiter = {**found.snapshots[0].sessions[1], "blocked_by": [f"prepared transaction {gid}"]}
+    [told] = roots(lock_tree([waiter]))
+    assert told.sentence == f"prepared transaction {gid} blocks 1 session"
+    assert [each.sql for each in told.remedies] == ["ROLLBACK PREPARED 'gi''d';"]
 
 
 def test_what_the_same_culprit_did_before_is_found_whatever_its_pid() -> None:

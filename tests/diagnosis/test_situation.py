@@ -63,6 +63,15 @@ def test_the_longest_wait_is_that_of_the_latest_look_where_the_readings_are_olde
     assert (vital.text, vital.state) == (said_of_it, "good")
 
 
+def reading(values: dict[str, float]) -> Report:
+    """A report of series, with their labels behind their names."""
+    families = []
+    for series, value in values.items():
+        name, _, labels = series.partition(" ")
+        families.append(Family(Metric(name=name, type="gauge", help="-"), [labels], [value]))
+    return replace(UP, jobs=(replace(job("any", 1.0), samples=Samples(tuple(families))),))
+
+
 LAGS = {"pg_replication_is_replica": 1.0, "pg_replication_lag_seconds": 91.0, "pg_wal_receiver_configured": 1.0}
 
 BUILD = 'pid="1",locktype="virtualxid",mode="ShareLock",state="active"'
@@ -90,14 +99,35 @@ BUILD = 'pid="1",locktype="virtualxid",mode="ShareLock",state="active"'
     ],
 )
 def test_the_strip_is_judged_as_the_findings_are(values: dict[str, float], vital: str, state: str) -> None:
-    families = []
-    for series, value in values.items():
-        name, _, labels = series.partition(" ")
-        families.append(Family(Metric(name=name, type="gauge", help="-"), [labels], [value]))
-    found = said(replace(UP, jobs=(replace(job("any", 1.0), samples=Samples(tuple(families))),)))
+    found = said(reading(values))
     assert [each.state for each in found.vitals if each.name == vital] == [state]
     is_said = any(each.alert.startswith(("PostgreSQLReplica", "PostgreSQLReplay")) for each in found.findings)
     assert is_said == (vital == "replication lag" and state == "warning")
+
+
+HELD = {
+    "pg_lock_longest_wait_seconds": 42.0,
+    'pg_lock_blocker_blocked_sessions pid="9148",state="idle in transaction"': 1.0,
+    'pg_lock_blocker_longest_wait_seconds pid="9148",state="idle in transaction"': 42.0,
+}
+
+
+@pytest.mark.parametrize(("waiters", "named"), [(None, True), (1, True), (0, False)])
+def test_whom_nobody_waits_for_any_more_is_not_named(waiters: int | None, named: bool) -> None:
+    """The culprit of the latest scrape had committed, and its pid could be another's."""
+    found = situation("", "db1:5432", reading(HELD), Seen(waiters=waiters), NOW)
+    assert [each.labels["pid"] for each in found.findings] == (["9148"] if named else [])
+    [vital] = [each for each in found.vitals if each.name == "longest lock wait"]
+    assert vital.text == ("42 s" if named else "0 s")
+
+
+def test_for_whom_they_wait_is_known_where_a_look_has_seen_it() -> None:
+    held = reading({"pg_lock_longest_wait_seconds": 42.0, "pg_lock_waiters": 1.0})
+    assert sentences(situation("", "db1:5432", held, Seen(), NOW)) == [
+        "1 session waits for a lock, the longest for 42 s; for whom is not known"
+    ]
+    looked = Seen(waiting=[session(1, state="idle in transaction"), session(2, 1, query_seconds=42.0)], waiters=1)
+    assert [each.labels["pid"] for each in situation("", "db1:5432", held, looked, NOW).findings] == ["1"]
 
 
 @pytest.mark.parametrize(("kind", "alert"), [("postgresql", "PostgreSQLDown"), ("pgbouncer", "PgBouncerDown")])

@@ -630,15 +630,49 @@ def test_nobody_is_cancelled_who_may_wait_for_a_standby_to_commit() -> None:
     assert of_session.remedies == ()
 
 
-def test_a_vacuum_that_has_to_freeze_comes_again_when_it_is_cancelled() -> None:
-    worker = {**ROOT, "state": "autovacuum", "usename": "", "application_name": ""}
-    text = "autovacuum: VACUUM public.big (to prevent wraparound)"
-    page = queue(2, 42, **worker).replace("SELECT * FROM users WHERE id = ?", text)
-    [finding] = found(page)
+def test_an_autovacuum_that_holds_up_others_comes_again_when_it_is_cancelled() -> None:
+    """One that does not prevent wraparound gives way by itself; its text may be cut before it says so."""
+    [finding] = found(queue(2, 42, state="autovacuum", usename="", application_name=""))
     assert finding.remedies[0].effect.startswith("Cancel it: that frees them now. It starts again by itself")
-    [plain] = found(queue(2, 42, **worker))
-    assert plain.remedies[0].effect == "Cancel its statement: its transaction fails and lets go."
-    assert plain.remedies[0].sql == finding.remedies[0].sql == "SELECT pg_cancel_backend(9148);"
+    assert finding.remedies[0].sql == "SELECT pg_cancel_backend(9148);"
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "sql"),
+    [
+        ("startup", "On the primary, end the transaction", ""),
+        ("startup, RecoveryPause", "Where somebody paused it", "SELECT pg_wal_replay_resume();"),
+        ("startup, RecoveryApplyDelay", "Replay is late on purpose", ""),
+        ("startup, RecoveryConflictSnapshot", "Replay waits for a query here", "SELECT pid, usename"),
+        ("startup, RecoveryConflictTablespace", "Replay waits for a query here", "SELECT pid, usename"),
+    ],
+)
+def test_what_lets_replay_go_on_depends_on_what_it_waits_for(state: str, step: str, sql: str) -> None:
+    """That the primary's transaction had ended long ago was not seen."""
+    [finding] = found(queue(3, 60, state=state, usename="", application_name=""))
+    assert finding.remedies[-1].effect.startswith(step)
+    assert finding.remedies[-1].sql.startswith(sql)
+    assert bool(finding.remedies[-1].sql) == bool(sql)
+
+
+def test_the_relation_is_that_of_all_waiters_or_of_the_longest() -> None:
+    """Of twelve that waited, one waited for the table that was named for all."""
+    queued = line("pg_lock_queue_waiters", 1, {"datname": "shop", "relation": "public.users", "mode": "ShareLock"})
+    others = line("pg_lock_queue_waiters", 11, {"datname": "shop", "relation": "public.orders", "mode": "ShareLock"})
+    [alone] = found(queue(12, 42) + queued)
+    assert alone.sentence.endswith("blocks 12 sessions on public.users, the longest for 42 s")
+    [several] = found(queue(12, 42) + queued + others)
+    assert several.sentence.endswith("blocks 12 sessions, the longest for 42 s on public.users")
+    [one] = found(queue(1, 42) + queued + others)
+    assert one.sentence.endswith("blocks 1 session on public.users, the longest for 42 s")
+
+
+def test_sessions_without_application_name_are_not_all_of_their_user() -> None:
+    page = line("pg_connections_used", 97) + line("pg_connections_available", 0)
+    page += line("pg_sessions", 40, {"usename": "web", "application_name": "", "state": "idle"})
+    page += line("pg_sessions", 30, {"usename": "web", "application_name": "checkout", "state": "idle"})
+    [finding] = found(page)
+    assert finding.sentence.endswith("; user web without application_name has 40 of them")
 
 
 PAUSED = line("pg_replication_is_replica", 1) + line("pg_recovery_paused", 1)

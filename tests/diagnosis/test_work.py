@@ -3,6 +3,7 @@
 import pytest
 from pages import line
 
+from exporter.demo.cluster import Cluster
 from exporter.diagnosis.findings import Finding
 from exporter.diagnosis.readings import Readings
 from exporter.diagnosis.work import StatementWork, Work, work
@@ -97,3 +98,41 @@ def test_what_the_alerts_leave_out_is_not_said(all_seconds: float, usual: Statem
 def test_only_what_runs_as_it_stands_is_there_to_copy(version: str, query: str, remedies: int) -> None:
     [finding] = found(400, statement(60, 390, query=query), version=version)
     assert len(finding.remedies) == remedies
+
+
+SHAPES = {
+    "SELECT count(*) FROM pg_class WHERE relname = 'a' AND relpages > 3": True,
+    "SELECT count(*) FROM pg_class WHERE relpages BETWEEN 1 AND 3 OR NOT relname = 'b' LIMIT 5 OFFSET 2": True,
+    "SELECT CASE WHEN relpages > 3 THEN 'large' ELSE 'small' END FROM pg_class": True,
+    "SELECT substring(relname::text FROM 2 FOR 3) FROM pg_class FETCH FIRST 3 ROWS ONLY": True,
+    "SELECT x FROM (VALUES (1, 'a'), (2, 'b')) AS v (x, y) WHERE x IS DISTINCT FROM 3": True,
+    "SELECT relname FROM pg_class WHERE oid = ANY ('{1,2}'::oid[]) ORDER BY relpages + 1": True,
+    "UPDATE pg_temp.t SET n = 1 WHERE n = 2 RETURNING 3": True,
+    "SELECT now() AT TIME ZONE 'UTC', CAST('1' AS integer)": True,
+    "SELECT now() - interval '1 day'": False,
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_start > timestamptz '2026-01-01'": False,
+    "SELECT date '2026-01-01', extract(hour FROM now())": False,
+    "SELECT extract('hour' FROM now())": False,
+    "SELECT double precision '1.5', timestamp(3) '2026-01-01 00:00:00.1234'": False,
+    "SELECT timestamp with time zone '2026-01-01', pg_catalog.jsonb '{}'": False,
+    "SELECT relpages / 10, count(*) FROM pg_class GROUP BY relpages / 10": False,
+    "SELECT DISTINCT relpages / 10 FROM pg_class ORDER BY relpages / 10": False,
+    "SELECT relkind, count(*) FROM pg_class GROUP BY relkind HAVING count(*) > 1 ORDER BY 2 LIMIT 3": True,
+    "SELECT DISTINCT relname FROM pg_class WHERE relpages > 1 ORDER BY relname LIMIT 3": True,
+    "SELECT 1 WHERE 'a' IS NULL": False,
+}
+"""Statements, and whether EXPLAIN takes what pg_stat_statements makes of them."""
+
+
+def test_only_what_explain_takes_is_offered(server18: Cluster) -> None:
+    """The text has parameters in the place of constants, which the grammar does not take everywhere."""
+    for sql, is_taken in SHAPES.items():
+        server18.execute("SELECT pg_stat_statements_reset()")
+        server18.execute(f"CREATE TEMP TABLE t (n integer); {sql}")
+        texts = server18.query("SELECT query FROM pg_stat_statements WHERE query ~ '[$]1'")
+        [text] = [row["query"] for row in texts if "pg_stat_statements" not in row["query"]]
+        [finding] = found(400, statement(60, 390, query=text))
+        offered = [each.sql for each in finding.remedies if each.sql.startswith("EXPLAIN")]
+        assert bool(offered) == is_taken, text
+        for explain in offered:
+            server18.execute(f"CREATE TEMP TABLE t (n integer); {explain}")
