@@ -27,7 +27,7 @@ _MOST_OF_A_PATH = 200
 
 _log.addFilter(Seldom(_LINES))
 
-_OF_PROXIES = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+_OF_PROXIES = re.compile(rb"x-forwarded-|x-envoy-|x-real-ip$|x-request-id$|forwarded$|via$")
 """Headers by which a request is another's, whom a proxy on this machine passes on."""
 
 OPEN = frozenset({"/healthz", "/readyz"})
@@ -117,19 +117,24 @@ def _has_identity(scope: Scope, rules: Rules) -> bool:
 def _is_local(scope: Scope, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
     """Return whether a client is on this machine, or in one of the networks.
 
-    On this machine a browser may have been led here by a page of somebody else, whose name then is in the header Host.
+    On this machine a browser may have been led here by a page of somebody else, whose name then is in the header Host;
+    and what listens to a network may pass on whatever it gets, with the address that was asked for in Host, or in the
+    HTTP/1.0 of proxies.
     """
+    headers = Headers(scope=scope)
+    is_passed_on = scope["http_version"] == "1.0" or any(_OF_PROXIES.match(name) for name, _ in headers.raw)
+    is_own = not is_passed_on and _is_ours(headers.get("Host", ""))
+    if not scope.get("client"):
+        return is_own and (scope.get("server") or ("", 0))[1] is None  # by a Unix socket
     try:
         address = ip_address(scope["client"][0])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (IndexError, TypeError, ValueError):
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     if any(address in network for network in networks):
         return True
-    headers = Headers(scope=scope)
-    is_own = not any(name in headers for name in _OF_PROXIES)
-    return address.is_loopback and is_own and _is_ours(headers.get("Host", ""))
+    return address.is_loopback and is_own
 
 
 def _is_ours(host: str) -> bool:
@@ -137,10 +142,9 @@ def _is_ours(host: str) -> bool:
     if name.startswith("[") and name.endswith("]"):
         name = name[1:-1]
     try:
-        ip_address(name)
+        return ip_address(name).is_loopback
     except ValueError:
         return name.lower().rstrip(".") in ("localhost", socket.gethostname().lower())
-    return True
 
 
 def _answer(path: str, status: int, text: str) -> Response:

@@ -199,4 +199,5 @@ def unknown(target: str, targets: Mapping[str, Target]) -> Response:
     """Say that no target has this name, and which names there are."""
     only = "none by name: there is one target, at /metrics" if targets else "none"
     configured = ", ".join(filter(None, targets)) or only
-    return PlainTextResponse(f"no target is named {target[:MOST_REPEATED]!r}; configured: {configured}\n", 404)
+    what = f"no target is named {target[:MOST_REPEATED]!r}" if target else "name a target with ?target="
+    return PlainTextResponse(f"{what}; configured: {configured}\n", 404)

@@ -198,8 +198,9 @@ def _handed_over() -> list[socket.socket]:
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # as exporters in Go have it
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise PortInUseError(f"cannot listen on {host}:{port}: {why}; set PGVIGIL_LISTEN to another address") from error

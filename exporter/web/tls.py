@@ -21,6 +21,9 @@ _VERSIONS = {"TLS12": SSL.TLS1_2_VERSION, "TLS13": SSL.TLS1_3_VERSION}
 
 _GROUPS = {"CurveP256": "P-256", "CurveP384": "P-384", "CurveP521": "P-521", "X25519": "X25519"}
 
+_MOST_OF_NAMES = 200
+"""Characters of the names of a certificate that a line of the log repeats."""
+
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Cipher suites of TLS 1.2 without `cipher_suites`: forward secrecy and authenticated encryption."""
 
@@ -78,10 +81,14 @@ def _ask_for_certificate(context: SSL.Context, config: TlsConfig) -> None:
             context.add_client_ca(each)
     allowed = config.client_allowed_sans
 
-    def judge(_: SSL.Connection, certificate: Any, __: int, depth: int, is_verified: int) -> bool:
+    def judge(connection: SSL.Connection, certificate: Any, __: int, depth: int, is_verified: int) -> bool:
         if config.verifies and not is_verified:
             return False
-        return depth > 0 or allowed is None or bool(set(names(certificate)) & set(allowed))
+        if depth > 0 or allowed is None or set(has := names(certificate)) & set(allowed):
+            return True
+        said = ", ".join(has)[:_MOST_OF_NAMES] or "it has none"
+        connection.set_app_data(f"no name of its certificate is in client_allowed_sans: {said}")
+        return False
 
     context.set_verify(mode, judge)
 

@@ -109,7 +109,8 @@ class TlsGate(Client, asyncio.Protocol):
         self._raw.close()
         if self._http is None:
             self._refused()
-            _log.warning("TLS handshake failed", extra={"client": _host(self._raw), "reason": reason_of(error)})
+            reason = self._tls.get_app_data() or reason_of(error)
+            _log.warning("TLS handshake failed", extra={"client": _host(self._raw), "reason": reason})
 
     def send(self, data: bytes) -> None:
         """Encrypt and send."""

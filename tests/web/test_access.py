@@ -20,10 +20,12 @@ import pytest
 import yaml
 from patience import until, wait_until
 from serving import environment, run, serving
+from starlette.types import Scope
 
 from exporter.demo.cluster import free_port
 from exporter.errors import SettingsError
 from exporter.settings import Settings
+from exporter.web.access import _is_local
 from exporter.web.app import create_app
 from exporter.web.guard import Guard
 from exporter.web.rate_limit import Bucket
@@ -75,7 +77,9 @@ def closed(status: int) -> dict[str, int]:
         ("::ffff:127.0.0.1", "localhost", ALL),
         (FAR, "127.0.0.1:9187", closed(403)),
         ("::ffff:192.0.2.7", "localhost", closed(403)),
+        ("127.0.0.1", "192.0.2.2:9187", closed(403)),
         ("10.1.2.3", "exporter.example.com", ALL),
+        ("10.1.2.3", "192.0.2.2:9187", ALL),
         ("fd00::7", "exporter.example.com", ALL),
         ("127.0.0.1", "evil.example.com:9187", closed(403)),
         ("127.0.0.1", "localhost.evil.example.com", closed(403)),
@@ -91,12 +95,44 @@ async def test_without_users_pages_are_for_this_machine_and_the_networks_named(
     assert await statuses(found, address, host) == expected
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Forwarded",
+        "X-Real-IP",
+        "Via",
+        "X-Envoy-External-Address",
+        "X-Request-Id",
+    ],
+)
 async def test_what_a_proxy_passes_on_is_not_local(name: str, tmp_path: Path) -> None:
     async with client(settings(tmp_path, pages_from="10.0.0.0/8"), "127.0.0.1") as asking:
         passed_on = await asking.get("/", headers={"Host": "localhost", name: "10.0.0.1"})
         own = await asking.get("/", headers={"Host": "localhost"})
     assert (passed_on.status_code, own.status_code) == (403, 200)
+
+
+def asked(**more: Any) -> Scope:
+    """A request of this machine, as the server hands it over."""
+    client, server = ("127.0.0.1", 1), ("127.0.0.1", 9187)
+    return {"http_version": "1.1", "client": client, "server": server, "headers": [(b"host", b"localhost")], **more}
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (asked(), True),
+        (asked(http_version="1.0"), False),
+        (asked(client=None, server=("/run/pgvigil.sock", None)), True),
+        (asked(client=None, server=("/run/pgvigil.sock", None), headers=[(b"host", b"db1.example.com")]), False),
+        (asked(client=None), False),
+    ],
+    ids=["here", "by the HTTP of proxies", "by a Unix socket", "by one with a proxy before it", "gone already"],
+)
+def test_who_asks_by_what_a_proxy_speaks_is_not_local(request_: Scope, expected: bool) -> None:
+    assert _is_local(request_, ()) is expected
 
 
 async def test_a_refusal_says_what_to_set_and_is_counted(tmp_path: Path) -> None:

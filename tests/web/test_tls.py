@@ -117,7 +117,11 @@ def test_only_allowed_names_get_in(authorities: Authorities, clients: Mapping[st
         config = configured(authorities.folder, "names.yml", tls_server_config=tls)
         with serving(web_config_file=config, targets="[]") as exporter:
             found = {name for name, client in clients.items() if asked(exporter, authorities, client) == 200}
+            exporter.process.terminate()
+            log = exporter.process.communicate()[1]
         assert found == let_in, names
+        refused = len({"verified", "of another name"} - let_in)
+        assert log.count("no name of its certificate is in client_allowed_sans: ") == refused, log
 
 
 @pytest.mark.full
