@@ -61,7 +61,7 @@ def _targets(settings: Settings) -> Iterator[TargetSettings]:
     places = {target.name: "targets" for target in settings.targets or ()}
     yield from settings.targets or ()
     for pattern in unmatched(settings.targets_files):
-        _log.warning("targets_files: no file matches %s", pattern)
+        _log.warning("targets_files: no file matches %s. Write one, or correct the pattern", pattern)
     for file in targets_files(settings.targets_files):
         for target in _targets_of(file):
             if target.name in places:

@@ -24,7 +24,7 @@ _CONNECTIONS = 3
 
 _ADVICE: Mapping[ConnectReason, str] = {
     "refused": "Check host and port. Does PostgreSQL run, and does its listen_addresses include this address, or its"
-    " unix_socket_directories this folder?",
+    " unix_socket_directories this folder? (Of PgBouncer: listen_addr, listen_port, unix_socket_dir.)",
     "unreachable": "Check the host name, the network and the firewalls between here and there, and sslmode.",
     "authentication": "Check user, password and database (in the DSN, password_file, password_command, PGPASSWORD,"
     " .pgpass), and the server's pg_hba.conf, or PgBouncer's stats_users and auth_file. `pgvigil grants` prints what"
@@ -135,7 +135,7 @@ def written(checkup: Checkup) -> str:
     """Format a checkup for a terminal."""
     name = f"{checkup.target}: " if checkup.target else ""
     if checkup.error:
-        return f"{name}cannot be checked: {printable(checkup.error)}"
+        return f"{name}cannot be checked: " + "\n".join(map(printable, checkup.error.splitlines()))
     blocks = [
         [f"{name}{checkup.server}"],
         [line for finding in checkup.findings for line in _finding(finding)],

@@ -204,7 +204,10 @@ def _remedy(cause: object) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return "Give its authority, or the certificate itself, with --ca-file"
     if isinstance(cause, ssl.SSLError):
-        return "Does it speak TLS? Write http:// where it does not, and --cert-file where it asks for a certificate"
+        return (
+            "Does it speak TLS? Write http:// where it does not, and --cert-file where it asks for a certificate."
+            " Its log says why it refuses one"
+        )
     if isinstance(cause, RemoteDisconnected):
         return "Does it speak TLS? Write https:// then"
     return "Start the exporter there (pgvigil serve), or say where it serves with --url"
@@ -232,9 +235,9 @@ def _read(exporter: Address, target: str, credentials: Credentials) -> bytes:
 def _detail(error: HTTPError) -> str:
     """Say why the exporter has no answer: in its own words where it has some."""
     try:
-        return printable(_Problem.model_validate_json(error.read(_MOST_BYTES)).detail)
+        said, is_known = printable(_Problem.model_validate_json(error.read(_MOST_BYTES)).detail), True
     except (ValidationError, OSError, HTTPException):
-        said = printable(f"{error.code} {error.reason}")
+        said, is_known = printable(f"{error.code} {error.reason}"), False
     if error.code == 401:
         return f"{said}. Write USER:PASSWORD@ before the host in --url, or give --token-file, which nobody sees in ps"
-    return f"{said}. Is it a pgvigil? Say where it serves with --url"
+    return said if is_known else f"{said}. Is it a pgvigil? Say where it serves with --url"

@@ -43,7 +43,7 @@ def explicit(dsn: str) -> dict[str, str]:
         return dict(_named(_pairs(dsn)))
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise SettingsError("dsn: a connection URI starts with postgresql://")
-    return dict(_named(_uri(dsn)))
+    return dict(_uri(dsn))
 
 
 def _uri(dsn: str) -> list[tuple[str, str]]:
@@ -60,7 +60,8 @@ def _uri(dsn: str) -> list[tuple[str, str]]:
     hosts, ports = _servers(servers)
     pairs = [("user", user), ("password", password), ("host", hosts), ("dbname", parts.path.removeprefix("/"))]
     named = [(name, _decoded(value)) for name, value in pairs if value]
-    return [*named, *([("port", ports)] if ports.strip(",") else []), *_query(parts.query)]
+    before = [*named, *([("port", ports)] if ports.strip(",") else [])]
+    return [*before, *_named(_query(parts.query), " of the URI")]
 
 
 def _servers(servers: str) -> tuple[str, str]:
@@ -112,14 +113,14 @@ def _pairs(dsn: str) -> Iterable[tuple[str, str]]:
         at = found.end()
 
 
-def _named(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+def _named(pairs: Iterable[tuple[str, str]], where: str = "") -> Iterable[tuple[str, str]]:
     """Refuse a name that libpq does not know; it is not repeated, since a password may have been torn apart."""
     for number, (name, value) in enumerate(pairs, 1):
         if name == "requiressl":  # deprecated, and taken by libpq all the same
             name, value = "sslmode", "require" if value.startswith("1") else "prefer"
         if name not in BY_NAME:
             hint = nearest(name, BY_NAME) or "; a setting of the server goes into options=-c name=value"
-            raise SettingsError(f"dsn: parameter {number} has a name that libpq does not know{hint}")
+            raise SettingsError(f"dsn: parameter {number}{where} has a name that libpq does not know{hint}")
         yield name, value
 
 

@@ -29,7 +29,7 @@ def secret_in(file: Path, setting: str) -> str:
 
 def is_path(file: Path) -> bool:
     """Return whether what should name a file looks like a path, and may be repeated: some give the secret itself."""
-    return file.is_absolute() and (_is_folder(file) or (file.parent != Path("/") and _is_folder(file.parent)))
+    return file.is_absolute() and len(file.parts) > 2 and _is_folder(Path(*file.parts[:2]))
 
 
 def _is_folder(path: Path) -> bool:

@@ -80,7 +80,7 @@ def test_a_connection_string_is_read_as_libpq_reads_it(dsn: str, known: dict[str
         ("host=127.0.0.1,", "dsn: host: one of the list is empty"),
         ("host=,", "dsn: host: one of the list is empty"),
         ("postgresql://h/?password=a&s3cret", "dsn: parameter 2 of the URI has no value"),
-        ("postgresql://h/?password=a&s3cret=b", "dsn: parameter 3 has a name that libpq does not know"),
+        ("postgresql://h/?password=a&s3cret=b", "dsn: parameter 2 of the URI has a name that libpq does not know"),
         ("host=h sslmod=require", "dsn: parameter 2 has a name that libpq does not know; did you mean sslmode?"),
         ("host=h statement_timeout=s3cret", "dsn: parameter 2 has a name that libpq does not know"),
         ("postgresql://u:s3cret@a/d,postgresql://u:s3cret@b/d", "dsn: names several servers, separated by commas"),
