@@ -60,7 +60,8 @@ def create_app(
         return create_user_app(targets, settings, scrapers, historian, partial(_failures, guard, reloads))
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
-    direct += [Route(RELOAD, partial(_reload, reloads, guard))] if reloads else []  # of all methods, or GET is a page
+    asked = ["GET", "POST", "PUT"]  # GET to be told: else it were a page that there is not
+    direct += [Route(RELOAD, partial(_reload, reloads, guard), methods=asked)] if reloads else []
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 

@@ -153,8 +153,8 @@ async def test_totals_count_what_went_through(bouncers: Bouncers) -> None:
             page = await scraped(made)
             return page, page.value("pgbouncer_stats_queries_pooled_total", database="shop")
 
-        before, queries = await counted()
         watch = Stopwatch()
+        before, queries = await counted()
         async with session.transaction():
             await session.execute("SELECT pg_sleep(0.3)")
             await asyncio.sleep(0.3)
@@ -168,7 +168,7 @@ async def test_totals_count_what_went_through(bouncers: Bouncers) -> None:
 
         assert more - queries == 4, "BEGIN, two queries, COMMIT"
         assert rise("sql_transactions_pooled_total") == 2
-        assert 0.3 <= rise("queries_duration_seconds_total") <= took - 0.3
+        assert 0.3 <= rise("queries_duration_seconds_total") < took
         assert 0.6 <= rise("server_in_transaction_seconds_total") <= took
         assert 1e6 < rise("sent_bytes_total") < 1.1e6
 
