@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.catalog.model import Catalog, Collector
+from exporter.connections.place import Place
 from exporter.connections.session import (
     LONGEST_SILENCE_SECONDS,
     MOST_ROWS,
@@ -88,6 +89,8 @@ class FakeServer:
     connect_timeout: float = 3.0
     answering: bool = False
     """Whether a new connection gets a first answer."""
+    place: Place | None = None
+    """Which of several servers lets in logins that may go to any of them."""
     certificate_expires_at: float | None = None
     """Unix time at which the certificate ends that it shows to new connections; None without TLS."""
     joins: bool = False
@@ -136,15 +139,17 @@ class FakeServer:
         found = (s for s in self._scripts if s.query == query and s.database in (None, database))
         return next(found, Script(query))
 
-    async def is_answering(self) -> bool:
+    async def is_answering(self, at: Place | None = None) -> bool:
         """Answer as scripted."""
         return self.answering
 
-    async def log_in(self, database: str | None = None) -> "FakeSession":
+    async def log_in(self, database: str | None = None, at: Place | None = None) -> "FakeSession":
         """Open a session, and wait long for it."""
-        return await self.connect(database, LONGEST_SILENCE_SECONDS)
+        return await self.connect(database, LONGEST_SILENCE_SECONDS, at)
 
-    async def connect(self, database: str | None = None, timeout: float | None = None) -> "FakeSession":
+    async def connect(
+        self, database: str | None = None, timeout: float | None = None, at: Place | None = None
+    ) -> "FakeSession":
         """Open a session, as scripted."""
         name = database or self.database
         login = next((s for s in self._logins if s.database in (None, name)), Script(""))
@@ -156,6 +161,7 @@ class FakeServer:
         if login.error:
             raise login.error
         session = FakeSession(self, name, pid=1000 + len(self.sessions))
+        session.place = at or self.place
         self.sessions.append(session)
         return session
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from exporter.connections.failure_reasons import OUT_OF_FILES_SENTENCE, connect_reason
 from exporter.connections.patience import wait_within
+from exporter.connections.place import Place
 from exporter.connections.session import Connector, Session
 from exporter.errors import BusyError, ConnectError, PgvigilError, SettingsError
 from exporter.logs import TargetLog
@@ -30,6 +31,8 @@ class Abandoned:
     """Its database; None for that of the DSN."""
     sql: str | None
     """Its query."""
+    place: Place | None
+    """Its server."""
 
 
 class Budget:
@@ -40,6 +43,8 @@ class Budget:
         self.log = log or TargetLog(logging.getLogger(__name__), "")
         self.login = asyncio.Lock()
         """Held while a kept connection logs in: where the server has one slot left, two logins would both fail."""
+        self.place: Place | None = None
+        """The server that the kept connections go to, or went to last; None before the first."""
         self._size = size
         self._leases: set[Lease] = set()
         self._abandoned: dict[int, Abandoned] = {}
@@ -52,15 +57,34 @@ class Budget:
 
     @property
     def abandoned(self) -> set[int]:
-        """Process IDs of the backends that we no longer talk to and that have not been seen to be gone."""
+        """Process IDs of the target's backends that we no longer talk to and that have not been seen to be gone."""
         now = self.clock()
         self._abandoned = {pid: b for pid, b in self._abandoned.items() if now - b.seen_at < FORGET_SECONDS}
-        return set(self._abandoned)
+        return {pid for pid, backend in self._abandoned.items() if backend.place == self.place}
 
     def still_runs(self, sql: str, database: str | None) -> bool:
         """Return whether an abandoned backend may still run a query in a database, None for that of the DSN."""
         there = self.abandoned
         return any((b.sql, b.database) == (sql, database) for pid, b in self._abandoned.items() if pid in there)
+
+    @property
+    def _is_held(self) -> bool:
+        """Return whether a kept session goes to the target's server."""
+        kept = (lease for lease in self._leases if lease.is_kept and lease.session and not lease.is_astray)
+        return any(lease.session and lease.session.is_usable for lease in kept)
+
+    def destination(self, *, is_kept: bool) -> Place | None:
+        """Return the server that a login has to go to; None where it tries all of the DSN, and decides."""
+        return self.place if self._is_held or not is_kept else None
+
+    def settle(self, session: Session) -> None:
+        """Make the server of a kept session the target's, unless another one holds it; others have to leave theirs."""
+        if session.place == self.place or self._is_held:
+            return
+        self.place = session.place
+        for lease in self._leases:
+            if lease.session and lease.is_astray and not lease.is_kept:
+                lease.session.terminate()
 
     def keep(self) -> "Lease":
         """Lease a place for good; ConnectError when there is none."""
@@ -92,7 +116,7 @@ class Budget:
     async def give_back(self, lease: "Lease", abandoned: Session | None, stuck_on: str | None = None) -> None:
         """Take a place back; the backend of a session that is stuck counts until it has been seen to be gone."""
         if abandoned:
-            self._abandoned[abandoned.pid] = Abandoned(self.clock(), lease.database, stuck_on)
+            self._abandoned[abandoned.pid] = Abandoned(self.clock(), lease.database, stuck_on, abandoned.place)
         self._leases.discard(lease)
         await self._notify()
 
@@ -132,6 +156,7 @@ class Lease:
         self.database: str | None = None
         """The database that it is for; None for that of the DSN."""
         self._budget = budget
+        self._at: Place | None = None
         self._login: asyncio.Task[Session] | None = None
         self._return: asyncio.Task[None] | None = None
 
@@ -140,6 +165,11 @@ class Lease:
 
     async def __aexit__(self, *_: object) -> None:
         await self.release()
+
+    @property
+    def is_astray(self) -> bool:
+        """Return whether it leads to a server that is not the target's any more."""
+        return (self.session.place if self.session else self._at) != self._budget.place
 
     @property
     def is_logging_in(self) -> bool:
@@ -157,8 +187,8 @@ class Lease:
         """
         timeout = connector.connect_timeout if timeout is None else timeout
         if self._login is None:
-            self.database = database
-            self._login = asyncio.create_task(connector.log_in(database))
+            self.database, self._at = database, self._budget.destination(is_kept=self.is_kept)
+            self._login = asyncio.create_task(connector.log_in(database, self._at))
             self._login.add_done_callback(self._retrieve)
         await wait_within([self._login], timeout)
         if not self._login.done():
@@ -171,7 +201,15 @@ class Lease:
             raise ConnectError("other", "the login was given up") from None
         except Exception as error:
             raise error if isinstance(error, ConnectError) else _unexpected(error) from error
-        return self.session
+        return self._placed(self.session)
+
+    def _placed(self, session: Session) -> Session:
+        """Have a kept session decide which server is the target's; a borrowed one has to go there."""
+        if self.is_kept:
+            self._budget.settle(session)
+        elif self.is_astray:
+            raise ConnectError("unreachable", f"the kept connections went on to {self._budget.place} meanwhile")
+        return session
 
     async def release(self, *, cancel: bool = False) -> None:
         """Close the session and give the place back; one whose login is under way is given back when that is over."""

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import generators, pq, waiting
 
 from exporter.connections.console_sql import Shown, Value, commands, rows
+from exporter.connections.place import Place
 from exporter.connections.session import (
     MOST_ROWS,
     Answer,
@@ -60,6 +61,7 @@ class Console(Session):
         self._closed = False
         self.pid = connection.pgconn.backend_pid
         self.user = connection.info.user
+        self.place = _place(connection.info)
 
     async def fetch(
         self,
@@ -200,3 +202,8 @@ def _value(found: bytes | None, number: bool) -> Value:
 def said(error: Exception) -> str:
     """Return the first line of a driver's error, bounded in length."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:_MESSAGE_CHARACTERS]
+
+
+def _place(info: psycopg.ConnectionInfo) -> Place:
+    """Return which of several servers libpq chose; it knows the address of one that was looked up."""
+    return Place(info.host, str(info.port), "" if info.host.startswith(("/", "@")) else info.hostaddr)

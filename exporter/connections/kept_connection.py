@@ -85,9 +85,19 @@ class KeptConnection:
         return self._lease.session if self._lease else None
 
     @property
+    def _is_astray(self) -> bool:
+        """Return whether the session goes to a server that is not the target's any more."""
+        return self._lease is not None and self._lease.session is not None and self._lease.is_astray
+
+    @property
+    def _usable(self) -> Session | None:
+        """The current session if it takes queries."""
+        return self.session if self.session and self.session.is_usable and not self._is_astray else None
+
+    @property
     def is_ready(self) -> bool:
         """Return whether there is a session that takes queries."""
-        return self.session is not None and self.session.is_usable
+        return self._usable is not None
 
     async def ready(self, timeout: float) -> tuple[Session, Vitals]:
         """Return the session, and its answer to the question whether the server lives; ConnectError without one."""
@@ -99,8 +109,7 @@ class KeptConnection:
         """Lend the session for one use, without asking first; ConnectError without one, BusyError while it is busy."""
         await self._wait_for_turn(timeout)
         try:
-            session = self.session
-            yield session if session and session.is_usable else (await self._ready(timeout))[0]
+            yield self._usable or (await self._ready(timeout))[0]
         finally:
             self.lock.release()
 
@@ -112,16 +121,16 @@ class KeptConnection:
             raise BusyError(f"the connection was busy for {timeout:g} s") from None
 
     async def _ready(self, timeout: float) -> tuple[Session, Vitals]:
-        session = self.session
-        if session and session.is_usable:
+        if session := self._usable:
             await self._keep_session()
             try:
                 return session, await session.vitals(timeout)
             except QueryError as error:
                 if session.is_usable:
                     raise ConnectError("other", str(error)) from error
-        if session and session.is_stuck and session.stuck_seconds < GIVE_UP_SECONDS:
-            raise _hung(session)
+        stuck = None if self._is_astray else self.session
+        if stuck and stuck.is_stuck and stuck.stuck_seconds < GIVE_UP_SECONDS:
+            raise _hung(stuck)
         session = await self._replaced()
         try:
             return session, await session.vitals(timeout)
@@ -154,7 +163,7 @@ class KeptConnection:
 
     async def _replaced(self) -> Session:
         """Log in in place of a session that is lost or stuck; a stuck one stays until there is another."""
-        if self.session and self.session.is_lost:
+        if self.session and (self.session.is_lost or self._is_astray):
             await self._drop()
         match self.state:
             case BackingOff(error, until) if self._clock() < until:
@@ -187,6 +196,11 @@ class KeptConnection:
             await dead.release()
         lease = self.state.lease
         await lease.log_in(self._connector)
+        while lease.is_astray:  # the other one answers again, or was first: this one follows
+            self.state = replace(self.state, lease=self._budget.keep(), since=self._clock())
+            await lease.release()
+            lease = self.state.lease
+            await lease.log_in(self._connector)
         return lease
 
     async def _is_dead(self, login: LoggingIn) -> bool:
@@ -195,7 +209,9 @@ class KeptConnection:
         A login that waits for a lock looks the same: it keeps its place, and is tried again once, not without end.
         """
         waits = login.lease.is_logging_in and self._clock() - login.since >= SILENT_SECONDS
-        return waits and login.dead is None and await self._connector.is_answering()
+        if not waits or login.dead is not None:
+            return False
+        return await self._connector.is_answering(self._budget.destination(is_kept=True))
 
     async def _failed(self, error: ConnectError) -> ConnectError:
         """Back off; return why there is no connection."""

@@ -64,7 +64,7 @@ class LoginProbe:
     async def _leased(self) -> Lease | None:
         """Return the place of the login under way, or a new one; None when there is none."""
         if (lease := self._lease) and lease.is_logging_in:
-            if self._clock() - self._since < LOGIN_SECONDS or not await self._connector.is_answering():
+            if not lease.is_astray and not await self._is_lost():
                 return lease
             self._lease = None
             await lease.release(cancel=True)
@@ -75,11 +75,18 @@ class LoginProbe:
                 return None
         return self._lease
 
+    async def _is_lost(self) -> bool:
+        """Return whether the login is silent for long although the server answers others."""
+        if self._clock() - self._since < LOGIN_SECONDS:
+            return False
+        return await self._connector.is_answering(self._budget.destination(is_kept=False))
+
     async def _log_in(self, lease: Lease) -> None:
         try:
             session = await lease.log_in(self._connector)
         except ConnectError as error:
-            self._note_failure(self._clock() - self._since, error)
+            if not lease.is_astray:  # else it says nothing about the server that is the target's now
+                self._note_failure(self._clock() - self._since, error)
         else:
             self._note_success(session)
         if not lease.is_logging_in:

@@ -69,14 +69,18 @@ class ResolvingLoop:
         addresses: those of the target.
         timeout: seconds for a look-up.
         share: seconds for all addresses of a host but the last: one of them may be silent.
+        only: the address to connect to; all of a host by default.
 
     """
 
-    def __init__(self, addresses: Addresses, timeout: float, share: float) -> None:
+    def __init__(self, addresses: Addresses, timeout: float, share: float, only: str = "") -> None:
         self._loop = asyncio.get_running_loop()
         self._addresses = addresses
         self._timeout = timeout
         self._share = share
+        self._only = only
+        self.address = ""
+        """Address of the latest connection."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -86,11 +90,13 @@ class ResolvingLoop:
         if options.get("ssl"):
             options = {"server_hostname": host, **options}
         errors: list[OSError] = []
-        addresses = await self._addresses.of(host, self._timeout)
+        addresses = [self._only] if self._only else await self._addresses.of(host, self._timeout)
         for i, address in enumerate(addresses, 1):
             try:
                 async with asyncio.timeout(self._share / len(addresses) if i < len(addresses) else None):
-                    return await self._loop.create_connection(factory, address, port, **options)
+                    made = await self._loop.create_connection(factory, address, port, **options)
+                    self.address = address
+                    return made
             except ssl.SSLError:
                 raise
             except OSError as error:

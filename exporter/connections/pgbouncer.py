@@ -18,6 +18,7 @@ from exporter.connections.driver_arguments import home
 from exporter.connections.failure_reasons import OUT_OF_FILES, connect_reason, sentence
 from exporter.connections.name_lookup import Addresses
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
+from exporter.connections.place import Place
 from exporter.connections.secret_file import secret_in
 from exporter.connections.session import (
     APPLICATION_NAME,
@@ -84,9 +85,12 @@ class PgBouncer:
         """Host and port as log lines name the server."""
         return f"{self._known.get('host', 'localhost')}:{self._known.get('port', '6432')}"
 
-    async def connect(self, database: str | None = None, timeout: float | None = None) -> Console:
+    async def connect(
+        self, database: str | None = None, timeout: float | None = None, at: Place | None = None
+    ) -> Console:
         """Open a session on the console; ConnectError says why there is none."""
-        return await self._opened(await self._known_now(), self.connect_timeout if timeout is None else timeout)
+        parameters = await self._known_now() | (_only(at) if at else {})
+        return await self._opened(parameters, self.connect_timeout if timeout is None else timeout)
 
     async def _opened(self, parameters: dict[str, Any], timeout: float) -> Console:
         try:
@@ -103,9 +107,9 @@ class PgBouncer:
                 message = message.replace(secret, "***")
             raise ConnectError(_connect_reason(error), message) from None
 
-    async def log_in(self, database: str | None = None) -> Console:
+    async def log_in(self, database: str | None = None, at: Place | None = None) -> Console:
         """Open a session, and wait long for it."""
-        return await self.connect(database, LONGEST_SILENCE_SECONDS)
+        return await self.connect(database, LONGEST_SILENCE_SECONDS, at)
 
     async def _known_now(self) -> dict[str, Any]:
         """Read the DSN and the password off the loop, and ahead of libpq what it reads."""
@@ -144,7 +148,7 @@ class PgBouncer:
             raise failure
         return dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*found, strict=True)), strict=True))
 
-    async def is_answering(self) -> bool:
+    async def is_answering(self, at: Place | None = None) -> bool:
         """Return False: the console answers from memory, and a login that is silent is waited for."""
         return False
 
@@ -156,6 +160,11 @@ class PgBouncer:
         if parameters.get("dbname", DATABASE) != DATABASE:
             raise SettingsError(f"dsn: PgBouncer's console is the database {DATABASE}; name that one, or none")
         return {**_DEFAULTS, **parameters, "dbname": DATABASE, "application_name": APPLICATION_NAME}
+
+
+def _only(at: Place) -> dict[str, str]:
+    """Return the parameters of libpq that lead to one server only."""
+    return {"host": at.host, "port": at.port} | ({"hostaddr": at.address} if at.address else {})
 
 
 def _read_ahead(parameters: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from exporter.connections.inbound import BoundedLoop
 from exporter.connections.name_lookup import Addresses, ResolvingLoop
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
 from exporter.connections.pgpass import is_open
+from exporter.connections.place import Place, place_of
 from exporter.connections.postgres_session import PostgresSession
 from exporter.connections.secret_file import secret_in
 from exporter.connections.session import (
@@ -83,44 +84,49 @@ class Postgres:
         """Open a session behind guard rails, in the DSN's database or another; ConnectError says why there is none."""
         return await self._opened(database, self.connect_timeout if timeout is None else timeout)
 
-    async def log_in(self, database: str | None = None) -> PostgresSession:
+    async def log_in(self, database: str | None = None, at: Place | None = None) -> PostgresSession:
         """Open a session, however long a server takes that has begun to answer: its backend may wait for a lock."""
-        return await self._opened(database, None)
+        return await self._opened(database, None, at)
 
-    async def _opened(self, database: str | None, seconds: float | None) -> PostgresSession:
+    async def _opened(self, database: str | None, seconds: float | None, at: Place | None = None) -> PostgresSession:
         """Open a session within so many seconds; None waits for a server that has begun to answer.
 
         Where a password is refused, all that it comes from is read again: it may have been changed, or have expired.
         """
         started = time.monotonic()
         known = await self._known_now()
-        servers = await self._servers(known, database)
+        servers = await self._servers(known, database, at)
         try:
-            return await self._logged_in(known, servers, seconds, started)
+            return await self._logged_in(known, servers, seconds, started, at)
         except ConnectError as error:
             is_refusal = getattr(error.__cause__, "sqlstate", None) in _REFUSED_PASSWORD
             if not is_refusal or (self._credentials and not self._credentials.forget(_used(servers))):
                 raise
             known = await self._known_now()
-            again = await self._servers(known, database)
+            again = await self._servers(known, database, at)
             left = None if seconds is None else seconds - (time.monotonic() - started)
             is_same = [one.get("password") for one in servers] == [one.get("password") for one in again]
             if is_same or (left is not None and left <= 0):
                 raise
-            return await self._logged_in(known, again, left, started)
+            return await self._logged_in(known, again, left, started, at)
 
     async def _logged_in(
-        self, known: Mapping[str, str], servers: Sequence[Mapping[str, Any]], seconds: float | None, started: float
+        self,
+        known: Mapping[str, str],
+        servers: Sequence[Mapping[str, Any]],
+        seconds: float | None,
+        started: float,
+        at: Place | None,
     ) -> PostgresSession:
         """Log in to the first of the servers that is what is asked for; ConnectError says why there is none."""
-        demands = _demands(known)
+        demands = ({},) if at else _demands(known)
         share = self.connect_timeout if seconds is None else seconds / (len(servers) * len(demands))
-        names = ResolvingLoop(self._addresses, self._patience, share)
+        names = ResolvingLoop(self._addresses, self._patience, share, at.address if at else "")
         loop = BoundedLoop(known.get("require_auth", ""), names)
         try:
             tries = [{**server, **demand} for demand, server in product(demands, servers)]
             async with asyncio.timeout(seconds):
-                connection = await _first_that_fits(tries, loop, share)
+                connection, server = await _first_that_fits(tries, loop, share)
         except (ValueError, *DRIVER_ERRORS) as error:
             secrets = _secrets(known, servers)
             if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
@@ -130,12 +136,16 @@ class Postgres:
             reason, why = _failure(error, known, loop, is_given=is_given)
             raise ConnectError(reason, place + _without(secrets, why)) from error
         assert loop.inbound  # noqa: S101  # connected
-        return PostgresSession(connection, loop.inbound, time.monotonic() - started, spelled=self._spelled)
+        took = time.monotonic() - started
+        where = place_of(server, names.address)
+        return PostgresSession(connection, loop.inbound, took, spelled=self._spelled, place=where)
 
-    async def _servers(self, known: Mapping[str, str], database: str | None) -> list[dict[str, Any]]:
+    async def _servers(self, known: Mapping[str, str], database: str | None, at: Place | None) -> list[dict[str, Any]]:
         """Read what a login to each server takes: files of TLS, and its password."""
         wanted = {"dbname": self._spelled.get(database, database)} if database else {}
         places = each_server({**known, **wanted})
+        if at:
+            places = [_as_it_is(server) for server in places if at.is_named(server)][:1]
         files = f"passfile, or a file of TLS{f' for {database}' if database else ''}"
         try:
             servers = await self._from_file(files, lambda: list(map(driver_arguments, places)))
@@ -163,17 +173,19 @@ class Postgres:
         except TimeoutError as error:
             raise SettingsError(f"{error}. {HANGING_FILE}") from None
 
-    async def is_answering(self) -> bool:
+    async def is_answering(self, at: Place | None = None) -> bool:
         """Ask for TLS, as any login may begin: the answer is one byte, for which a backend reads no catalog."""
-        host = self._known.get("host", "localhost").split(",")[0]
-        port = self._known.get("port", "").split(",")[0] or 5432
+        places = [at] if at else map(place_of, each_server(self._known))
+        return any(await asyncio.gather(*map(self._is_answering, places)))
+
+    async def _is_answering(self, place: Place) -> bool:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                if host.startswith("/"):
-                    reader, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+                if place.host.startswith("/"):
+                    reader, writer = await asyncio.open_unix_connection(f"{place.host}/.s.PGSQL.{place.port}")
                 else:
-                    address = (await self._addresses.of(host, self._patience))[0]
-                    reader, writer = await asyncio.open_connection(address, port)
+                    address = place.address or (await self._addresses.of(place.host, self._patience))[0]
+                    reader, writer = await asyncio.open_connection(address, place.port)
                 with closing(writer):
                     writer.write(_SSL_REQUEST)
                     return await reader.read(1) in (b"S", b"N")
@@ -186,6 +198,11 @@ def _used(servers: Sequence[Mapping[str, Any]]) -> str:
     return next((str(one["password"]) for one in servers if one.get("password")), "")
 
 
+def _as_it_is(server: Mapping[str, str]) -> dict[str, str]:
+    """Take a server whatever it is by now: a standby may have been promoted under sessions that go on."""
+    return {name: value for name, value in server.items() if name != "target_session_attrs"}
+
+
 def _demands(known: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
     """List the rounds through the servers by what is asked of one; as in libpq, `prefer-standby` takes two."""
     if "," in known.get("host", "") and known.get("target_session_attrs") == "prefer-standby":
@@ -193,8 +210,10 @@ def _demands(known: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
     return ({},)
 
 
-async def _first_that_fits(tries: Sequence[Mapping[str, Any]], loop: BoundedLoop, share: float) -> Any:
-    """Log in to the first server that answers and is what is asked for; each gets its own password only.
+async def _first_that_fits(
+    tries: Sequence[Mapping[str, Any]], loop: BoundedLoop, share: float
+) -> tuple[Any, Mapping[str, Any]]:
+    """Log in to the first server that answers and is what is asked for; return also which. Each gets its own password.
 
     As in libpq, one that rejects the login ends the search, and one that is silent does not keep us from the next.
 
@@ -210,7 +229,7 @@ async def _first_that_fits(tries: Sequence[Mapping[str, Any]], loop: BoundedLoop
         loop.on_answer = partial(_lift, silence)
         try:
             async with silence:
-                return await _protected(arguments, loop)
+                return await _protected(arguments, loop), arguments
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
             failure = error
     assert failure  # noqa: S101  # there is a server

@@ -16,6 +16,7 @@ from exporter.connections.failure_reasons import (
 from exporter.connections.guard_rails import PINNED, assignments
 from exporter.connections.inbound import Inbound
 from exporter.connections.joint import NAME, JointStatements
+from exporter.connections.place import Place
 from exporter.connections.prepared_statements import PreparedStatements
 from exporter.connections.session import (
     APPLICATION_NAME,
@@ -60,6 +61,7 @@ class PostgresSession(Session):
         login_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         spelled: dict[str, str] | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__(clock)
         self._spelled = {} if spelled is None else spelled
@@ -68,6 +70,7 @@ class PostgresSession(Session):
         self._inbound = inbound
         self.login_seconds = login_seconds
         self.certificate_expires_at = inbound.certificate_expires_at
+        self.place = place
         self.pid: int = connection.get_server_pid()
         self._set: dict[str, str] = {"search_path": PINNED}
         self._statements = PreparedStatements(connection)

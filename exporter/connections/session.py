@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from exporter.catalog.sources import Tables
 from exporter.connections.patience import wait_within
+from exporter.connections.place import Place
 from exporter.errors import DatabaseError, QueryError
 from exporter.kinds import Kind
 from exporter.planning.label_columns import LabelColumns
@@ -147,6 +148,9 @@ class Session(ABC):
 
     login_seconds = 0.0
     """Seconds that the login took, guard rails included."""
+
+    place: Place | None = None
+    """The server that it goes to, among those of the DSN."""
 
     certificate_expires_at: float | None = None
     """Unix time from which the server's certificate is invalid; None without TLS, or where nobody checks it."""
@@ -315,8 +319,14 @@ class Connector(Protocol):
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""
 
-    async def log_in(self, database: str | None = None) -> Session:
-        """Open a session for which the server may take its time; it ends in ConnectError where all is silent."""
+    async def log_in(self, database: str | None = None, at: Place | None = None) -> Session:
+        """Open a session for which the server may take its time; it ends in ConnectError where all is silent.
 
-    async def is_answering(self) -> bool:
+        Args:
+            database: its name, that of the DSN by default.
+            at: the only server of the DSN to log in to, whatever it is by now; all are tried in order by default.
+
+        """
+
+    async def is_answering(self, at: Place | None = None) -> bool:
         """Return whether a new connection gets a first answer, before any login; it takes no place for long."""

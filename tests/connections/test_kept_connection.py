@@ -10,6 +10,7 @@ from virtual_time import in_virtual_time
 
 from exporter.connections.budget import Budget
 from exporter.connections.kept_connection import LOGIN_SECONDS, BackingOff, Closed, KeptConnection, LoggingIn, Open
+from exporter.connections.place import Place
 from exporter.connections.pool import Pool
 from exporter.connections.session import LONGEST_SILENCE_SECONDS
 from exporter.errors import BusyError, ConnectError, QueryError
@@ -281,3 +282,79 @@ def test_a_login_that_was_left_fails_without_a_trace_in_the_loop() -> None:
         assert (pool.count, complaints) == (0, [])
 
     in_virtual_time(scenario())
+
+
+HERE, THERE = Place("a", "5432", "192.0.2.1"), Place("b", "5432", "192.0.2.2")
+
+
+@asynccontextmanager
+async def both_stuck(server: FakeServer) -> AsyncIterator[Pool]:
+    """Two kept sessions whose server falls silent for half a minute, while another one of the DSN lets us in."""
+    server.place = HERE
+    pool = Pool(server, 5, asyncio.get_running_loop().time)
+    server.on("odd", after=30)
+    try:
+        for kept in (pool.vital, pool.main):
+            session, _ = await kept.ready(5)
+            with suppress(QueryError):
+                await session.fetch("SELECT /* pgvigil:odd */", 30, patience=1)
+        await asyncio.sleep(6)
+        server.place = THERE
+        yield pool
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_session_of_the_server_that_was_left_is_not_used_again(seconds: int) -> None:
+    """It was stuck, and may answer again by now: the other kept connection has decided."""
+
+    async def scenario() -> None:
+        async with both_stuck(server := FakeServer()) as pool:
+            assert (await pool.vital.ready(5))[0].place == THERE
+            await asyncio.sleep(seconds)
+            server.place = HERE
+            assert not pool.main.is_ready
+            assert (await pool.main.ready(5))[0].place == THERE
+            async with pool.borrowed("postgres") as session:
+                assert session.place == THERE
+
+    in_virtual_time(scenario())
+
+
+def test_a_login_that_ends_elsewhere_is_made_again_where_the_others_are() -> None:
+    """It began while no session was in use; meanwhile the other one answers again."""
+
+    async def scenario() -> None:
+        async with both_stuck(server := FakeServer()) as pool:
+            server.on_login(after=20)
+            assert await why_not(pool.vital) == "hung"
+            server.off()
+            await asyncio.sleep(30)
+            assert (await pool.main.ready(5))[0].place == HERE
+            session, _ = await pool.vital.ready(5)
+            assert session.place == HERE
+            assert pool.budget.place == HERE
+
+    in_virtual_time(scenario())
+
+
+def test_a_borrowed_session_ends_when_the_kept_ones_go_elsewhere() -> None:
+    async def scenario() -> None:
+        async with both_stuck(server := FakeServer()) as pool, pool.borrowed("postgres") as session:
+            assert session.place == HERE
+            await pool.vital.ready(5)
+            assert session.is_lost
+            server.on_login(after=2)
+            login = asyncio.create_task(anext(_lent(pool)))
+            await asyncio.sleep(1)
+            pool.budget.place = HERE
+            with pytest.raises(ConnectError, match="the kept connections went on to a:5432"):
+                await login
+
+    in_virtual_time(scenario())
+
+
+async def _lent(pool: Pool) -> AsyncIterator[None]:
+    async with pool.borrowed("postgres"):
+        yield
