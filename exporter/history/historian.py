@@ -43,9 +43,9 @@ class Historian:
         return {
             name: TargetHistory(
                 target,
-                partial(self._folder.file, name, target.address),
+                partial(self._folder.file, name, target.configured_address),
                 self._keep_seconds,
-                TargetLog(_log, name or target.address),
+                TargetLog(_log, name or target.configured_address),
             )
             for name, target in targets.items()
             if self._keep_seconds and target.kind == "postgresql"

@@ -72,8 +72,9 @@ class Target:
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
     ) -> None:
-        self.kind, self.address = connector.kind, connector.address
-        """Host and port; no secret."""
+        self.kind = connector.kind
+        self.configured_address = connector.address
+        """Host and port by its DSN, of several servers the first; no secret."""
         options = options or Options()
         log = TargetLog(logging.getLogger(__name__), name or connector.address)
         pool = Pool(connector, options.max_connections, clock, log)
@@ -107,6 +108,11 @@ class Target:
         self._parts.discovery.adopt(catalog.of_kind(self.kind))
         self.texts.adopt(catalog)
         self.labels = labels
+
+    @property
+    def address(self) -> str:
+        """Host and port that its kept connections go to, or went to last; no secret."""
+        return str(self._parts.pool.budget.place or self.configured_address)
 
     @property
     def server(self) -> Server | None:

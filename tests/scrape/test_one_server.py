@@ -82,6 +82,7 @@ async def test_all_connections_of_a_target_go_to_one_of_several_hosts(
         monkeypatch.setattr(f"exporter.connections.login_probe.{interval}", 0.0)
     first, second = (with_shop(cluster(settings={"log_connections": "on"})) for _ in range(2))
     async with asked(first, second) as both:
+        assert both.address == f"{HOST}:{first.port}"
         assert ports(await scraped(both)) == all_of(first)
         await asyncio.to_thread(first.stop)
         await until_up(both)
@@ -96,9 +97,11 @@ async def test_all_connections_of_a_target_go_to_one_of_several_hosts(
             return logins(second) - before[1] >= scrapes + 2  # one for each visit, the rest of the probe
 
         await until(is_probed)
+        assert both.address == f"{HOST}:{second.port}"
         assert logins(first) == before[0]
         second.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{MONITOR}'")
         assert ports(await until_up(both)) == all_of(first)
+        assert both.address == f"{HOST}:{first.port}"
 
 
 async def test_a_session_that_is_replaced_follows_the_other_one(cluster: Callable[..., Cluster]) -> None:

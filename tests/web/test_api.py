@@ -97,6 +97,19 @@ def test_a_lock_queue_is_told_by_every_route(server18: Cluster) -> None:
     assert any("standby" in reason for reason in collectors["skipped"].values())
 
 
+def test_the_address_is_that_of_the_server_in_use(server18: Cluster) -> None:
+    """Of several hosts the DSN names another one first, which says nothing."""
+    dsn = f"host=127.0.0.1,127.0.0.1 port={free_port()},{server18.port} user={MONITOR} dbname=postgres"
+    with serving(targets=json.dumps([{"name": "shop", "dsn": dsn}])) as exporter:
+        assert read(exporter.get("/probe?target=shop").text).value("pg_up") == 1
+        address = f"127.0.0.1:{server18.port}"
+        for route in ("targets", "now", "collectors"):
+            assert [each["address"] for each in said(exporter, route)] == [address]
+        assert f"<small>{address}</small>" in exporter.get("/").text
+        assert [each["labels"].get("instance") for each in exporter.get("/sd").json()] == [None, "shop"]
+        assert {labels["target"] for labels, _ in read(exporter.get().text).series("pg_up")} == {"shop"}
+
+
 def test_runbooks_are_those_of_the_alerts_as_markdown(server18: Cluster) -> None:
     with running(server18) as exporter:
         listed = said(exporter, "runbooks")
