@@ -124,7 +124,9 @@ class Connection(BaseModel):
         description="libpq URI or key=value string; what it leaves out comes from the `PG*` variables, `.pgpass` and"
         " service files.",
     )
-    dsn_file: NamedPath | None = Field(None, description="A file that holds the DSN instead.")
+    dsn_file: NamedPath | None = Field(
+        None, description="A file that holds the DSN instead; read again when it changes."
+    )
     password_file: NamedPath | None = Field(
         None,
         description="A file that holds the password; read again for every new connection. Beside `targets` it is"

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from exporter.assembly import options_of, server_of
 from exporter.catalog.model import Catalog
 from exporter.connection_settings import Connection, TargetSettings
+from exporter.connections.session import Connector
 from exporter.errors import SettingsError
 from exporter.scrape.target import Options, Target
 from exporter.scrape.turns import Turns
@@ -34,6 +36,7 @@ class _Treatment:
 @dataclass(frozen=True)
 class _Member:
     treatment: _Treatment
+    connector: Connector
     target: Target
 
 
@@ -86,10 +89,21 @@ class Fleet(Mapping[str, Target]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def prepare(self, settings: Settings, catalog: Catalog) -> Prepared:
+    @property
+    def files(self) -> list[Path]:
+        """List the files that DSNs come from."""
+        return list(dict.fromkeys(file for member in self._members.values() for file in member.connector.files))
+
+    def prepare(self, settings: Settings, catalog: Catalog, *, rereads: bool = True) -> Prepared:
         """Make the targets that the settings name, or find them among those that there are; nothing changes yet.
 
         Blocking: it reads the files that DSNs stand in, and libpq's service files. SettingsError as for the whole.
+
+        Args:
+            settings: name the servers.
+            catalog: the collectors.
+            rereads: whether to read the files of targets that there are as well: one that leads elsewhere has to go.
+
         """
         before, catalog = self._members, _with_same(self._catalog, catalog)
         if len(settings.servers) > MOST_TARGETS:
@@ -98,7 +112,7 @@ class Fleet(Mapping[str, Target]):
                 f" {MOST_TARGETS}. Name fewer, or spread them over several exporters"
             )
         members = {
-            name: self._member(name, connection, settings, catalog, before.get(name))
+            name: self._member(name, connection, settings, catalog, before.get(name), rereads=rereads)
             for name, connection in settings.servers
         }
         return Prepared(settings, catalog, members)
@@ -121,18 +135,25 @@ class Fleet(Mapping[str, Target]):
         )
 
     def _member(
-        self, name: str, connection: Connection, settings: Settings, catalog: Catalog, before: _Member | None
+        self,
+        name: str,
+        connection: Connection,
+        settings: Settings,
+        catalog: Catalog,
+        before: _Member | None,
+        *,
+        rereads: bool,
     ) -> _Member:
         options = options_of(connection, settings, self._own_load)
         plain = {field: getattr(connection, field) for field in Connection.model_fields}
         treatment = _Treatment(plain, options, tuple(getattr(settings, name) for name in _OF_ALL))
-        if before and before.treatment == treatment:
-            return before
         try:
+            if before and before.treatment == treatment and not (rereads and before.connector.is_another()):
+                return before
             connector = server_of(connection, settings)
         except SettingsError as error:
             raise SettingsError(f"{name}: {error}" if name else str(error)) from None
-        return _Member(treatment, Target(catalog, connector, options, name, turns=self._turns))
+        return _Member(treatment, connector, Target(catalog, connector, options, name, turns=self._turns))
 
 
 def _with_same(before: Catalog, catalog: Catalog) -> Catalog:

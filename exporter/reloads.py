@@ -123,7 +123,7 @@ class Reloads:
         """Have the fleet follow what the sources say."""
         async with self._one_at_a_time:
             if self._discovery.targets != self._found:
-                await self._use(self._settings, self._catalog[1])
+                await self._use(self._settings, self._catalog[1], rereads=False)
 
     async def run(self) -> None:
         """Read again when asked, and when the files have changed, until cancelled."""
@@ -162,7 +162,7 @@ class Reloads:
             _log.warning("%s: changed, and read at the start only. Restart for it", ", ".join(late))
         take_back = self._discovery.adopt(settings.discovery)
         try:
-            await self._use(settings, catalog)
+            await self._use(settings, catalog, rereads=True)
             _log.info("configuration was read again")
         except BaseException:
             take_back()
@@ -171,14 +171,16 @@ class Reloads:
         self._matched = _matched(settings)
         self._rounds.wake()
 
-    async def _use(self, settings: Settings, catalog: Catalog) -> None:
+    async def _use(self, settings: Settings, catalog: Catalog, *, rereads: bool) -> None:
         """Have the fleet be what the settings and the sources of servers say."""
         own = settings.targets or ()
         self._discovery.taken = [target.name for target in own]
         found = self._discovery.targets
         named = (*own, *found) if settings.discovery else settings.targets
         wanted = settings.model_copy(update={"targets": named})
-        prepared = await self._calls.call(_DSNS, lambda: self._fleet.prepare(wanted, catalog), _PATIENCE_SECONDS)
+        prepared = await self._calls.call(
+            _DSNS, lambda: self._fleet.prepare(wanted, catalog, rereads=rereads), _PATIENCE_SECONDS
+        )
         if prepared.settings is not wanted:  # an earlier call, which hung
             raise TimeoutError(f"{_DSNS}: have only just been read. Ask again")
         change = self._fleet.adopt(prepared)
@@ -245,11 +247,13 @@ class Reloads:
     def _files(self) -> list[Path]:
         """List the files that are read. Blocking."""
         named = [self._file] if self._file else []
-        return [*named, *targets_files(self._settings.targets_files), *_own_collectors(self._settings)]
+        own = _own_collectors(self._settings)
+        return [*named, *targets_files(self._settings.targets_files), *own, *self._fleet.files]
 
     @property
     def _has_files(self) -> bool:
-        return bool(self._file or self._settings.targets_files or self._settings.collectors_dir)
+        settings = self._settings
+        return bool(self._file or settings.targets_files or settings.collectors_dir or self._fleet.files)
 
 
 def _named(targets: Iterable[str]) -> str:

@@ -112,6 +112,13 @@ class FakeServer:
         """What log lines call it."""
         return "fake:5432"
 
+    files = ()
+    """The files that its DSN comes from."""
+
+    def is_another(self) -> bool:
+        """Stay what it is."""
+        return False
+
     @property
     def open(self) -> int:
         """Sessions that are open."""
@@ -145,11 +152,11 @@ class FakeServer:
 
     async def log_in(self, database: str | None = None, at: Place | None = None) -> "FakeSession":
         """Open a session, and wait long for it."""
-        return await self.connect(database, LONGEST_SILENCE_SECONDS, at)
+        session = await self.connect(database, LONGEST_SILENCE_SECONDS)
+        session.place = at or self.place
+        return session
 
-    async def connect(
-        self, database: str | None = None, timeout: float | None = None, at: Place | None = None
-    ) -> "FakeSession":
+    async def connect(self, database: str | None = None, timeout: float | None = None) -> "FakeSession":
         """Open a session, as scripted."""
         name = database or self.database
         login = next((s for s in self._logins if s.database in (None, name)), Script(""))
@@ -161,7 +168,6 @@ class FakeServer:
         if login.error:
             raise login.error
         session = FakeSession(self, name, pid=1000 + len(self.sessions))
-        session.place = at or self.place
         self.sessions.append(session)
         return session
 

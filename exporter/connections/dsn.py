@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from exporter.connections.libpq import BY_NAME, checked, variables
@@ -35,6 +36,17 @@ def parameters(dsn: str, environment: Mapping[str, str] = os.environ) -> dict[st
     known |= given
     kept = {name: value for name, value in checked(known, "dsn").items() if value and name != "service"}
     return _one_host(kept)
+
+
+def service_file(dsn: str, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file of the service that a DSN names, which `parameters` takes; None without one."""
+    name = explicit(dsn.strip()).get("service", environment.get("PGSERVICE"))
+    return service(name, environment)[0] if name else None
+
+
+def but_password(known: Mapping[str, str]) -> dict[str, str]:
+    """Leave the password out: with another one it is the same server, database and user."""
+    return {name: value for name, value in known.items() if name != "password"}
 
 
 def explicit(dsn: str) -> dict[str, str]:

@@ -41,7 +41,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "host",
         "PGHOST",
-        "Honoured: a name, an address or a folder of sockets; several are tried in order, each with its own password.",
+        "Honoured: a name, an address or a folder of sockets; several are tried in order, each with its own password;"
+        " all connections of a target go to the one that answered.",
     ),
     Parameter("hostaddr", "PGHOSTADDR", "Honoured without `host`. With both, TLS would check the wrong name: refused."),
     Parameter("port", "PGPORT", "Honoured: one for all hosts, or one for each."),
@@ -63,7 +64,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "target_session_attrs",
         "PGTARGETSESSIONATTRS",
-        "Honoured.",
+        "Honoured when the server is chosen; while a connection to it is kept, others go to the same one.",
         ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
     ),
     Parameter(

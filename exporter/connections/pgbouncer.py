@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from exporter.connections.console import DATABASE, Console, said
 from exporter.connections.credentials import Credentials
 from exporter.connections.driver_arguments import home
+from exporter.connections.dsn import but_password
 from exporter.connections.failure_reasons import OUT_OF_FILES, connect_reason, sentence
 from exporter.connections.name_lookup import Addresses
 from exporter.connections.off_loop import HANGING_FILE, PATIENCE, OffLoop
@@ -78,12 +79,18 @@ class PgBouncer:
         self.connect_timeout = connect_timeout
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
+        self.files = (dsn,) if isinstance(dsn, Path) else ()
+        """The file that the DSN stands in, if any."""
         self._known = self._parameters()
 
     @property
     def address(self) -> str:
         """Host and port as log lines name the server."""
         return f"{self._known.get('host', 'localhost')}:{self._known.get('port', '6432')}"
+
+    def is_another(self) -> bool:
+        """Read the DSN again; return whether it says anything but another password."""
+        return but_password(self._parameters()) != but_password(self._known)
 
     async def connect(
         self, database: str | None = None, timeout: float | None = None, at: Place | None = None
@@ -115,14 +122,15 @@ class PgBouncer:
         """Read the DSN and the password off the loop, and ahead of libpq what it reads."""
 
         def read() -> dict[str, Any]:
-            parameters = self._parameters()
-            _read_ahead(parameters)
-            return parameters
+            found = self._parameters()
+            known = found if but_password(found) == but_password(self._known) else self._known
+            _read_ahead(known)
+            return known
 
         patience = PATIENCE * self.connect_timeout
         try:
-            known = await self._off_loop.call("a file of the connection", read, patience)
-            self._known = dict(known)
+            self._known = await self._off_loop.call("a file of the connection", read, patience)
+            known = dict(self._known)
         except TimeoutError as error:
             raise SettingsError(f"{error}. {HANGING_FILE}") from None
         if self._credentials:

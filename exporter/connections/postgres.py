@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from exporter.connections.credentials import Credentials
 from exporter.connections.driver_arguments import driver_arguments, each_server
-from exporter.connections.dsn import address_of, parameters
+from exporter.connections.dsn import address_of, but_password, parameters, service_file
 from exporter.connections.failure_reasons import (
     DRIVER_ERRORS,
     connect_reason,
@@ -48,7 +48,10 @@ _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
 class Postgres:
-    """One server, as its DSN names it, or a file that holds the DSN: opens sessions. Files are read each time."""
+    """One server, as its DSN names it, or a file that holds the DSN: opens sessions.
+
+    Files are read each time, for a password that has changed. What else has changed in them makes another server.
+    """
 
     kind: Kind = "postgresql"
 
@@ -60,6 +63,8 @@ class Postgres:
         self.connect_timeout = connect_timeout
         self._off_loop = OffLoop()
         self._addresses = Addresses(self._off_loop)
+        self.files: tuple[Path, ...] = ()
+        """The files that the DSN comes from: its own, and that of its service."""
         self._known = self._read()
         self._spelled: dict[str, str] = {}
         """Database as sessions name it -> how a login has to spell it: its bytes, read as UTF-8."""
@@ -68,12 +73,22 @@ class Postgres:
         """Read the DSN, and what service files and variables add to it."""
         dsn = self._dsn
         if not isinstance(dsn, Path):
-            return parameters(dsn.get_secret_value())
+            return self._completed(dsn.get_secret_value())
         said = secret_in(dsn, "dsn_file")
         try:
-            return parameters(said)
+            return self._completed(said, dsn)
         except SettingsError as error:
             raise SettingsError(f"dsn_file: {dsn}: {error}") from None
+
+    def _completed(self, dsn: str, *files: Path) -> dict[str, str]:
+        """Complete a DSN that comes from these files."""
+        known, service = parameters(dsn), service_file(dsn)
+        self.files = (*files, service) if service else files
+        return known
+
+    def is_another(self) -> bool:
+        """Read the DSN and its service again; return whether they say anything but another password."""
+        return but_password(self._read()) != but_password(self._known)
 
     @property
     def address(self) -> str:
@@ -162,8 +177,10 @@ class Postgres:
         return PATIENCE * self.connect_timeout
 
     async def _known_now(self) -> dict[str, str]:
-        """Read the DSN, its service and the password."""
-        self._known = await self._from_file("dsn_file, or the service file", self._read)
+        """Read the password again; files that name another server by now are for a reload, which makes it a target."""
+        found = await self._from_file("dsn_file, or the service file", self._read)
+        if but_password(found) == but_password(self._known):
+            self._known = found
         return self._known
 
     async def _from_file(self, setting: str, read: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from exporter.catalog.sources import Tables
@@ -315,6 +316,13 @@ class Connector(Protocol):
     @property
     def address(self) -> str:
         """Host and port as log lines name the server; no secret."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that its DSN comes from."""
+
+    def is_another(self) -> bool:
+        """Read the DSN again; return whether it says anything but another password. Blocking; may be SettingsError."""
 
     async def connect(self, database: str | None = None, timeout: float | None = None) -> Session:
         """Open a session; ConnectError says why there is none."""

@@ -375,3 +375,23 @@ async def test_a_query_whose_columns_change_is_prepared_anew(server: Cluster) ->
                 assert [dict(each) for each in answer.rows] == [row]
     finally:
         server.execute("DROP TABLE changing")
+
+
+async def test_a_dsn_file_that_names_another_server_by_now_leads_to_the_same_one_until_a_reload(
+    server18: Cluster, tmp_path: Path
+) -> None:
+    """What is known of one server never stands beside what another one says."""
+    file, dsn = tmp_path / "dsn", server18.dsn(user=MONITOR)
+    file.write_text(dsn)
+    postgres = Postgres(file)
+    file.write_text(dsn.replace(MONITOR, f"{MONITOR}:secret", 1))
+    assert not postgres.is_another()
+    for other in (f"host=127.0.0.1 port={free_port()}", dsn.replace("/postgres", "/template1"), server18.dsn()):
+        file.write_text(other)
+        async with await postgres.log_in() as session:
+            [row] = await session.rows("SELECT current_user::text || current_database() AS who", 5)
+        assert row["who"] == f"{MONITOR}postgres"
+        assert postgres.address == f"127.0.0.1:{server18.port}"
+        assert postgres.is_another()
+    file.write_text(dsn)
+    assert not postgres.is_another()

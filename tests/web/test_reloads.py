@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -214,6 +214,67 @@ def test_another_dsn_is_another_target(configured: Configured) -> None:
     configured.page("shop")
     configured.name("shops.yml", "shop", dsn="host=127.0.0.1 port=1 user=nobody")
     wait_until(lambda: configured.page("shop").value("pg_up") == 0)
+
+
+@pytest.mark.parametrize("how", ["request", "look", pytest.param("service", marks=pytest.mark.full)])
+def test_a_dsn_file_that_names_another_server_is_another_target(
+    server18: Cluster, cluster: Callable[..., Cluster], tmp_path: Path, how: str
+) -> None:
+    """What is known of the old one goes, and its connections with it."""
+    other = cluster()
+    other.execute("CREATE DATABASE elsewhere")
+    file, services = tmp_path / "dsn", tmp_path / "services"
+
+    def name(server: Cluster) -> None:
+        dsn = f"host=127.0.0.1 port={server.port} user={MONITOR} dbname=postgres"
+        services.write_text("[watched]\n" + dsn.replace(" ", "\n"))
+        if how != "service":
+            file.write_text(dsn)
+
+    file.write_text("service=watched")
+    name(server18)
+    named = {"targets": json.dumps([{"name": "shop", "dsn_file": str(file)}])}
+    surroundings = Surroundings(variables={"PGSERVICEFILE": str(services)})
+    with serving_in(surroundings, **({"dsn_file": str(file)} if how == "look" else named)) as exporter:
+        page = "/probe?target=shop" if how != "look" else "/metrics"
+        for _ in range(2):
+            before = read(exporter.get(page).text)
+        assert before.value("pg_up") == 1
+        backends = _backends(server18)
+        name(other)
+        if how == "request":
+            assert post(exporter).status_code == 200
+
+        def is_there() -> Page | None:
+            found = read(exporter.get(page).text)
+            return found if _has_elsewhere(found) else None
+
+        after = is_there() if how == "request" else wait_until(is_there)
+        assert after is not None, "a page of the old server"
+        [now] = exporter.get("/api/v1/targets").json()
+        assert now["address"] == f"127.0.0.1:{other.port}"
+        left = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND pid = ANY($2)"
+        wait_until(lambda: server18.value(left, MONITOR, backends) == 0)
+    assert not _has_elsewhere(before)
+    assert before.value("pgvigil_scrapes_total") == 2
+
+
+def _has_elsewhere(page: Page) -> bool:
+    return any(labels["datname"] == "elsewhere" for labels, _ in page.series("pg_database_size_bytes"))
+
+
+def test_a_dsn_file_with_another_password_is_the_same_target(server18: Cluster, tmp_path: Path) -> None:
+    file, dsn = tmp_path / "dsn", server18.dsn(user=MONITOR)
+    file.write_text(dsn)
+    with serving(dsn_file=str(file)) as exporter:
+        for _ in range(2):
+            exporter.get()
+        backends = _backends(server18)
+        file.write_text(dsn.replace(MONITOR, f"{MONITOR}:secret", 1))
+        assert post(exporter).status_code == 200
+        page = read(exporter.get().text)
+        assert set(backends) & set(_backends(server18))
+    assert (page.value("pg_up"), page.value("pgvigil_scrapes_total")) == (1, 3)
 
 
 @pytest.mark.full
