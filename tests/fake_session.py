@@ -89,6 +89,8 @@ class FakeServer:
     connect_timeout: float = 3.0
     answering: bool = False
     """Whether a new connection gets a first answer."""
+    started: float = 1000.0
+    """Unix time at which it was started."""
     place: Place | None = None
     """Which of several servers lets in logins that may go to any of them."""
     certificate_expires_at: float | None = None
@@ -241,7 +243,7 @@ class FakeSession(Session):
     async def vitals(self, timeout: float) -> Vitals:
         """Answer what the server is."""
         await self.fetch(signed("SELECT", "vitals"), timeout, patience=3.0)
-        return Vitals(self._server.version, self._server.in_recovery, self.database, ROLE, 0.0)
+        return Vitals(self._server.version, self._server.in_recovery, self.database, ROLE, 0.0, self._server.started)
 
     async def directory(self, timeout: float) -> Directory:
         """List the databases."""

@@ -9,6 +9,7 @@ from typing import Any
 from exporter.catalog.model import Catalog, NameKind
 from exporter.connections.database_choice import DatabaseChoice
 from exporter.connections.pool import Pool
+from exporter.connections.server_starts import ServerStarts
 from exporter.connections.session import Contents, Session, Vitals
 from exporter.errors import DatabaseError, QueryError
 from exporter.logs import TargetLog
@@ -63,6 +64,7 @@ class Discovery:
         self._nameless: set[tuple[NameKind, Any]] = set()
         self._learned_at: dict[str, float] = {}
         self._source: Session | None = None
+        self._starts = ServerStarts()
 
     def adopt(self, catalog: Catalog) -> None:
         """Plan the collectors of another catalog from now on."""
@@ -96,8 +98,8 @@ class Discovery:
         """Return whether anything was learned of the server that is there now."""
         return bool(self._learned_at)
 
-    def note(self, vitals: Vitals) -> bool:
-        """Note the latest vitals; return whether the server's version has changed."""
+    def note(self, vitals: Vitals, session: Session) -> bool:
+        """Note the latest vitals; return whether it is another server than before, or was started again."""
         self.role = vitals.role
         self._round_trips.append(vitals.round_trip)
         known = self.server or Server(vitals.version, vitals.in_recovery, vitals.database)
@@ -108,7 +110,8 @@ class Discovery:
             database=vitals.database,
             own=self._databases.accepts(vitals.database),
         )
-        if is_another := seen.version != known.version:
+        was_started = self._starts.is_another(vitals.started, session)
+        if is_another := was_started or seen.version != known.version:
             self._learned_at = {}
         self._see(seen)
         return is_another

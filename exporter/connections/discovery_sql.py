@@ -7,6 +7,7 @@ VITALS = signed(
 SELECT current_setting('server_version_num')::int AS version,
        pg_is_in_recovery() AS in_recovery,
        current_database()::text AS database,
+       extract(epoch FROM pg_postmaster_start_time())::float8 AS started,
        (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) AS role
 """,
     "vitals",

@@ -144,7 +144,14 @@ class PostgresSession(Session):
         if len(answer.rows) != 1:
             raise QueryError("query", f"the server answered a question of one row with {len(answer.rows)}")
         [row] = answer.rows
-        return Vitals(divmod(row["version"], 10000), row["in_recovery"], row["database"], row["role"] or 0, round_trip)
+        return Vitals(
+            version=divmod(row["version"], 10000),
+            in_recovery=row["in_recovery"],
+            database=row["database"],
+            role=row["role"] or 0,
+            round_trip=round_trip,
+            started=row["started"],
+        )
 
     async def directory(self, timeout: float) -> Directory:
         """Read the names of all databases and roles."""

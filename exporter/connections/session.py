@@ -41,6 +41,8 @@ class Vitals:
     """OID of the role that the session runs as."""
     round_trip: float
     """Seconds from the question to the answer, which took the server next to nothing."""
+    started: float | None = None
+    """Unix time at which the server was started; None where it does not say."""
 
 
 @dataclass(frozen=True)

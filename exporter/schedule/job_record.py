@@ -130,7 +130,10 @@ class JobRecord:
         self._become(Running(now, self._settled))
 
     def record(self, outcome: Outcome, now: float) -> bool:
-        """End a run; return whether its error is news."""
+        """End a run; return whether its error is news. One that was under way on another server never was."""
+        if isinstance(self.state, Running) and self.state.is_outdated:
+            self._become(New())
+            return False
         self.took = outcome.seconds
         self._add_cost(outcome)
         if outcome.samples is None:
@@ -173,12 +176,11 @@ class JobRecord:
         return pause
 
     def expire(self) -> None:
-        """Forget when it last ran: another server is there now."""
-        match self.state:
-            case Waiting():
-                self._become(New())
-            case Running(started, Waiting()):
-                self._become(Running(started, New()))
+        """Forget its result, and when and how it last ran: another server is there now."""
+        self.last_good, self.succeeded_at = None, NEVER
+        self.message = self.reason = ""
+        is_running = isinstance(self.state, Running)
+        self._become(Running(self._started, New(), is_outdated=True) if is_running else New())
 
     def status(self, job: Job, now: float, *, is_expected: bool, last_good: float) -> JobStatus:
         """Describe the job for a report; a last good result is served while it is young enough.

@@ -92,6 +92,8 @@ class Running:
 
     started: float
     before: "New | Waiting | Failed | Suspended"
+    is_outdated: bool = False
+    """True if another server is there by now, of which the outcome says nothing."""
 
 
 State = New | Waiting | Failed | Suspended | Running

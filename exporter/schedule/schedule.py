@@ -77,7 +77,7 @@ class Schedule:
             record.space(replace(record.spacing, cache=cache))
 
     def expire(self) -> None:
-        """Make every job due that waits for its next run: another server is there now."""
+        """Make every job due, and drop its result: another server is there now."""
         for record in self._records.values():
             record.expire()
 

@@ -45,7 +45,7 @@ class KeptWorker:
         except ConnectError as error:
             self._parts.schedule.miss(self.due(), QueryError("connection", str(error)))
             return None
-        self._parts.note(vitals)
+        self._parts.note(vitals, session)
         await self._end_abandoned(session)
         await self._learn(session, vitals.database)
         return session

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from exporter.connections.discovery import Discovery
 from exporter.connections.pool import Pool
-from exporter.connections.session import Vitals
+from exporter.connections.session import Session, Vitals
 from exporter.kinds import Kind
 from exporter.logs import TargetLog
 from exporter.report import JobStatus, Report
@@ -28,10 +28,10 @@ class Parts:
     clock: Callable[[], float]
     turns: Turns
 
-    def note(self, vitals: Vitals) -> None:
-        """Note the latest vitals: the server is up; a server of another version makes every job due."""
+    def note(self, vitals: Vitals, session: Session) -> None:
+        """Note the latest vitals: the server is up; if it is another one, results are dropped and all jobs are due."""
         self.health.answered()
-        if self.discovery.note(vitals):
+        if self.discovery.note(vitals, session):
             self.schedule.expire()
         self.adopt_plan()
 

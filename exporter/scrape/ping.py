@@ -4,7 +4,7 @@ import asyncio
 
 from exporter.connections.discovery import TIMEOUT
 from exporter.connections.patience import wait_within
-from exporter.connections.session import Vitals
+from exporter.connections.session import Session, Vitals
 from exporter.errors import ConnectError
 from exporter.scrape.parts import Parts
 
@@ -40,25 +40,25 @@ class Ping:
 
     async def _ask(self) -> None:
         try:
-            vitals = await self._vitals()
+            session, vitals = await self._vitals()
         except ConnectError as error:
             self._fail(error)
         except Exception as error:  # the boundary: nothing else retrieves it
             self._parts.log.error("ping failed unexpectedly", exc_info=error)
             self._fail(ConnectError("other", f"{type(error).__name__}: {error}"))
         else:
-            self._parts.note(vitals)
+            self._parts.note(vitals, session)
 
-    async def _vitals(self) -> Vitals:
+    async def _vitals(self) -> tuple[Session, Vitals]:
         """Ask on the connection for vital collectors; while it waits for its next login, on the other one."""
         kept = self._parts.pool.vital
         other = self._parts.pool.other(kept)
         try:
-            return (await kept.ready(TIMEOUT))[1]
+            return await kept.ready(TIMEOUT)
         except ConnectError:
             if not other.is_ready:
                 raise
-            return (await other.ready(TIMEOUT))[1]
+            return await other.ready(TIMEOUT)
 
     def _fail(self, error: ConnectError) -> None:
         if self._parts.health.answers == self._answers:

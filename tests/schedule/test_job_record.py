@@ -140,11 +140,31 @@ def test_another_server_makes_it_due_also_while_it_runs() -> None:
     run(record, clock)
     record.start(clock())
     record.expire()
-    assert record.state == Running(1000, before=New())
-    failed_before = JobRecord()
-    failed(failed_before, clock, 4.0)
-    failed_before.expire()
-    assert isinstance(failed_before.state, Failed)
+    assert record.state == Running(1000, before=New(), is_outdated=True)
+    for is_suspended in (False, True):
+        before = JobRecord()
+        failed(before, clock)
+        if is_suspended:
+            before.suspend(clock())
+        before.expire()
+        assert (before.state, before.message) == (New(), "")
+
+
+@pytest.mark.parametrize("error", [None, QueryError("query", "no")])
+def test_nothing_is_served_of_a_server_that_another_one_has_replaced(error: QueryError | None) -> None:
+    """Not even the result of a run that was under way there when the other one answered."""
+    clock, record = Clock(), JobRecord(Spacing(cache=60))
+    run(record, clock)
+    assert status(record, clock).samples is not None
+    record.start(clock())
+    record.expire()
+    samples = None if error else Samples()
+    assert not record.record(Outcome(0.1, samples=samples, error=error), clock())
+    found = status(record, clock)
+    assert (found.samples, found.age, found.success, found.message) == (None, None, False, "late")
+    assert (record.state, record.is_due(clock())) == (New(), True)
+    run(record, clock)
+    assert status(record, clock).success
 
 
 def test_the_cost_of_a_run_is_the_median_of_three() -> None:

@@ -8,7 +8,7 @@ import pytest
 from clients import until
 from pages import MONITOR, Page, scraped, target
 from patience import SECONDS
-from standby import clone_standby
+from standby import clone_standby, restart
 
 from exporter.catalog.model import Catalog, Collector
 from exporter.demo.cluster import HOST, Cluster
@@ -141,3 +141,82 @@ async def test_an_answer_before_a_login_is_that_of_the_server_in_use(cluster: Ca
         await asyncio.to_thread(second.stop)
         assert not await connector.is_answering(at)
         assert await connector.is_answering()
+
+
+def counted(name: str, **keys: object) -> Collector:
+    """Counts tables of a name, once an hour."""
+    metric = {"name": name, "type": "gauge", "help": "Tables.", "column": "tables"}
+    sql = "SELECT count(*) AS tables FROM pg_class WHERE relname = 'of_old'"
+    plain = {"name": name, "help": "Of a test.", "sql": sql, "metrics": [metric], "cache": 3600.0}
+    return Collector.model_validate(plain | keys)
+
+
+HOURLY = Catalog((counted("here"), counted("vitally", vital=True), counted("everywhere", scope="database")))
+
+
+def tables(page: Page) -> list[float]:
+    """What the collectors counted, each in each database; all of it has to be new."""
+    assert {value for _, value in page.series("pgvigil_collector_success")} == {1}
+    names = ("here", "vitally", "everywhere")
+    return [value for name in names for _, value in sorted(page.series(name), key=str)]
+
+
+async def hourly(dsn: str) -> Target:
+    """A target that has read everything, twice within the hour."""
+    of = target(dsn, HOURLY)
+    for _ in range(2):
+        assert tables(await scraped(of)) == [1, 1, 1, 1]
+    return of
+
+
+def old_one(cluster: Callable[..., Cluster]) -> Cluster:
+    server = with_shop(cluster())
+    for database in ("postgres", "shop"):
+        server.execute("CREATE TABLE of_old ()", database)
+    return server
+
+
+@pytest.mark.parametrize("is_seen_down", [True, False])
+async def test_nothing_is_served_of_a_server_that_another_one_replaced_at_its_address(
+    cluster: Callable[..., Cluster], is_seen_down: bool
+) -> None:
+    """Of the same version, and with the same system identifier, as a clone would be."""
+    old = old_one(cluster)
+    of = await hourly(old.dsn(user=MONITOR))
+    try:
+        await asyncio.to_thread(old.stop)
+        if is_seen_down:
+            assert [value for _, value in (await scraped(of)).series("here")] == [1]
+        with_shop(cluster(port=old.port))
+        if is_seen_down:
+            await until(lambda: _is_up(of))
+        assert tables(await scraped(of)) == [0, 0, 0, 0]
+    finally:
+        await of.close()
+
+
+async def _is_up(of: Target) -> bool:
+    """Ask only whether it is up, which reads nothing else."""
+    return (await of.ping(30)).up
+
+
+async def test_a_server_that_was_restarted_is_read_again_by_the_first_scrape(cluster: Callable[..., Cluster]) -> None:
+    server = old_one(cluster)
+    of = await hourly(server.dsn(user=MONITOR))
+    try:
+        server.execute("DROP TABLE of_old")
+        await asyncio.to_thread(restart, server)
+        assert tables(await scraped(of)) == [0, 0, 0, 1]
+    finally:
+        await of.close()
+
+
+async def test_a_session_that_is_replaced_on_the_same_server_costs_no_result(cluster: Callable[..., Cluster]) -> None:
+    server = old_one(cluster)
+    of = await hourly(server.dsn(user=MONITOR))
+    try:
+        server.execute("DROP TABLE of_old")
+        server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{MONITOR}'")
+        assert tables(await scraped(of)) == [1, 1, 1, 1]
+    finally:
+        await of.close()

@@ -491,3 +491,24 @@ def test_without_a_name_log_lines_name_the_address(caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO)
     in_virtual_time(scenario())
     assert {vars(record).get("target") for record in caplog.records} == {"fake:5432"}
+
+
+def test_two_servers_that_take_turns_behind_one_session_are_not_read_anew_at_each_scrape() -> None:
+    """A pooler may have several. What it leads to from some moment on was started later than what it led to before."""
+
+    async def scenario() -> None:
+        server = FakeServer(started=1000.0)
+        async with scraping(server, collector("a", cache=3600)) as target:
+            runs = []
+            for started in (1000.0, 900.0, 1000.0, 2000.0, 1000.0, 2000.0):
+                server.started = started
+                await target.scrape(10)
+                await asyncio.sleep(5)
+                runs.append(server.runs("a"))
+            for session in server.sessions:
+                session.terminate()
+            server.started = 1500.0  # a new session says where the target is, the earlier server or not
+            await target.scrape(10)
+        assert (runs, server.runs("a")) == ([1, 1, 1, 2, 2, 2], 3)
+
+    in_virtual_time(scenario())
