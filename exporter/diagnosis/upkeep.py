@@ -106,7 +106,7 @@ def _unreserved(now: Readings, had: Labels) -> Iterator[Finding]:
 
 _KEEP = (
     Remedy(
-        "Keep all WAL until its reader has caught up, where the disk has room. One that is lost is built anew.",
+        "Where the disk has room, keep all WAL until its reader has caught up: one whose slot is lost is built anew.",
         "ALTER SYSTEM SET max_slot_wal_keep_size = -1;",
     ),
     RELOAD,
@@ -127,22 +127,29 @@ def _is_left(now: Readings, had: Labels) -> bool:
     return is_read == 0 and known.get("temporary") != "true" and not is_copy and not is_copying
 
 
+_SOON = 3600.0
+"""Seconds until a slot is lost from which on time is to be won first, and then its reader to be started."""
+
+
 def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert: str) -> Finding:
     name, held = slot.labels["slot_name"], slot.value
     is_read = now.value("pg_replication_slots_active", {"slot_name": name})
     left_at = now.value("pg_replication_slots_inactive_since_timestamp_seconds", {"slot_name": name})
     since = f" for {duration(at - left_at)}" if left_at else ""
     reader = "" if is_read else f", and nobody has read it{since}"
-    more = "nothing limits what it keeps but the disk"
+    more, is_soon = "nothing limits what it keeps but the disk", False
     if left is not None and left > 0:
-        more = f"after {size(left)} more the slot is lost, and its reader has to be built anew"
+        seconds = left / held * (at - left_at) if left_at and held and not is_read else None
+        pace = f", in about {duration(seconds)} at the pace so far," if seconds is not None else ""
+        more = f"after {size(left)} more{pace} the slot is lost, and its reader has to be built anew"
+        is_soon = seconds is not None and seconds < _SOON
     sentence = f"replication slot {name}{_about_slot(now, slot.labels)} holds back {size(held)} of WAL{reader}; {more}"
     is_logical = slot.labels.get("slot_type") == "logical"
     who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
     start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
-    return found(
-        alert, sentence, slot.labels, [] if is_read else [start, *(_KEEP if left is not None else ()), _drop(name)]
-    )
+    steps = [*_KEEP, start] if is_soon else [start, *(_KEEP if left is not None else ())]
+    finding = found(alert, sentence, slot.labels, [] if is_read else [*steps, _drop(name)])
+    return replace(finding, severity="critical") if is_soon else finding
 
 
 def _about_slot(now: Readings, had: Labels) -> str:

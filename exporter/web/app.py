@@ -60,8 +60,7 @@ def create_app(
         return create_user_app(targets, settings, scrapers, historian, partial(_failures, guard, reloads))
 
     direct = [Route(path, route, methods=["GET"]) for path, route in scrapers.by_path.items()]
-    asked = ["GET", "POST", "PUT"]  # GET to be told: else it were a page that there is not
-    direct += [Route(RELOAD, partial(_reload, reloads, guard), methods=asked)] if reloads else []
+    direct += [Route(RELOAD, partial(_reload, reloads, guard), methods=["GET", "POST", "PUT"])] if reloads else []
     access = Middleware(Access, guard=guard, for_scrapers=scrapers.by_path)
     return Starlette(routes=[*direct, Mount("", _AtFirstRequest(build))], middleware=[access], lifespan=lifespan)
 
@@ -73,7 +72,7 @@ def _failures(guard: Guard, reloads: Reloads | None) -> list[str]:
 
 async def _reload(reloads: Reloads, guard: Guard, request: Request) -> Response:
     """Read configuration, targets, collectors and the web configuration again; 500 says why they cannot be used."""
-    if request.method not in ("POST", "PUT"):
+    if request.method not in ("POST", "PUT"):  # else it were a page that there is not
         return PlainTextResponse("a reload is asked for by POST or PUT\n", 405, {"Allow": "POST, PUT"})
     why = "\n".join(filter(None, [await guard.reload(), await reloads.reload()]))
     return PlainTextResponse(f"{why}\n", 500) if why else PlainTextResponse("read again\n")

@@ -157,8 +157,8 @@ def test_a_short_wait_and_one_that_is_meant_are_not_wrong() -> None:
             + line("pg_replication_slots_inactive_since_timestamp_seconds", -7200, {"slot_name": "cdc"}),
             "ReplicationSlotNearLimit",
             (
-                "replication slot cdc holds back 9.0 GiB of WAL, and nobody has read it for 2 h; after 1.0 GiB more the"
-                " slot is lost, and its reader has to be built anew"
+                "replication slot cdc holds back 9.0 GiB of WAL, and nobody has read it for 2 h; after 1.0 GiB more, in"
+                " about 13 min at the pace so far, the slot is lost, and its reader has to be built anew"
             ),
         ),
         (
@@ -559,12 +559,30 @@ def test_a_slot_is_dropped_only_where_its_reader_is_not_to_come_back() -> None:
     assert finding.sentence.startswith("replication slot cdc (logical, pgoutput, database shop) holds back 8.4 GiB")
     assert [(remedy.effect[:16], remedy.sql) for remedy in finding.remedies] == [
         ("Start its reader", ""),
-        ("Keep all WAL unt", "ALTER SYSTEM SET max_slot_wal_keep_size = -1;"),
+        ("Where the disk h", "ALTER SYSTEM SET max_slot_wal_keep_size = -1;"),
         ("Then have the se", "SELECT pg_reload_conf();"),
         ("Only if nobody n", "SELECT pg_drop_replication_slot('cdc');"),
     ]
     [read] = found(page + line("pg_replication_slots_active", 1, slot))
     assert read.remedies == ()
+
+
+@pytest.mark.parametrize(
+    ("left", "severity", "first"), [(2**30, "critical", "Where the disk has room"), (9 * 2**30, "warning", "Start its")]
+)
+def test_where_a_slot_is_lost_within_the_hour_time_is_won_first(left: float, severity: str, first: str) -> None:
+    """Its reader may be somebody else's, who is not reached in time."""
+    slot = {"slot_name": "cdc", "slot_type": "logical"}
+    page = (
+        line("pg_replication_slots_safe_wal_size_bytes", left, slot)
+        + line("pg_replication_slots_retained_bytes", 9 * 2**30, slot)
+        + line("pg_replication_slots_active", 0, slot)
+        + line("pg_replication_slots_inactive_since_timestamp_seconds", -7200, slot)
+    )
+    [finding] = found(page)
+    assert finding.severity == severity
+    assert finding.remedies[0].effect.startswith(first)
+    assert finding.remedies[-1].sql.startswith("SELECT pg_drop_replication_slot")
 
 
 def test_a_slot_that_is_being_lost_is_told_of_once() -> None:
