@@ -35,8 +35,8 @@ metrics:
 class Configured:
     """An exporter whose configuration is in files."""
 
-    def __init__(self, folder: Path, server: Cluster) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, server: Cluster, role: str = MONITOR) -> None:
+        self.folder, self.server, self.role = folder, server, role
         self.config, self.targets = folder / "pgvigil.yml", folder / "targets"
         self.targets.mkdir()
         self.log = folder / "log"
@@ -52,7 +52,7 @@ class Configured:
     def name(self, file: str, *names: str, **more: Any) -> None:
         """Write a file of targets: by rename, as one should."""
         written = self.folder / "being written"
-        dsn = self.server.dsn(user=MONITOR)
+        dsn = self.server.dsn(user=self.role)
         written.write_text(yaml.safe_dump([{"name": name, "dsn": dsn, **more} for name in names]))
         written.replace(self.targets / file)
 
@@ -136,8 +136,12 @@ NOTICE = "The configuration is not used as it is now"
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory, server18: Cluster) -> Iterator[Configured]:
-    """One that is given what it cannot use, again and again, and writes its log into a file."""
-    made = Configured(tmp_path_factory.mktemp("refusing"), server18)
+    """One that is given what it cannot use, again and again, and writes its log into a file.
+
+    Its connections are a role's of its own: others count those of theirs.
+    """
+    server18.execute("CREATE ROLE refusing LOGIN; GRANT pg_monitor TO refusing")
+    made = Configured(tmp_path_factory.mktemp("refusing"), server18, "refusing")
     made.write()
     made.name("shops.yml", "shop", "blog")
     with (
@@ -145,6 +149,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory, server18: Cluster) -> Ite
         serving_in(Surroundings(stderr=log.fileno()), "--config", str(made.config)) as made.exporter,
     ):
         yield made
+    server18.execute("DROP ROLE refusing")
 
 
 @pytest.mark.full
