@@ -85,7 +85,7 @@ def _of_replay(state: str) -> list[Remedy]:
         return [*RESUME]
     if "RecoveryApplyDelay" in state:
         return [Remedy("Replay is late on purpose (recovery_min_apply_delay): it frees them when their time has come.")]
-    if "RecoveryConflict" in state:
+    if "RecoveryConflict" in state or "Buffer" in state:
         return [
             Remedy(
                 "Replay waits for a query here, and holds its locks meanwhile. Find the oldest snapshot, and end its"

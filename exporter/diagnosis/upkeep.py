@@ -127,8 +127,8 @@ def _is_left(now: Readings, had: Labels) -> bool:
     return is_read == 0 and known.get("temporary") != "true" and not is_copy and not is_copying
 
 
-_SOON = 3600.0
-"""Seconds until a slot is lost from which on time is to be won first, and then its reader to be started."""
+_SOON_SECONDS = 3600.0
+"""Seconds until a slot may be lost from which on time is to be won first, and then its reader to be started."""
 
 
 def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert: str) -> Finding:
@@ -139,17 +139,16 @@ def _held_back(now: Readings, slot: Series, left: float | None, at: float, alert
     reader = "" if is_read else f", and nobody has read it{since}"
     more, is_soon = "nothing limits what it keeps but the disk", False
     if left is not None and left > 0:
-        seconds = left / held * (at - left_at) if left_at and held and not is_read else None
-        pace = f", in about {duration(seconds)} at the pace so far," if seconds is not None else ""
+        seconds = left / held * (at - left_at) if left_at and at > left_at and held and not is_read else None
+        pace = f", in {duration(seconds)} if all of it came since then," if seconds is not None else ""
         more = f"after {size(left)} more{pace} the slot is lost, and its reader has to be built anew"
-        is_soon = seconds is not None and seconds < _SOON
+        is_soon = seconds is not None and seconds < _SOON_SECONDS
     sentence = f"replication slot {name}{_about_slot(now, slot.labels)} holds back {size(held)} of WAL{reader}; {more}"
     is_logical = slot.labels.get("slot_type") == "logical"
     who_reads = "a subscription, or a tool for change data capture" if is_logical else "a standby, or pg_receivewal"
     start = Remedy(f"Start its reader ({who_reads}): it goes on where it was.")
     steps = [*_KEEP, start] if is_soon else [start, *(_KEEP if left is not None else ())]
-    finding = found(alert, sentence, slot.labels, [] if is_read else [*steps, _drop(name)])
-    return replace(finding, severity="critical") if is_soon else finding
+    return found(alert, sentence, slot.labels, [] if is_read else [*steps, _drop(name)])
 
 
 def _about_slot(now: Readings, had: Labels) -> str:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ def serve(settings: Settings, file: Path | None = None) -> None:
     guard = Guard(settings)
     limits = partial(_limits, targets, settings.max_connections_per_target)
     clients = Clients(limits())
-    listeners = _handed_over() or [_listener(host, port) for host, port in settings.addresses]
+    listeners = _handed_over() or _listeners(settings.addresses)
     named = ", ".join(f"{name}={target.address}" if name else target.address for name, target in targets.items())
     places = ", ".join(map(_place, listeners))
     _log.info("pgvigil %s listens on %s", __version__, places, extra={"targets": named or "none"})
@@ -196,9 +196,15 @@ def _handed_over() -> list[socket.socket]:
     return [socket.socket(fileno=_FIRST_SOCKET + number) for number in range(int(count) if count.isdecimal() else 0)]
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listeners(addresses: Sequence[tuple[str, int]]) -> list[socket.socket]:
+    """Listen on each address; `::` takes IPv4 as well, as exporters in Go have it, unless that has its own."""
+    both = {port for host, port in addresses if host == "::" and socket.has_dualstack_ipv6()}
+    both -= {port for host, port in addresses if ":" not in host}
+    return [_listener(host, port, both=host == "::" and port in both) for host, port in addresses]
+
+
+def _listener(host: str, port: int, *, both: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()  # as exporters in Go have it
     try:
         return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:

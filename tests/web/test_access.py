@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from exporter.web.access import _is_local
 from exporter.web.app import create_app
 from exporter.web.guard import Guard
 from exporter.web.rate_limit import Bucket
+from exporter.web.server import _listeners
 from exporter.web.users import Users
 
 HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
@@ -372,6 +373,36 @@ def test_a_real_exporter_listens_on_several_addresses_and_knows_its_users(tmp_pa
         assert httpx.get(f"{exporter.url}/metrics").status_code == 401
         wait_until(lambda: httpx.get(f"{exporter.url}/metrics", auth=("alice", "right")).status_code == 200)
         assert httpx.get(f"{exporter.url}/collectors", auth=("alice", "right"), timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("hosts", "families"),
+    [
+        (["::"], [{socket.AF_INET, socket.AF_INET6}]),
+        (["0.0.0.0", "::"], [{socket.AF_INET}, {socket.AF_INET6}]),
+        (["::", "127.0.0.1"], [{socket.AF_INET6}, {socket.AF_INET}]),
+        (["::1"], [{socket.AF_INET6}]),
+    ],
+)
+def test_all_addresses_of_ipv6_take_ipv4_where_it_has_none_of_its_own(
+    hosts: list[str], families: list[set[socket.AddressFamily]]
+) -> None:
+    """Two addresses of one port are no clash."""
+    port = free_port()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(each) for each in _listeners([(host, port) for host in hosts])]
+        found = [
+            {each.family} | ({socket.AF_INET} if each.family == socket.AF_INET6 and not _only_v6(each) else set())
+            for each in listeners
+        ]
+        stack.enter_context(socket.create_connection(("::1", port), 5))
+        if socket.AF_INET in set().union(*families):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+    assert found == families
+
+
+def _only_v6(listener: socket.socket) -> bool:
+    return bool(listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 def test_a_plain_password_in_the_file_is_an_error_that_does_not_repeat_it(tmp_path: Path) -> None:
